@@ -49,8 +49,9 @@ _NAMES = {
     "extrapolate": "training",
 }
 _MODULES = (
-    "accounting", "plan", "records", "recipe", "ledger", "cli", "clipping", "noise", "aggregation",
-    "sampling", "clients", "local", "server", "training", "attacks", "audit", "datasets", "plotting",
+    "accounting", "plan", "records", "recipe", "ledger", "cli", "clipping", "noise",
+    "aggregation", "sampling", "clients", "local", "server", "training", "attacks", "audit",
+    "datasets", "plotting",
 )  # fmt: skip
 
 __all__ = [*_NAMES, *_MODULES, "__version__"]
