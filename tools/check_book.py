@@ -1,0 +1,372 @@
+"""Measure the book against its house style: ``python tools/check_book.py [--execute] [NAME ...]``.
+
+Prints one line of measures per notebook and page and the list of theorem-test pairs; the exit
+status is 1 if a limit is breached. Nothing is executed unless ``--execute`` asks for it: run
+times otherwise come from the last ``make book``, and only a run made here can fail on time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import re
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent.parent
+KINDS = {  # words, exercises, sections that must be there
+    "chapter": ((1500, 2500), (3, 5), ("Summary", "Exercises", "Further reading")),
+    "notebook": ((600, 1200), (0, 5), ()),
+    "page": ((0, 2500), (0, 0), ()),
+}
+CARD = ("You will be able to", "You need", "It runs")
+MEDIAN, P90, LONGEST, COLUMNS = 5, 20, 40, 79
+SECONDS, BYTES = 25, 300 * 1024
+BANNED = re.compile(
+    r"\b(simpl[ey]|powerful|crucial|important(?:ly)?|obviously|trivial(?:ly)?)\b", re.I
+)
+BOX = re.compile(
+    r"^(?P<fence>[`:]{3,})\{prf:(?P<kind>definition|theorem|lemma|proposition|corollary)\}"
+    r"[ \t]*(?P<title>.*)\n(?P<body>[\s\S]*?)^(?P=fence)[ \t]*$",
+    re.M,
+)
+TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+(?:::\w+)?)`")
+IMAGE = re.compile(r"^[`:]{3,}\{(?:figure|image)\}.*\n(?P<options>(?::[\w-]+:.*\n)*)", re.M)
+FENCE = re.compile(r"^(?P<fence>[`:]{3,})(?:\{(?P<name>[\w:+-]+)\})?(?P<argument>.*)$")
+UNREAD = (None, "math", "code-block", "bibliography")
+LABELLED = ("figure", "image", "solution", "solution-start")
+UNSAID = [
+    (re.compile(r"\$\$[\s\S]*?\$\$(?: \([\w:-]+\))?|(?<!\\)\$[^$\n]+(?:\n[^$\n]+)?\$"), " x "),
+    (re.compile(r"^:[\w-]+:.*$|^\([\w:.-]+\)=$|^\|[-:| ]+\|$", re.M), " "),
+    (re.compile(r"\{glue[\w:]*\}`[^`]*`"), " number "),
+    (re.compile(r"\{(?:cite|prf:ref|eq|ref|numref|doc)[\w:]*\}`[^`]*`"), " reference "),
+    (re.compile(r"\{[\w:+-]+\}`([^`<]*)(?:<[^>]*>)?`"), r" \1 "),
+    (re.compile(r"`[^`]*`"), " code "),
+    (re.compile(r"!?\[([^\]]*)\]\([^)]*\)"), r" \1 "),
+]
+ALT = re.compile(r"^:alt:[ \t]*\S", re.M)
+
+
+@dataclass
+class Box:
+    """A definition or theorem, and the tests that the text around it names."""
+
+    kind: str
+    label: str
+    text: str
+    where: str
+
+    @property
+    def tests(self) -> list[tuple[str, str]]:
+        return [(path, name) for path, name in TEST.findall(self.text)]
+
+
+@dataclass
+class Measures:
+    """What was measured of one notebook or page, and the limits it breaches."""
+
+    path: Path
+    kind: str
+    words: int = 0
+    lengths: list[int] = field(default_factory=list)
+    seconds: float | None = None
+    size: int = 0
+    figures: int = 0
+    without_alt: int = 0
+    exercises: list[str] = field(default_factory=list)
+    solutions: list[str] = field(default_factory=list)
+    boxes: list[Box] = field(default_factory=list)
+    breaches: list[str] = field(default_factory=list)
+
+    @property
+    def p90(self) -> int:
+        return sorted(self.lengths)[int(0.9 * (len(self.lengths) - 1))] if self.lengths else 0
+
+    def row(self) -> str:
+        middle = statistics.median(self.lengths) if self.lengths else 0
+        time_ = "-" if self.seconds is None else f"{self.seconds:.1f}"
+        tested = sum(bool(box.tests) for box in self.boxes)
+        return (
+            f"{self.path.stem:<24}{self.words:>6}{len(self.lengths):>6}{middle:>7.1f}"
+            f"{self.p90:>5}{max(self.lengths, default=0):>5}{time_:>7}{self.size / 1024:>7.0f}"
+            f"{self.figures:>6}{self.without_alt:>7}{len(self.exercises):>5}"
+            f"{len(self.solutions):>5}{len(self.boxes):>6}{tested:>7}"
+        )
+
+
+HEAD = (
+    f"{'':<24}{'words':>6}{'cells':>6}{'median':>7}{'p90':>5}{'max':>5}{'s':>7}{'KB':>7}"
+    f"{'figs':>6}{'no alt':>7}{'ex.':>5}{'sol.':>5}{'boxes':>6}{'tested':>7}"
+)
+
+
+def unfenced(markdown: str) -> Iterator[str]:
+    """The lines that are neither a fence nor inside code or mathematics."""
+    fences: list[tuple[str, bool]] = []
+    for line in markdown.splitlines():
+        if fences and line.strip() == fences[-1][0]:
+            fences.pop()
+        elif match := FENCE.match(line):
+            hidden = match["name"] in UNREAD or bool(fences and fences[-1][1])
+            fences.append((match["fence"], hidden))
+            if not hidden and match["name"] not in LABELLED:
+                yield match["argument"]
+        elif not (fences and fences[-1][1]):
+            yield line
+
+
+def prose(markdown: str) -> str:
+    """The words a reader reads: no directives' options, mathematics, code, or addresses."""
+    text = "\n".join(unfenced(re.sub(r"<!--[\s\S]*?-->", " ", markdown)))
+    for pattern, instead in UNSAID:
+        text = pattern.sub(instead, text)
+    return text
+
+
+def count(markdown: str) -> int:
+    return len(re.findall(r"[^\W_]+(?:['’.,-][^\W_]+)*", prose(markdown)))
+
+
+def outside_solutions(cells: list[dict[str, Any]]) -> Iterator[str]:
+    """Markdown of the running text: solutions are folded away, so they are not counted."""
+    inside = False
+    for cell in cells:
+        if cell["cell_type"] != "markdown":
+            continue
+        text = "".join(cell["source"])
+        inside = inside or "{solution-start}" in text
+        if not inside:
+            yield text
+        if "{solution-end}" in text:
+            inside = False
+
+
+def outputs(cells: list[dict[str, Any]]) -> tuple[str, set[str]]:
+    """All text that the code cells hold or print, and the names bound with glue."""
+    text, names = [], set()
+    for cell in cells:
+        if cell["cell_type"] != "code":
+            continue
+        text.append("".join(cell["source"]))
+        for output in cell["outputs"]:
+            text.append("".join(output.get("text", "")))
+            for mime, data in output.get("data", {}).items():
+                if mime.endswith("text/plain"):
+                    text.append("".join(data))
+            names.add(output.get("metadata", {}).get("scrapbook", {}).get("name"))
+    return "\n".join(text), names
+
+
+@cache
+def defined_tests(path: Path) -> frozenset[str]:
+    """Names of the tests in a file, methods as Class::test; empty if there is no such file."""
+    if not path.exists():
+        return frozenset()
+    names = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.ClassDef):
+            names |= {f"{node.name}::{m.name}" for m in node.body if isinstance(m, ast.FunctionDef)}
+    return frozenset(names)
+
+
+def boxes(text: str, where: str) -> Iterator[Box]:
+    """Each box with the text up to the next one in its cell: the test may be named in either."""
+    found = list(BOX.finditer(text))
+    for number, match in enumerate(found):
+        label = re.search(r"^:label:[ \t]*(\S+)", match["body"], re.M)
+        end = found[number + 1].start() if number + 1 < len(found) else len(text)
+        yield Box(match["kind"], label[1] if label else "", text[match.start() : end], where)
+
+
+def check_boxes(measured: Measures, referred: dict[str, int], root: Path) -> None:
+    for box in measured.boxes:
+        name = f"{box.kind} {box.label or '(no label)'}"
+        if not box.label:
+            measured.breaches.append(f"{name}: has no :label:")
+        elif not referred.get(box.label):
+            measured.breaches.append(f"{name}: no text refers to it with {{prf:ref}}")
+        if "{cite" not in box.text and "{prf:proof}" not in box.text:
+            measured.breaches.append(f"{name}: neither a citation nor a proof")
+        if not box.tests and box.kind != "definition" and "<!-- no test:" not in box.text:
+            measured.breaches.append(
+                f"{name}: names no test; where none is possible: <!-- no test: the reason -->"
+            )
+        for path, test in box.tests:
+            if test not in defined_tests(root / path):
+                measured.breaches.append(f"{name}: {path}::{test} does not exist")
+
+
+def check_text(measured: Measures, text: str, known: str | None) -> None:
+    """Alt texts, forbidden words and, in a notebook, numbers that no cell holds or prints."""
+    for image in IMAGE.finditer(text):
+        measured.figures += 1
+        measured.without_alt += not ALT.search(image["options"])
+    for _ in re.findall(r"!\[\s*\]\(", text):
+        measured.figures, measured.without_alt = measured.figures + 1, measured.without_alt + 1
+    for match in BANNED.finditer(prose(text)):
+        measured.breaches.append(f"says {match[0]!r}: show it, or leave the word out")
+    if known is not None:
+        for number in re.findall(r"(?<![\w.])\d+\.\d+(?![\w.]*\d)", prose(text)):
+            if number not in known:
+                measured.breaches.append(f"the prose says {number}, which no cell holds or prints")
+
+
+def check_cells(measured: Measures, code: list[dict[str, Any]]) -> None:
+    for cell in code:
+        source = "".join(cell["source"])
+        if "remove-cell" not in cell["metadata"].get("tags", []):
+            measured.lengths.append(sum(bool(line.strip()) for line in source.splitlines()))
+        for line in source.splitlines():
+            if len(line) > COLUMNS:
+                measured.breaches.append(f"a line of {len(line)} columns: {line.strip()[:40]} ...")
+        if any(m.startswith("image/") for o in cell["outputs"] for m in o.get("data", {})):
+            options = cell["metadata"].get("mystnb", {})
+            figure = options.get("figure", {})
+            measured.figures += 1
+            measured.without_alt += not options.get("image", {}).get("alt", "").strip()
+            if not (figure.get("caption") and figure.get("name", "").startswith("fig-")):
+                measured.breaches.append("a figure without caption or without a name fig-...")
+    if measured.lengths:
+        middle = statistics.median(measured.lengths)
+        for what, value, limit in (
+            ("median", middle, MEDIAN), ("90th percentile", measured.p90, P90),
+            ("longest", max(measured.lengths), LONGEST),
+        ):  # fmt: skip
+            if value > limit:
+                measured.breaches.append(f"code cells: {what} {value:g} lines, at most {limit}")
+
+
+def check_exercises(measured: Measures, text: str) -> None:
+    exercise = re.compile(
+        r"\{exercise(?:-start)?\}.*\n(?::(?!label)[\w-]+:.*\n)*:label:[ \t]*(\S+)"
+    )
+    measured.exercises = exercise.findall(text)
+    measured.solutions = re.findall(r"\{solution(?:-start)?\}[ \t]*(\S+)", text)
+    low, high = KINDS[measured.kind][1]
+    if not low <= len(measured.exercises) <= high:
+        measured.breaches.append(f"{len(measured.exercises)} exercises; {low} to {high} are asked")
+    for label in sorted(set(measured.exercises) ^ set(measured.solutions)):
+        measured.breaches.append(f"{label}: an exercise without solution, or the reverse")
+    if text.count("{solution-start}") != text.count("{solution-end}"):
+        measured.breaches.append("a solution-start without its solution-end")
+
+
+def measure(path: Path, referred: dict[str, int], root: Path) -> Measures:
+    """Everything but the run time of one notebook or page."""
+    if path.suffix == ".md":
+        cells = [{"cell_type": "markdown", "source": path.read_text(encoding="utf-8")}]
+        kind = "page"
+    else:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        kind = "chapter" if re.match(r"\d\d-", path.name) else "notebook"
+    measured = Measures(path, kind, size=path.stat().st_size)
+    markdown = ["".join(c["source"]) for c in cells if c["cell_type"] == "markdown"]
+    text, (known, glued) = "\n\n".join(markdown), outputs(cells)
+    measured.words = sum(count(part) for part in outside_solutions(cells))
+    measured.boxes = [box for part in markdown for box in boxes(part, path.stem)]
+    (low, high), _, sections = KINDS[kind]
+    if not low <= measured.words <= high:
+        measured.breaches.append(f"{measured.words} words; {low} to {high} are asked")
+    if measured.size >= BYTES:
+        measured.breaches.append(f"{measured.size / 1024:.0f} KB; less than 300 are asked")
+    for section in sections:
+        if not re.search(rf"^## {section}\b", text, re.M):
+            measured.breaches.append(f"no section '## {section}'")
+    for words in CARD if kind != "page" else ():
+        if f"**{words}" not in "".join(markdown[:2]):
+            measured.breaches.append(f"the opening does not say '**{words} ...**'")
+    for name in re.findall(r"\{glue[\w:]*\}`([\w-]+)", text):
+        if name not in glued:
+            measured.breaches.append(f"glue {name!r} is bound in no cell")
+    check_text(measured, text, known if kind != "page" else None)
+    check_cells(measured, [c for c in cells if c["cell_type"] == "code"])
+    check_exercises(measured, text)
+    check_boxes(measured, referred, root)
+    if measured.without_alt:
+        measured.breaches.append(f"{measured.without_alt} figure(s) without alt text")
+    return measured
+
+
+def references(paths: list[Path]) -> dict[str, int]:
+    """How often the book refers to each label with {prf:ref}."""
+    found: dict[str, int] = {}
+    for path in paths:
+        text = path.read_text(encoding="utf-8")
+        for target in re.findall(r"\{prf:ref\}`(?:[^`<]*<)?([\w:.-]+)>?`", text):
+            found[target] = found.get(target, 0) + 1
+    return found
+
+
+def cached_seconds(path: Path, root: Path) -> float | None:
+    """Run time of exactly these code cells in the last `make book`; None if there was none."""
+    if not (root / ".cache" / "book" / "global.db").exists():
+        return None
+    from jupyter_cache import get_cache
+
+    try:
+        record = get_cache(root / ".cache" / "book").match_cache_file(str(path))
+    except KeyError:
+        return None
+    seconds = record.data.get("execution_seconds")
+    return None if seconds is None else float(seconds)
+
+
+def executed_seconds(path: Path) -> float:
+    """Run the notebook here, and time it with the start of its kernel."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    started = time.perf_counter()
+    NotebookClient(
+        nbformat.read(path, 4), timeout=300, resources={"metadata": {"path": str(path.parent)}}
+    ).execute()
+    return time.perf_counter() - started
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Measure the book against its house style.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="stems of files; default: all")
+    parser.add_argument("--execute", action="store_true", help="run the notebooks and time them")
+    parser.add_argument("--root", type=Path, default=HERE, help="the folder that holds book/")
+    arguments = parser.parse_args(argv)
+    root = arguments.root.resolve()
+    everything = sorted([*(root / "book").glob("*.ipynb"), *(root / "book").glob("*.md")])
+    chosen = [p for p in everything if not arguments.names or p.stem in arguments.names]
+    unknown = set(arguments.names) - {p.stem for p in chosen}
+    if unknown:
+        parser.error(f"no such file in {root / 'book'}: {', '.join(sorted(unknown))}")
+    referred, measures = references(everything), []
+    print(HEAD)
+    for path in chosen:
+        measured = measure(path, referred, root)
+        if path.suffix == ".ipynb":
+            if arguments.execute:
+                measured.seconds = executed_seconds(path)
+                if measured.seconds > SECONDS:
+                    measured.breaches.append(
+                        f"{measured.seconds:.0f} s; at most {SECONDS} are asked"
+                    )
+            else:
+                measured.seconds = cached_seconds(path, root)
+        measures.append(measured)
+        print(measured.row())
+    print("\nDefinitions and theorems, and the tests that check them")
+    for box in (box for measured in measures for box in measured.boxes):
+        tests = ", ".join(f"{path}::{name}" for path, name in box.tests) or "-"
+        print(f"  {box.where}: {box.kind} {box.label}: {tests}")
+    breaches = [f"{m.path.name}: {b}" for m in measures for b in m.breaches]
+    print("\n" + ("\n".join(breaches) if breaches else "No limit is breached."))
+    return 1 if breaches else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
