@@ -224,7 +224,8 @@ def check_cells(measured: Measures, code: list[dict[str, Any]]) -> None:
     for cell in code:
         source = "".join(cell["source"])
         if "remove-cell" not in cell["metadata"].get("tags", []):
-            measured.lengths.append(sum(bool(line.strip()) for line in source.splitlines()))
+            lines = [line.strip() for line in source.splitlines()]
+            measured.lengths.append(sum(bool(line) and line[0] != "#" for line in lines))
         for line in source.splitlines():
             if len(line) > COLUMNS:
                 measured.breaches.append(f"a line of {len(line)} columns: {line.strip()[:40]} ...")
