@@ -1,0 +1,75 @@
+"""Checks of what callers pass in: a ValueError says what is wrong, the value and what to give."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+
+def whole(name: str, value: Any, low: int = 1) -> int:
+    """`value` as an int of at least `low`, else a ValueError."""
+    try:
+        if isinstance(value, bool) or int(value) != value or value < low:
+            raise ValueError
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{name} is {value!r}: give a whole number >= {low}") from None
+    return int(value)
+
+
+def real(name: str, value: Any, high: float = math.inf) -> float:
+    """`value` as a float strictly between 0 and `high`, else a ValueError."""
+    try:
+        if isinstance(value, bool) or not 0 < float(value) < high:
+            raise ValueError
+    except (TypeError, ValueError, OverflowError):
+        where = f"in (0, {high:g})" if high < math.inf else "> 0 and finite"
+        raise ValueError(f"{name} is {value!r}: give a number {where}") from None
+    return float(value)
+
+
+def choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
+    """`value` if it is one of `allowed`, else a ValueError that lists them."""
+    if value not in allowed:
+        raise ValueError(f"{name} is {value!r}: choose one of {', '.join(map(repr, allowed))}")
+    return str(value)
+
+
+def consistent(
+    clients: int,
+    cohort: float,
+    sampling: str,
+    trust: str,
+    adjacency: str,
+    cap: int | None,
+    survivors: int | None,
+    **_: Any,
+) -> None:
+    """ValueError for settings of a plan that do not go together."""
+    needs_survivors = trust == "distributed"
+    problem = None
+    if cohort > clients:
+        problem = f"cohort is {cohort:g} but there are {clients} clients: give at most that many"
+    elif sampling == "fixed" and cohort != int(cohort):
+        problem = f"cohort is {cohort:g}: with sampling='fixed' give a whole number"
+    elif sampling == "fixed" and adjacency != "replace-one":
+        problem = (
+            f"adjacency is {adjacency!r} with sampling='fixed': when a client leaves, another "
+            "moves up, the sum moves by up to 2C, and no proved accountant exists; use "
+            "adjacency='replace-one', or sampling='poisson'"
+        )
+    elif cap is not None and sampling != "poisson":
+        problem = f"cap is {cap} with sampling={sampling!r}: a cap belongs to sampling='poisson'"
+    elif cap is not None and cap < cohort:
+        problem = f"cap is {cap}, below the cohort {cohort:g}: m + 5√m costs next to nothing"
+    elif needs_survivors and survivors is None:
+        problem = (
+            "survivors is None with trust='distributed': state the fewest honest clients whose "
+            "noise arrives in a released round (with fewer, nothing is released), "
+            f"e.g. {max(1, int(0.8 * cohort))}"
+        )
+    elif survivors is not None and not needs_survivors:
+        problem = f"survivors is {survivors} with trust={trust!r}: it belongs to 'distributed'"
+    elif survivors is not None and survivors > cohort:
+        problem = f"survivors is {survivors}, above the cohort {cohort:g}: give fewer"
+    if problem:
+        raise ValueError(problem)
