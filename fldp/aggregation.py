@@ -1,24 +1,30 @@
-"""The one place where private data becomes a release: intake, clip, sum, noise, mean."""
+"""The one place where private data becomes a release: intake, clip, sum, noise, mean.
+
+Rounding. Each contribution is within C in exact arithmetic (see `clipping`); adding them up in
+float32 then rounds like any sum. `DiscreteGaussian` sums integers and has no such rounding.
+"""
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from fldp.clipping import FlatClip, as_tensor, bounded_rows, unpack
-from fldp.noise import gaussian_
+from fldp.clipping import AdaptiveClip, Clip, FlatClip, PerLayerClip, bounded_rows
+from fldp.noise import Gaussian, gaussian_
+from fldp.parameters import Layout
 
 if TYPE_CHECKING:
     from fldp.accounting import Event
     from fldp.plan import PrivacyPlan
 
-_BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+# A tile of rows stays in cache between the pass for its norms and the pass for its sum.
 _ROWS, _TILE = 16, 1 << 22
 
 
@@ -41,250 +47,263 @@ class PrivateDiagnostics:
 
 @dataclass(frozen=True)
 class Release:
-    """What leaves the server: the noisy mean and facts that do not depend on anybody's data.
+    """What leaves the server: the noisy mean, and facts that cost nothing or are paid for.
 
     `mean` has the structure of the updates. `noise_std` is the standard deviation on each
     coordinate of the mean, `denominator` the public number the noisy sum was divided by, `event`
-    what the accountant composes. `reproducible` tells that the caller supplied the generator.
+    what the accountant composes, `clip_norm` the C that clipped and noised. `unclipped` is the
+    noised fraction within C that an adaptive clip paid for. `reproducible` says that the caller
+    supplied the generator: whoever knows its seed can remove the noise.
     """
 
     mean: Any
     noise_std: float
     denominator: float
     event: Event
+    clip_norm: float
     reproducible: bool
-    private: PrivateDiagnostics = field(repr=False)
-
-
-class _Layout:
-    """The structure that every update of a round must have."""
-
-    def __init__(self, like: Any) -> None:
-        self.buffers: set[str] = set()
-        if isinstance(like, nn.Module):
-            self.buffers = {name for name, _ in like.named_buffers()}
-            like = {n: p for n, p in like.named_parameters() if p.requires_grad}
-        self.names, leaves, self._rebuild = unpack(like)
-        sent = [n for n in self.names if n.rsplit(".", 1)[-1] in _BUFFERS]
-        if sent:
-            raise ValueError(
-                f"{sent} are buffers, not trainable parameters: leave them out of the updates"
-            )
-        tensors = [as_tensor(leaf) for leaf in leaves]
-        self.shapes = [t.shape for t in tensors]
-        self.sizes = [t.numel() for t in tensors]
-        self.total = sum(self.sizes)
-        if self.total == 0:
-            raise ValueError("the updates have no entries: nothing to aggregate")
-        self.device = tensors[0].device
-        self.dtype = torch.float32
-        if all(t.dtype == torch.float64 for t in tensors):
-            self.dtype = torch.float64
-        self.slices: list[tuple[int, int]] = []
-        end = 0
-        for size in self.sizes:
-            self.slices.append((end, end + size))
-            end += size
-
-    def rows(self, update: Any) -> Tensor:
-        """`update` as a (c, d) matrix; ValueError names the first tensor that does not fit."""
-        if isinstance(update, Tensor | np.ndarray) and self.shapes != [tuple(update.shape)]:
-            matrix = as_tensor(update)
-            if matrix.ndim == 2 and matrix.shape[1] == self.total:
-                return matrix.to(self.device, self.dtype)
-            if matrix.ndim == 1 and matrix.shape[0] == self.total:
-                return matrix.to(self.device, self.dtype).unsqueeze(0)
-        names, leaves, _ = unpack(update)
-        for name in names:
-            if name not in self.names:
-                if name in self.buffers or name.rsplit(".", 1)[-1] in _BUFFERS:
-                    raise ValueError(f"{name!r} is a buffer: send trainable parameters only")
-                raise ValueError(f"{name!r} is not a tensor of this model: {self.names[:3]}...")
-        given = dict(zip(names, leaves, strict=True))
-        parts = []
-        for name, shape in zip(self.names, self.shapes, strict=True):
-            if name not in given:
-                raise ValueError(f"tensor {name!r} of shape {tuple(shape)} is missing")
-            part = as_tensor(given[name])
-            if part.shape != shape:
-                raise ValueError(
-                    f"tensor {name!r} has shape {tuple(part.shape)}, expected {tuple(shape)}"
-                )
-            parts.append(part.reshape(-1).to(self.device, self.dtype))
-        return (torch.cat(parts) if len(parts) > 1 else parts[0]).unsqueeze(0)
-
-    def restore(self, flat: Tensor) -> Any:
-        parts = flat.split(self.sizes)
-        shaped = [p.reshape(s) for p, s in zip(parts, self.shapes, strict=True)]
-        return self._rebuild(shaped)
+    unclipped: float | None = None
+    private: PrivateDiagnostics = field(repr=False, kw_only=True)
 
 
 class PrivateAggregator:
     """Clip, sum and noise the updates of one round, one at a time: memory O(d), one release.
 
-    Guarantee: the release satisfies `plan.event` for the plan's adjacency, whatever the clients
-    send. A NaN, an infinity, a wrong shape or a wrong type contributes exactly zero; it never
-    aborts the round, because an abort would itself depend on private data. With `strict` (what
-    `aggregate` uses) a wrong structure raises instead: it is a programming error there.
+    Guarantee: the release is the output of `plan.event` under the plan's adjacency and trust model,
+    whatever values the clients send. A NaN, an infinity or an unusable weight contributes exactly
+    zero and is counted in `release.private`; it never aborts the round, because an abort would
+    itself depend on private data. The noise depends on nobody's data and the denominator is public:
+    m, m·cap with weights, or q·W with a public `weight_total` W. Under local and distributed trust
+    this class plays the clients' part as well: each adds its own noise, or its share of it.
 
-    Parameters: `like` an update, a module or a flat tensor (d,) with the expected structure; `plan`
-    the plan that was accounted; `clip` a clip norm C or a clip; `generator` a torch generator for
-    reproducible noise, None for cryptographic noise.
+    `strict` decides about structure. True, for updates from your own code: wrong names, shapes or
+    types raise. False, for updates that clients sent: they count as malformed and contribute zero,
+    and a matrix of many rows does too, because one sender is one client.
+
+    Parameters
+    ----------
+    like : an update, a module, or a flat tensor (d,) with the expected structure.
+    plan : the plan that was accounted.
+    clip : a clip norm C, or a clip; an `AdaptiveClip` is moved once, after the release.
+    weight_cap : public cap on weights; a client counts min(weight, cap) times.
+    weight_total : public sum of the capped weights of the whole population.
+    generator : a torch generator for reproducible noise; None for cryptographic noise.
+    mechanism : `Gaussian()` or `DiscreteGaussian()`.
     """
 
     def __init__(
         self,
         like: Any,
         plan: PrivacyPlan,
-        clip: float | FlatClip = 1.0,
+        clip: float | Clip = 1.0,
         *,
         weight_cap: float | None = None,
+        weight_total: float | None = None,
         generator: torch.Generator | None = None,
-        strict: bool = False,
+        mechanism: Gaussian | None = None,
+        strict: bool = True,
     ) -> None:
+        z = plan.noise_multiplier
         if plan.trust not in ("central", "distributed", "local"):
             raise ValueError(f"the plan's trust model {plan.trust!r} is unknown")
-        if not plan.noise_multiplier > 0:
-            raise ValueError(f"the plan's noise multiplier is {plan.noise_multiplier}: not private")
+        if not 0 < z < math.inf:
+            raise ValueError(f"the plan's noise multiplier is {z}: it must be positive and finite")
         if plan.trust == "distributed" and not plan.survivors:
             raise ValueError("distributed trust needs plan.survivors, the stated minimum per round")
-        if weight_cap is not None and not (math.isfinite(weight_cap) and weight_cap > 0):
-            raise ValueError(f"weight_cap must be a positive public number, got {weight_cap!r}")
-        self.plan = plan
-        self.clip = clip if isinstance(clip, FlatClip) else FlatClip(clip)
-        self.cap = weight_cap
-        self._layout = _Layout(like)
-        self._generator, self._strict, self._released = generator, strict, False
-        self._sum = torch.zeros(
-            self._layout.total, device=self._layout.device, dtype=self._layout.dtype
-        )
+        for name, value in (("weight_cap", weight_cap), ("weight_total", weight_total)):
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} must be a positive public number, got {value!r}")
+        if weight_total is not None and weight_cap is None:
+            raise ValueError("weight_total is a sum of capped weights: give weight_cap as well")
+        self.plan, self.strict = plan, strict
+        self._owner = clip if isinstance(clip, Clip) else FlatClip(clip)
+        # A private copy: the C that clips is the C that noises, whatever happens to the original.
+        self._clip = copy.deepcopy(self._owner)
+        self._layout = Layout(like)
+        if isinstance(self._clip, PerLayerClip):
+            self._clip.split(self._layout.names)
+        self._clip.sensitivity(plan.adjacency)
+        self._mechanism = Gaussian() if mechanism is None else mechanism
+        self._cap, self._generator = weight_cap, generator
+        self.denominator = float(plan.denominator) * (weight_cap or 1.0)
+        if weight_total is not None:
+            self.denominator = float(plan.sampling_rate) * weight_total
+        self._bit_noise = 0.0
+        if isinstance(self._clip, AdaptiveClip):
+            if plan.trust == "local":
+                raise ValueError("adaptive clipping needs a noised sum of bits: not local trust")
+            z, self._bit_noise = self._clip.noise_split(z, plan.denominator)
+        self._std = z * self._clip.norm * (weight_cap or 1.0)
+        ran = (z**-2 + (2 * self._bit_noise) ** -2) ** -0.5 if self._bit_noise else z
+        self.event = self._mechanism.event(plan, ran, self._layout.total)
+        if not math.isclose(ran, plan.event.noise_multiplier, rel_tol=1e-9):
+            raise ValueError(f"the plan accounts for z = {plan.event.noise_multiplier}, not {ran}")
+        self._sum = self._mechanism.start(self._layout.total, self._layout.empty)
         self._norms: list[float] = []
         self._clipped = self._malformed = 0
+        self._bits, self._released = 0.0, False
         self._problem: str | None = None
+        self._seen: set[Any] = set()
 
-    def add(self, update: Any, weight: float | Sequence[float] | Tensor | None = None) -> None:
-        """Add one client's update, or a matrix (c, d) with one client per row."""
+    def add(self, update: Any, weight: Any = None, client: Any = None) -> None:
+        """Add one client's update, or a matrix (c, d) with one client per row.
+
+        `weight` is a number, or c of them for a matrix; `client` an identifier, or c of them: the
+        same client twice in a round is refused. Raises ValueError after the release, beyond the
+        number of clients the plan allows, and for a weight without a public cap.
+        """
         if self._released:
             raise ValueError("this aggregator has released: start a new one for the next round")
-        if weight is not None and self.cap is None:
+        if weight is not None and self._cap is None:
             raise ValueError("weights change the sensitivity: give a public weight_cap")
+        for name in [] if client is None else np.atleast_1d(np.asarray(client)).tolist():
+            if name in self._seen:
+                raise ValueError(f"client {name!r} is in this round already: it may count once")
+            self._seen.add(name)
         try:
             rows = self._layout.rows(update)
+            if not self.strict and rows.shape[0] != 1:
+                raise ValueError(f"one client sent {rows.shape[0]} updates")
+            weights = self._weights(weight, rows.shape[0])
         except Exception as error:
-            if self._strict:
+            if self.strict:
                 raise
             self._room(1)
+            self._problem = self._problem or str(error)
             self._malformed += 1
             self._norms.append(math.nan)
-            self._problem = self._problem or str(error)
             return
         self._room(rows.shape[0])
-        weights = self._weights(weight, rows.shape[0])
-        step = max(1, min(_ROWS, _TILE // max(1, rows.shape[1])))
+        step = max(1, min(_ROWS, _TILE // rows.shape[1]))
         for start in range(0, rows.shape[0], step):
             stop = start + step
             self._tile(rows[start:stop], None if weights is None else weights[start:stop])
 
     def _room(self, count: int) -> None:
         limit = self.plan.clients if self.plan.cap is None else self.plan.cap
-        if limit is not None and len(self._norms) + count > limit:
+        if self.plan.sampling == "fixed":
+            limit = round(self.plan.cohort)
+        if len(self._norms) + count > limit:
             raise ValueError(f"the plan accounts for at most {limit} clients in a round")
 
     def _weights(self, weight: Any, count: int) -> Tensor | None:
-        if self.cap is None:
+        if self._cap is None:
             return None
-        value = torch.as_tensor(1.0 if weight is None else weight, dtype=torch.float64).reshape(-1)
-        return value.expand(count) if value.numel() == 1 else value
+        values = torch.as_tensor(1.0 if weight is None else weight, dtype=torch.float64)
+        values = values.detach().to(self._sum.device).reshape(-1)
+        if values.numel() not in (1, count):
+            raise ValueError(f"{values.numel()} weights for {count} clients")
+        return values.expand(count)
 
     def _tile(self, rows: Tensor, weights: Tensor | None) -> None:
         rows, norms, finite = bounded_rows(rows)
-        factors = self.clip.factors(norms)
-        self._clipped += int((factors < 1).sum())
-        factors = factors * finite
+        factors = self._clip.factors(rows, norms, self._layout.slices)
+        within = factors.amin(dim=1) >= 1
         if weights is not None:
             usable = torch.isfinite(weights) & (weights >= 0)
-            capped = torch.where(usable, weights, 0.0).clamp_(max=self.cap).to(factors.device)
-            factors = factors * capped
+            finite &= usable
+            capped = torch.where(usable, weights, 0.0).clamp_(max=self._cap)
+            factors = factors * capped[:, None]
+        factors = factors * finite[:, None]
+        self._clipped += int((finite & ~within).sum())
+        self._bits += float(((within.double() - 0.5) * finite).sum())
         self._malformed += int((~finite).sum())
         self._norms.extend(norms.tolist())
-        self._sum.addmv_(rows.t(), factors.to(rows.dtype))
+        if factors.shape[1] == 1:
+            self._mechanism.accumulate_(self._sum, rows, factors[:, 0], self._std)
+            return
+        for (_, start, stop), column in zip(self._layout.slices, factors.unbind(1), strict=True):
+            part = self._sum[start:stop]
+            self._mechanism.accumulate_(part, rows[:, start:stop], column, self._std)
 
     def release(self) -> Release:
-        """The noisy mean of everything added; the aggregator is finished afterwards."""
+        """The noisy mean of everything added; the aggregator is finished afterwards.
+
+        Raises ValueError on a second call, and under distributed trust when fewer than the plan's
+        survivors took part: their shares would not add up to the noise that was accounted.
+        """
         if self._released:
             raise ValueError("released already: a second release of the same data is not accounted")
-        plan, count = self.plan, len(self._norms)
-        spread = 1.0
+        plan, count, spread = self.plan, len(self._norms), 1.0
         if plan.trust == "local":
             spread = math.sqrt(count)
         elif plan.trust == "distributed":
-            if plan.survivors is None or count < plan.survivors:
-                raise ValueError(
-                    f"fewer than the stated minimum of {plan.survivors} clients took part: "
-                    "their noise shares do not add up, so nothing is released"
-                )
-            spread = math.sqrt(count / plan.survivors)
+            minimum = plan.survivors or math.inf
+            if count < minimum:
+                raise ValueError(f"fewer clients than the stated minimum of {minimum}: no release")
+            spread = math.sqrt(count / minimum)
         self._released = True
-        cap = 1.0 if self.cap is None else self.cap
-        std = plan.noise_multiplier * self.clip.norm * cap * spread
-        denominator = float(plan.denominator) * cap
-        gaussian_(self._sum, std, self._generator)
-        private = PrivateDiagnostics(
-            norms=tuple(self._norms),
-            clipped_fraction=self._clipped / max(1, count),
-            malformed=self._malformed,
-            count=count,
-            first_problem=self._problem,
-        )
+        total = self._mechanism.finish(self._sum, self._std, self._generator, spread)
+        unclipped = None
+        if isinstance(self._owner, AdaptiveClip):
+            bits = self._sum.new_tensor([self._bits], dtype=torch.float64)
+            noisy = float(gaussian_(bits, self._bit_noise * spread, self._generator))
+            unclipped = self._owner.observe(noisy, plan.denominator)
         return Release(
-            mean=self._layout.restore(self._sum.div_(denominator)),
-            noise_std=std / denominator,
-            denominator=denominator,
-            event=plan.event,
+            mean=self._layout.restore(total.div_(self.denominator)),
+            noise_std=self._std * spread / self.denominator,
+            denominator=self.denominator,
+            event=self.event,
+            clip_norm=self._clip.norm,
             reproducible=self._generator is not None,
-            private=private,
+            unclipped=unclipped,
+            private=PrivateDiagnostics(
+                tuple(self._norms),
+                self._clipped / max(1, count),
+                self._malformed,
+                count,
+                self._problem,
+            ),
         )
 
 
 def aggregate(
     updates: Any,
     plan: PrivacyPlan,
-    clip_norm: float | FlatClip = 1.0,
+    clip_norm: float | Clip = 1.0,
     *,
     weights: Sequence[float] | None = None,
-    weight_cap: float | None = None,
-    generator: torch.Generator | None = None,
     like: Any = None,
+    **options: Any,
 ) -> Release:
     """The private mean of one round's updates: clipped, summed, noised, averaged.
 
     `updates` is a matrix (c, d) with one client per row, or an iterable of updates: state dicts,
-    lists of tensors, flat tensors, numpy arrays, or (before, after) pairs of modules. An empty
-    cohort needs `like`, an update or module with the right structure; it still releases noise.
+    lists of tensors, flat tensors, numpy arrays, or (before, after) pairs of modules. `like` gives
+    the structure when the cohort may be empty; an empty cohort still releases noise. `options` are
+    those of `PrivateAggregator`. A wrong structure raises ValueError and names the first tensor
+    that differs; NaN and infinite values contribute zero.
+
+    >>> import fldp
+    >>> plan = fldp.calibrate(epsilon=8.0, delta=1e-3, rounds=1, clients=1000)
+    >>> release = aggregate(torch.ones(1000, 4) / 2, plan, clip_norm=1.0)
+    >>> bool((release.mean - 0.5).abs().max() < 0.1)
+    True
     """
-    if weights is not None and weight_cap is None and len(set(map(float, weights))) > 1:
-        raise ValueError("unequal weights need a public weight_cap: the sensitivity depends on it")
-    kept = weights if weight_cap is not None else None
-    if isinstance(updates, Tensor | np.ndarray):
-        first = like if like is not None else as_tensor(updates)[0]
-        whole = PrivateAggregator(
-            first, plan, clip_norm, weight_cap=weight_cap, generator=generator, strict=True
-        )
-        whole.add(updates, kept)
-        return whole.release()
-    aggregator: PrivateAggregator | None = None
-    stream: Iterable[Any] = updates
-    for i, update in enumerate(stream):
+    if weights is not None:
+        weights = [float(w) for w in weights]
+        if options.get("weight_cap") is None:
+            if len(set(weights)) > 1:
+                raise ValueError("unequal weights need a public weight_cap: it sets the noise")
+            weights = None
+    if isinstance(updates, (Tensor, np.ndarray)) and like is None and len(updates):
+        like = updates[0]
+    aggregator = None
+    if like is not None:
+        aggregator = PrivateAggregator(like, plan, clip_norm, **options)
+    if isinstance(updates, (Tensor, np.ndarray)) and aggregator is not None:
+        aggregator.add(updates, weights)
+        return aggregator.release()
+    count = 0
+    for update in updates:
         if aggregator is None:
-            aggregator = PrivateAggregator(
-                update if like is None else like,
-                plan, clip_norm, weight_cap=weight_cap, generator=generator, strict=True,
-            )  # fmt: skip
-        aggregator.add(update, None if kept is None else kept[i])
+            aggregator = PrivateAggregator(update, plan, clip_norm, **options)
+        if weights is not None and count >= len(weights):
+            raise ValueError(f"{len(weights)} weights for more updates")
+        aggregator.add(update, None if weights is None else weights[count])
+        count += 1
     if aggregator is None:
-        if like is None:
-            raise ValueError("no updates: pass like= so that the release knows its structure")
-        aggregator = PrivateAggregator(
-            like, plan, clip_norm, weight_cap=weight_cap, generator=generator, strict=True
-        )
+        raise ValueError("no updates: pass like= so that the release knows its structure")
+    if weights is not None and count != len(weights):
+        raise ValueError(f"{len(weights)} weights for {count} updates")
     return aggregator.release()

@@ -9,57 +9,18 @@ therefore keeps the norm of (stored scale) x (update), taken in exact arithmetic
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from fldp.parameters import Slices, as_tensor, unpack
 
 _BLOCK = 512
 _MARGIN = 1.0 - 2.0**-15
 _HUGE = 2.0**40
 _SMALLEST, _LARGEST = 1e-9, 1e9
-
-
-def as_tensor(value: Any) -> Tensor:
-    """`value` as a dense, detached float32 or float64 tensor; ValueError when it cannot be one."""
-    try:
-        if not isinstance(value, Tensor):
-            array = np.asarray(value)
-            if array.dtype.kind not in "biuf":
-                raise TypeError(f"dtype {array.dtype} is not a real number type")
-            wide = array.dtype.kind == "f" and array.dtype.itemsize >= 8
-            value = torch.from_numpy(np.array(array, dtype=np.float64 if wide else np.float32))
-        value = value.detach()
-        if value.is_complex():
-            raise TypeError("complex numbers are not model parameters")
-        if value.layout != torch.strided:
-            value = value.to_dense()
-        return value if value.dtype in (torch.float32, torch.float64) else value.float()
-    except Exception as error:
-        raise ValueError(f"not a numeric tensor: {error}") from error
-
-
-def unpack(update: Any) -> tuple[list[str], list[Any], Callable[[list[Tensor]], Any]]:
-    """Names and leaves of an update, and the function that puts such leaves back together.
-
-    An update is a tensor or array, a mapping of names to tensors (a state dict), a list of tensors,
-    or a pair of modules (before, after) whose trainable parameters are subtracted.
-    """
-    if isinstance(update, Mapping):
-        names = [str(k) for k in update]
-        keys = list(update)
-        return names, list(update.values()), lambda t: dict(zip(keys, t, strict=True))
-    if isinstance(update, list | tuple):
-        if len(update) == 2 and all(isinstance(m, torch.nn.Module) for m in update):
-            old = {n: p for n, p in update[0].named_parameters() if p.requires_grad}
-            new = {n: p for n, p in update[1].named_parameters() if p.requires_grad}
-            if list(old) != list(new) or any(old[n].shape != new[n].shape for n in old):
-                raise ValueError("the two modules of a (before, after) pair differ in structure")
-            return unpack({n: new[n].detach() - old[n].detach() for n in old})
-        return [f"[{i}]" for i in range(len(update))], list(update), list
-    return [""], [update], lambda t: t[0]
 
 
 def row_norms(rows: Tensor) -> Tensor:
@@ -97,45 +58,163 @@ def bounded_rows(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return rows, norms, finite
 
 
-class FlatClip:
-    """Scale an update down to joint Euclidean norm C = `norm`; its direction is kept.
+class Clip:
+    """A bound on one client's contribution, and the sensitivity that follows from it."""
 
-    Guarantee: one client's contribution to the sum has norm at most C, so the sum moves by at most
-    C when a client is added, removed or zeroed out, and by at most 2C when one is replaced.
+    norm: float
+
+    def sensitivity(self, adjacency: str) -> float:
+        """How far, in Euclidean norm, the sum of clipped updates moves between neighbours.
+
+        C when a client is added, removed or zeroed out, 2C when one is replaced by another.
+        """
+        factors = {"add-or-remove": 1.0, "zero-out": 1.0, "replace-one": 2.0}
+        if adjacency not in factors:
+            raise ValueError(f"adjacency is {adjacency!r}; choose one of {sorted(factors)}")
+        return factors[adjacency] * self.norm
+
+    def factors(self, rows: Tensor, norms: Tensor, slices: Slices) -> Tensor:
+        """Factors in [0, 1] for finite rows (c, d): (c, 1) for whole rows, (c, L) per slice."""
+        raise NotImplementedError
+
+    def scales(self, rows: Tensor, slices: Slices = ()) -> Tensor:
+        """Clip factors (c,) or (c, L) for any rows (c, d); a non-finite row gets 0."""
+        rows, norms, finite = bounded_rows(rows)
+        return (self.factors(rows, norms, slices) * finite[:, None]).squeeze(1)
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if set(state) != set(vars(self)):
+            raise ValueError(f"this state has {sorted(state)}, expected {sorted(vars(self))}")
+        vars(self).update(state)
+
+
+class FlatClip(Clip):
+    """Scale an update down to joint Euclidean norm C = `norm`; its direction is kept.
 
     >>> FlatClip(0.5).sensitivity("replace-one")
     1.0
     """
 
     def __init__(self, norm: float) -> None:
-        self._norm = check_norm(norm)
+        self.norm = check_norm(norm)
 
-    @property
-    def norm(self) -> float:
-        """The bound C on the joint norm of one client's contribution."""
-        return self._norm
+    def factors(self, rows: Tensor, norms: Tensor, slices: Slices = ()) -> Tensor:
+        return _factors(norms, self.norm)[:, None]
 
-    def sensitivity(self, adjacency: str) -> float:
-        """How far the sum of clipped updates moves between neighbouring cohorts."""
-        factors = {"add-or-remove": 1.0, "zero-out": 1.0, "replace-one": 2.0}
-        if adjacency not in factors:
-            raise ValueError(f"adjacency is {adjacency!r}; choose one of {sorted(factors)}")
-        return factors[adjacency] * self.norm
 
-    def factors(self, norms: Tensor) -> Tensor:
-        """Clip factors in [0, 1] for row norms of shape (c,)."""
-        return (self.norm * _MARGIN / norms.clamp(min=1e-30)).clamp_(max=1.0)
+class PerLayerClip(Clip):
+    """Clip tensor l of an update to its own budget C_l.
 
-    def scales(self, rows: Tensor, slices: Sequence[tuple[int, int]] | None = None) -> Tensor:
-        """Clip factors of shape (c,) for rows of shape (c, d); a non-finite row gets 0."""
-        _, norms, finite = bounded_rows(rows)
-        return self.factors(norms) * finite
+    Guarantee: the joint norm of the contribution is at most C = sqrt(Σ C_l²), so noise of one
+    standard deviation zC on every coordinate gives the same event as flat clipping at C.
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"norm": self._norm}
+    `norms` is a total C, split evenly into C/√L; or one budget per tensor, as a sequence in the
+    order of the tensors or a mapping of their names.
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._norm = check_norm(state["norm"])
+    >>> PerLayerClip([3.0, 4.0]).norm
+    5.0
+    """
+
+    def __init__(self, norms: float | Sequence[float] | Mapping[str, float]) -> None:
+        self.budgets: float | list[float] | dict[str, float]
+        if isinstance(norms, Mapping):
+            self.budgets = {str(k): check_norm(v) for k, v in norms.items()}
+            each = list(self.budgets.values())
+        elif isinstance(norms, Sequence):
+            self.budgets = each = [check_norm(v) for v in norms]
+        else:
+            self.budgets = check_norm(norms)
+            each = [self.budgets]
+        self.norm = check_norm(math.hypot(*each))
+
+    def split(self, names: Sequence[str]) -> list[float]:
+        """The budgets C_l in the order of `names`; ValueError when they do not match."""
+        if isinstance(self.budgets, float):
+            return [self.budgets / math.sqrt(len(names))] * len(names)
+        if isinstance(self.budgets, dict):
+            if set(self.budgets) != set(names):
+                wrong = sorted(set(self.budgets) ^ set(names))[0]
+                raise ValueError(f"per-layer budgets and tensors differ, first at {wrong!r}")
+            return [self.budgets[name] for name in names]
+        if len(self.budgets) != len(names):
+            raise ValueError(f"{len(self.budgets)} per-layer budgets for {len(names)} tensors")
+        return self.budgets
+
+    def factors(self, rows: Tensor, norms: Tensor, slices: Slices) -> Tensor:
+        budgets = self.split([name for name, _, _ in slices])
+        columns = [
+            _factors(row_norms(rows[:, start:stop]), bound)
+            for (_, start, stop), bound in zip(slices, budgets, strict=True)
+        ]
+        return torch.stack(columns, dim=1)
+
+
+class AdaptiveClip(FlatClip):
+    """A flat clip norm that follows a quantile of the update norms (Andrew et al. 2021).
+
+    Each round also sums half-shifted bits, +1/2 for an update within C and -1/2 beyond it, with
+    noise of standard deviation `count_noise` (default m/20). The shift makes the bits' sensitivity
+    1/2 for presence and for clipping alike, so the updates' own multiplier z_Δ follows from
+    z^-2 = z_Δ^-2 + (2 σ_b)^-2, and the round as a whole costs the plan's z: the quantile is paid.
+    Afterwards C becomes C·exp(-η (b̃ - γ)); noise is always added at the C that clipped.
+
+    While the noisy fraction b̃ stays at the same end, the step grows up to `acceleration`
+    times: post-processing, free of cost, and a norm wrong by 1,000 is right in 30 rounds. With
+    `acceleration` 1 the update is the published one.
+
+    >>> z_delta, count_noise = AdaptiveClip().noise_split(1.0, cohort=100)
+    >>> round(z_delta, 4), count_noise
+    (1.005, 5.0)
+    """
+
+    def __init__(
+        self,
+        initial: float = 0.1,
+        quantile: float = 0.5,
+        learning_rate: float = 0.2,
+        count_noise: float | None = None,
+        acceleration: float = 5.0,
+    ) -> None:
+        super().__init__(initial)
+        if not 0 < quantile < 1:
+            raise ValueError(f"the target quantile must lie between 0 and 1, got {quantile}")
+        if not (0 < learning_rate <= 2 and 1 <= acceleration <= 10):
+            raise ValueError("learning_rate must be in (0, 2] and acceleration in [1, 10]")
+        if count_noise is not None and not 0 < count_noise < math.inf:
+            raise ValueError(f"count_noise must be positive and finite, got {count_noise}")
+        self.quantile, self.learning_rate = float(quantile), float(learning_rate)
+        self.count_noise, self.acceleration, self.streak = count_noise, float(acceleration), 0
+
+    def noise_split(self, z: float, cohort: float | None = None) -> tuple[float, float]:
+        """(z_Δ, σ_b) for a joint multiplier z; ValueError when z ≥ 2 σ_b leaves nothing."""
+        if self.count_noise is None and cohort is None:
+            raise ValueError("count_noise defaults to a twentieth of the cohort: give the cohort")
+        sigma = (cohort or 0.0) / 20 if self.count_noise is None else self.count_noise
+        if z >= 2 * sigma:
+            raise ValueError(
+                f"z = {z:.4g} needs count_noise above {z / 2:.4g}, got {sigma:.4g}: the bits alone "
+                "would spend more than the round may; raise count_noise or the cohort"
+            )
+        return (z**-2 - (2 * sigma) ** -2) ** -0.5, sigma
+
+    def observe(self, noisy_bits: float, cohort: float) -> float:
+        """Move C by the noised sum of half-shifted bits; returns b̃, the noisy fraction within C."""
+        fraction = min(max(noisy_bits / cohort + 0.5, 0.0), 1.0)
+        gap = fraction - self.quantile
+        end = -1 if fraction <= self.quantile / 4 else int(fraction >= 0.75 + self.quantile / 4)
+        same = end != 0 and end * self.streak >= 0
+        self.streak = self.streak + end if same else end
+        boost = min(float(max(1, abs(self.streak))), self.acceleration)
+        moved = self.norm * math.exp(-self.learning_rate * gap * boost)
+        self.norm = min(max(moved, _SMALLEST), _LARGEST)
+        return fraction
+
+
+def _factors(norms: Tensor, bound: float) -> Tensor:
+    return (bound * _MARGIN / norms.clamp(min=1e-30)).clamp_(max=1.0)
 
 
 def check_norm(norm: float) -> float:

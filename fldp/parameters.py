@@ -1,13 +1,17 @@
-"""One flat vector for a model: the form in which updates are clipped, summed and released."""
+"""Between a model's tensors and one flat vector, in both directions: the form that is summed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 Shapes = tuple[tuple[str, torch.Size, int], ...]
+Slices = Sequence[tuple[str, int, int]]
+_BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 def shapes(model: nn.Module) -> Shapes:
@@ -31,8 +35,7 @@ def flatten(model: nn.Module) -> Tensor:
 
 def load_(model: nn.Module, flat: Tensor) -> nn.Module:
     """Write the vector `flat` of shape (d,) into the trainable parameters; returns the model."""
-    layout = shapes(model)
-    parts = views(flat, layout)
+    parts = views(flat, shapes(model))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
@@ -40,7 +43,7 @@ def load_(model: nn.Module, flat: Tensor) -> nn.Module:
     return model
 
 
-def views(flat: Tensor, layout: Sequence[tuple[str, torch.Size, int]]) -> Mapping[str, Tensor]:
+def views(flat: Tensor, layout: Sequence[tuple[str, torch.Size, int]]) -> dict[str, Tensor]:
     """Named views into `flat` of shape (..., d); leading dimensions are kept, nothing is copied.
 
     Raises ValueError when d differs from the layout's total.
@@ -49,5 +52,118 @@ def views(flat: Tensor, layout: Sequence[tuple[str, torch.Size, int]]) -> Mappin
     if flat.shape[-1] != total:
         raise ValueError(f"the vector has {flat.shape[-1]} entries, the model needs {total}")
     parts = flat.split([size for _, _, size in layout], dim=-1)
-    return {n: p.unflatten(-1, s) if len(s) else p.squeeze(-1)
-            for (n, s, _), p in zip(layout, parts, strict=True)}  # fmt: skip
+    lead = flat.shape[:-1]
+    return {n: p.view(lead + s) for (n, s, _), p in zip(layout, parts, strict=True)}
+
+
+def as_tensor(value: Any) -> Tensor:
+    """`value` as a dense, detached float32 or float64 tensor; ValueError when it cannot be one.
+
+    Half precision, integers and booleans become float32.
+    """
+    try:
+        if not isinstance(value, Tensor):
+            array = np.asarray(value)
+            if array.dtype.kind not in "biuf":
+                raise TypeError(f"dtype {array.dtype} is not a real number type")
+            wide = array.dtype.kind == "f" and array.dtype.itemsize >= 8
+            dtype = np.float64 if wide else np.float32
+            value = torch.from_numpy(np.require(array, dtype, ["C", "W"]))
+        value = value.detach()
+        if value.is_complex():
+            raise TypeError("complex numbers are not model parameters")
+        if value.is_nested or value.is_meta:
+            raise TypeError("a nested or meta tensor has no values of one shape")
+        if value.layout != torch.strided:
+            value = value.to_dense()
+        return value if value.dtype in (torch.float32, torch.float64) else value.float()
+    except Exception as error:
+        raise ValueError(f"not a numeric tensor: {error}") from error
+
+
+def unpack(update: Any) -> tuple[list[str], list[Any], Callable[[list[Tensor]], Any]]:
+    """Names and leaves of an update, and the function that puts such leaves back together.
+
+    An update is a tensor or array, a mapping of names to tensors (a state dict), a list of tensors,
+    or a pair of modules (before, after) whose trainable parameters are subtracted.
+    """
+    if isinstance(update, Mapping):
+        keys = list(update)
+        return (
+            [str(k) for k in keys],
+            list(update.values()),
+            lambda t: dict(zip(keys, t, strict=True)),
+        )
+    if isinstance(update, (list, tuple)):
+        if len(update) == 2 and all(isinstance(module, nn.Module) for module in update):
+            before, after = update
+            if shapes(before) != shapes(after):
+                raise ValueError("the two modules of a (before, after) pair differ in structure")
+            old, new = dict(before.named_parameters()), dict(after.named_parameters())
+            return unpack({n: new[n].detach() - old[n].detach() for n, _, _ in shapes(before)})
+        return [f"[{i}]" for i in range(len(update))], list(update), list
+    return [""], [update], lambda t: t[0]
+
+
+class Layout:
+    """The structure that every update of a round must have, taken from `like`.
+
+    `like` is an update, or a module: then its trainable parameters. Buffers such as batch
+    statistics are never part of an update, and are named in the error when someone sends them.
+    """
+
+    def __init__(self, like: Any) -> None:
+        self._buffers: set[str] = set()
+        if isinstance(like, nn.Module):
+            self._buffers = {name for name, _ in like.named_buffers()}
+            like = {n: p for n, p in like.named_parameters() if p.requires_grad}
+        self.names, leaves, self._rebuild = unpack(like)
+        self._refuse_buffers(self.names)
+        if len(set(self.names)) < len(self.names):
+            raise ValueError("two tensors of the update have the same name")
+        tensors = [as_tensor(leaf) for leaf in leaves]
+        self._shapes = [t.shape for t in tensors]
+        self._sizes = [t.numel() for t in tensors]
+        self.total = sum(self._sizes)
+        if self.total == 0:
+            raise ValueError("the updates have no entries: nothing to aggregate")
+        wide = all(t.dtype == torch.float64 for t in tensors)
+        self.empty = tensors[0].new_empty(0, dtype=torch.float64 if wide else torch.float32)
+        ends = np.cumsum([0, *self._sizes]).tolist()
+        self.slices: Slices = list(zip(self.names, ends[:-1], ends[1:], strict=True))
+
+    def _refuse_buffers(self, names: Sequence[str]) -> None:
+        sent = [n for n in names if n in self._buffers or n.rsplit(".", 1)[-1] in _BUFFERS]
+        if sent:
+            raise ValueError(f"{sent} are buffers: send trainable parameters only")
+
+    def rows(self, update: Any) -> Tensor:
+        """`update` as a matrix (c, d), one client per row; a matrix (c, d) is taken as it is.
+
+        Raises ValueError that names the first tensor which differs.
+        """
+        if isinstance(update, (Tensor, np.ndarray)) and self._shapes != [tuple(update.shape)]:
+            matrix = as_tensor(update)
+            if matrix.ndim in (1, 2) and matrix.shape[-1] == self.total:
+                return matrix.to(self.empty).reshape(-1, self.total)
+        names, leaves, _ = unpack(update)
+        given = dict(zip(names, leaves, strict=True))
+        parts = []
+        for name, shape in zip(self.names, self._shapes, strict=True):
+            label = f"tensor {name!r}" if name else "the update"
+            if name not in given:
+                self._refuse_buffers(names)
+                raise ValueError(f"{label} of shape {tuple(shape)} is missing")
+            part = as_tensor(given.pop(name))
+            if part.shape != shape:
+                raise ValueError(f"{label} has shape {tuple(part.shape)}, expected {tuple(shape)}")
+            parts.append(part.reshape(-1).to(self.empty))
+        if given:
+            self._refuse_buffers(list(given))
+            raise ValueError(f"tensor {next(iter(given))!r} is not part of this model's update")
+        return (torch.cat(parts) if len(parts) > 1 else parts[0]).unsqueeze(0)
+
+    def restore(self, flat: Tensor) -> Any:
+        """The vector (d,) in the structure of the updates."""
+        parts = flat.split(self._sizes)
+        return self._rebuild([p.reshape(s) for p, s in zip(parts, self._shapes, strict=True)])

@@ -2,17 +2,216 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
-from fldp.clipping import FlatClip, bounded_rows
+from fldp.clipping import AdaptiveClip, FlatClip, PerLayerClip, bounded_rows, clip, row_norms
 
 
-def test_stored_scale_times_row_stays_within_the_norm_in_float64() -> None:
-    generator = torch.Generator().manual_seed(0)
-    rows = torch.randn(20, 5000, generator=generator) * torch.logspace(-3, 30, 20)[:, None]
+def exact_square(values: Any) -> Fraction:
+    return sum((Fraction(float(v)) ** 2 for v in values), Fraction(0))
+
+
+floats = st.floats(width=32, allow_nan=False, allow_infinity=False)
+bounds = st.floats(1e-6, 1e6)
+
+
+@settings(deadline=None, max_examples=150)
+@given(hnp.arrays(np.float32, st.integers(1, 40), elements=floats), bounds)
+def test_a_stored_factor_keeps_every_row_within_c_in_rationals(row: Any, bound: float) -> None:
+    rows, norms, _ = bounded_rows(torch.from_numpy(row)[None])
+    factor = FlatClip(bound).factors(rows, norms).float()
+    assert Fraction(float(factor)) ** 2 * exact_square(rows[0]) <= Fraction(bound) ** 2
+
+
+@settings(deadline=None, max_examples=150)
+@given(hnp.arrays(np.float32, st.integers(0, 40), elements=floats), bounds)
+def test_clip_returns_stored_values_within_c_in_rationals(row: Any, bound: float) -> None:
+    clipped, _ = clip(torch.from_numpy(row), bound)
+    assert exact_square(clipped) <= Fraction(bound) ** 2
+
+
+@pytest.mark.parametrize("size", [1, 511, 512, 513, 100_001])
+def test_long_rows_stay_within_c_in_float64(size: int) -> None:
+    generator = torch.Generator().manual_seed(size)
+    rows = torch.randn(6, size, generator=generator) * torch.logspace(-3, 35, 6)[:, None]
+    rows[1] = 3.0
     bounded, norms, finite = bounded_rows(rows)
-    factors = FlatClip(0.7).factors(norms).float().double()
-    exact = (bounded.double() * factors[:, None]).norm(dim=1)
+    factors = FlatClip(0.7).factors(bounded, norms).float().double()
+    exact = (bounded.double() * factors).norm(dim=1)
     assert bool(finite.all())
     assert float(exact.max()) <= 0.7
     assert float(exact[-1]) > 0.7 * (1 - 1e-4)
+
+
+def test_norms_meet_the_error_that_the_margin_assumes() -> None:
+    generator = torch.Generator().manual_seed(1)
+    rows = torch.rand(4, 300_000, generator=generator)
+    truth = rows.double().norm(dim=1)
+    assert float(((row_norms(rows) - truth) / truth).abs().max()) < 2.0**-15.9
+
+
+def test_direction_is_kept_to_float_precision() -> None:
+    generator = torch.Generator().manual_seed(2)
+    update = torch.randn(1000, generator=generator) * 50
+    clipped, norm = clip(update, 1.0)
+    assert norm == pytest.approx(float(update.double().norm()), rel=1e-12)
+    cosine = float((clipped.double() @ update.double()) / clipped.double().norm() / norm)
+    assert cosine == pytest.approx(1.0, abs=1e-12)
+    assert float(clipped.double().norm()) == pytest.approx(1.0, rel=1e-5)
+
+
+def test_small_updates_pass_untouched_and_inputs_are_never_written() -> None:
+    update = {"a": torch.tensor([0.1, 0.2]), "b": torch.tensor(0.3)}
+    kept = {k: v.clone() for k, v in update.items()}
+    clipped, _ = clip(update, 1.0)
+    clip(update, 0.01)
+    assert all(torch.equal(update[k], kept[k]) and torch.equal(clipped[k], kept[k]) for k in kept)
+    clipped["a"].zero_()
+    assert torch.equal(update["a"], kept["a"])
+
+
+def test_the_norm_is_joint_over_tensors_of_any_kind() -> None:
+    update = [torch.full((2, 2), 2.0), torch.tensor(3), torch.tensor([True]), np.float16(1.0)]
+    clipped, norm = clip(update, 1.0)
+    assert norm == pytest.approx(math.sqrt(16 + 9 + 1 + 1))
+    assert sum(float((t.double() ** 2).sum()) for t in clipped) <= 1.0
+    assert all(t.dtype == torch.float32 for t in clipped)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_non_finite_updates_become_exact_zeros(bad: float) -> None:
+    clipped, norm = clip([torch.tensor([1e6, bad]), torch.tensor([5.0])], 1.0)
+    assert math.isnan(norm)
+    assert all(torch.equal(t, torch.zeros_like(t)) for t in clipped)
+    rows, norms, finite = bounded_rows(torch.tensor([[1e6, bad], [1.0, 0.0]]))
+    assert rows[0].tolist() == [0.0, 0.0]
+    assert norms[0] == 0
+    assert finite.tolist() == [False, True]
+    assert FlatClip(1.0).scales(torch.tensor([[1e6, bad]])).tolist() == [0.0]
+
+
+def test_huge_and_tiny_values_neither_overflow_nor_vanish() -> None:
+    huge, norm = clip(torch.full((4,), 3e38), 1.0)
+    assert norm == pytest.approx(6e38)
+    assert float(huge.norm()) == pytest.approx(1.0, rel=1e-5)
+    tiny, norm = clip(torch.full((4,), 1e-30), 1.0)
+    assert norm == pytest.approx(2e-30)
+    assert torch.equal(tiny, torch.full((4,), 1e-30))
+    wide, norm = clip(torch.full((4,), 1e300, dtype=torch.float64), 1.0)
+    assert norm == pytest.approx(2e300)
+    assert float(wide.norm()) == pytest.approx(1.0, rel=1e-5)
+    assert clip(torch.zeros(3), 1.0)[1] == 0.0
+    assert clip(torch.zeros(0), 1.0)[1] == 0.0
+
+
+@pytest.mark.parametrize("norm", [0, -1, math.nan, math.inf, 1e-12, 1e12])
+def test_impossible_clip_norms_are_refused(norm: float) -> None:
+    for make in (FlatClip, PerLayerClip, AdaptiveClip, lambda c: clip(torch.ones(1), c)):
+        with pytest.raises(ValueError, match="clip norm must lie"):
+            make(norm)
+
+
+def test_sensitivity_travels_with_the_clip() -> None:
+    for each in (FlatClip(0.5), PerLayerClip([0.3, 0.4]), AdaptiveClip(0.5)):
+        assert each.sensitivity("add-or-remove") == pytest.approx(0.5)
+        assert each.sensitivity("zero-out") == pytest.approx(0.5)
+        assert each.sensitivity("replace-one") == pytest.approx(1.0)
+        with pytest.raises(ValueError, match="adjacency"):
+            each.sensitivity("replace")
+
+
+SLICES = [("a", 0, 3), ("b", 3, 3), ("c", 3, 10)]
+
+
+@settings(deadline=None, max_examples=60)
+@given(hnp.arrays(np.float32, (3, 10), elements=floats))
+def test_per_layer_budgets_bound_each_layer_and_the_joint_norm(values: Any) -> None:
+    each = PerLayerClip({"a": 0.3, "b": 1.2, "c": 0.4})
+    rows, norms, _ = bounded_rows(torch.from_numpy(values))
+    factors = each.factors(rows, norms, SLICES).float()
+    for row, factor in zip(rows, factors, strict=True):
+        parts = [
+            Fraction(float(f)) ** 2 * exact_square(row[a:b])
+            for (_, a, b), f in zip(SLICES, factor, strict=True)
+        ]
+        assert all(p <= Fraction(c) ** 2 for p, c in zip(parts, (0.3, 1.2, 0.4), strict=True))
+        assert sum(parts) <= Fraction(each.norm) ** 2
+
+
+def test_per_layer_budgets_must_match_the_tensors() -> None:
+    assert PerLayerClip(1.0).split(["a", "b", "c", "d"]) == [0.5] * 4
+    assert PerLayerClip(2.0).norm == 2.0
+    with pytest.raises(ValueError, match="2 per-layer budgets for 3"):
+        PerLayerClip([1.0, 1.0]).split(["a", "b", "c"])
+    with pytest.raises(ValueError, match="first at 'x'"):
+        PerLayerClip({"a": 1.0, "x": 1.0}).split(["a"])
+
+
+def test_the_noise_split_of_andrew_et_al() -> None:
+    z_delta, count_noise = AdaptiveClip().noise_split(1.0, cohort=100)
+    assert count_noise == 5.0
+    assert z_delta == pytest.approx((1 - 0.01) ** -0.5)
+    assert (z_delta**-2 + (2 * count_noise) ** -2) ** -0.5 == pytest.approx(1.0)
+    for z in (10.0, 11.0):
+        with pytest.raises(ValueError, match="count_noise above"):
+            AdaptiveClip().noise_split(z, cohort=100)
+    with pytest.raises(ValueError, match="give the cohort"):
+        AdaptiveClip().noise_split(1.0)
+
+
+@pytest.mark.parametrize("start", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("noisy", [False, True])
+@pytest.mark.parametrize("quantile", [0.2, 0.5, 0.8])
+def test_adaptive_clipping_converges_within_60_rounds(
+    start: float, noisy: bool, quantile: float
+) -> None:
+    cohort, rng = 200, np.random.default_rng(7)
+    target = math.exp(0.25 * {0.2: -0.8416, 0.5: 0.0, 0.8: 0.8416}[quantile])
+    each = AdaptiveClip(initial=start * target, quantile=quantile)
+    _, sigma = each.noise_split(1.0, cohort)
+    for _ in range(60):
+        norms = np.exp(0.25 * rng.standard_normal(cohort))
+        bits = float(((norms <= each.norm) - 0.5).sum())
+        each.observe(bits + (sigma * rng.standard_normal() if noisy else 0.0), cohort)
+    assert each.norm == pytest.approx(target, rel=0.25 if noisy else 0.1)
+
+
+def test_with_acceleration_1_the_step_is_the_published_one() -> None:
+    each = AdaptiveClip(initial=1.0, acceleration=1.0)
+    for _ in range(5):
+        assert each.observe(-50.0, 100) == 0.0
+    assert each.norm == pytest.approx(math.exp(0.2 * 0.5 * 5))
+
+
+def test_adaptive_norm_stays_usable_on_hopeless_input() -> None:
+    each = AdaptiveClip(initial=1.0)
+    for _ in range(500):
+        each.observe(1e9, 10)
+    assert each.norm == 1e-9
+
+
+@pytest.mark.parametrize(
+    "kwargs", [{"quantile": 0}, {"quantile": 1}, {"learning_rate": 0}, {"count_noise": 0},
+               {"count_noise": math.inf}, {"acceleration": 0.5}],
+)  # fmt: skip
+def test_impossible_adaptive_settings_are_refused(kwargs: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"must"):
+        AdaptiveClip(**kwargs)
+
+
+def test_state_round_trip() -> None:
+    one, two = AdaptiveClip(0.3), AdaptiveClip(9.0)
+    one.observe(-5.0, 10)
+    two.load_state_dict(one.state_dict())
+    assert two.state_dict() == one.state_dict()
+    with pytest.raises(ValueError, match="this state has"):
+        FlatClip(1.0).load_state_dict(one.state_dict())

@@ -1,0 +1,225 @@
+"""The noise sources. Each check on unseeded noise raises a false alarm with probability < 1e-6."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from decimal import Decimal
+
+import pytest
+import torch
+from torch import Tensor
+
+from fldp import noise
+from fldp.noise import DiscreteGaussian, Gaussian, gaussian_
+from fldp.reference import laplace_
+
+N = 400_000
+# Two-sided normal quantile of 1e-6, and the Kolmogorov quantile of 1e-6.
+Z, KOLMOGOROV = 4.892, 2.694
+GRID = 2.0**34
+
+SOURCES: dict[str, Callable[[], Tensor]] = {
+    "crypto-float32": lambda: gaussian_(torch.zeros(N), 1.0).double(),
+    "crypto-float64": lambda: gaussian_(torch.zeros(N, dtype=torch.float64), 1.0),
+    "crypto-strided": lambda: gaussian_(torch.zeros(2, N // 2).t(), 1.0).double().flatten(),
+    "crypto-scaled": lambda: gaussian_(torch.zeros(N), 7.5).double() / 7.5,
+    "torch-generator": lambda: gaussian_(
+        torch.zeros(N), 1.0, torch.Generator().manual_seed(3)
+    ).double(),
+    "discrete": lambda: noise.discrete_gaussian(N).double() / GRID,
+    "discrete-generator": lambda: (
+        noise.discrete_gaussian(N, torch.Generator().manual_seed(4)).double() / GRID
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=sorted(SOURCES))
+def sample(request: pytest.FixtureRequest) -> Tensor:
+    return SOURCES[request.param]()
+
+
+def test_mean(sample: Tensor) -> None:
+    assert abs(float(sample.mean())) < Z / math.sqrt(N)
+
+
+def test_variance(sample: Tensor) -> None:
+    assert abs(float(sample.var()) - 1) < Z * math.sqrt(2 / N)
+
+
+def test_skewness_and_kurtosis(sample: Tensor) -> None:
+    unit = (sample - sample.mean()) / sample.std()
+    assert abs(float((unit**3).mean())) < Z * math.sqrt(6 / N)
+    # The kurtosis has a heavier tail than the normal: twice the quantile.
+    assert abs(float((unit**4).mean()) - 3) < 2 * Z * math.sqrt(24 / N)
+
+
+def test_distribution(sample: Tensor) -> None:
+    grid = torch.arange(1, N + 1, dtype=torch.float64) / N
+    truth = torch.special.ndtr(sample.sort().values)
+    distance = torch.maximum((grid - truth).abs(), (grid - 1 / N - truth).abs()).max()
+    assert float(distance) * math.sqrt(N) < KOLMOGOROV
+
+
+def test_tail_beyond_four(sample: Tensor) -> None:
+    expected = N * 6.334e-5
+    found = int((sample.abs() > 4).sum())
+    # A Poisson count of mean 25.3 leaves [4, 58] with probability below 1e-6.
+    assert 25 < expected < 26
+    assert 4 <= found <= 58
+
+
+@pytest.mark.parametrize("lag", [1, 2, noise._HALF, 2 * noise._HALF])
+def test_independence_across_coordinates(sample: Tensor, lag: int) -> None:
+    a, b = sample[:-lag], sample[lag:]
+    assert abs(float((a * b).mean())) < 1.05 * Z / math.sqrt(N - lag)
+    squares = (a.square() - 1) * (b.square() - 1)
+    # Products of two chi-squares are heavy-tailed: twice the quantile of their normal limit.
+    assert abs(float(squares.mean())) < 2 * Z * 2 / math.sqrt(N - lag)
+
+
+@pytest.mark.parametrize("name", ["crypto-float32", "crypto-float64", "discrete"])
+def test_independence_across_releases(name: str) -> None:
+    torch.manual_seed(0)
+    first = SOURCES[name]()
+    torch.manual_seed(0)
+    second = SOURCES[name]()
+    assert not torch.equal(first, second)
+    assert abs(float((first * second).mean())) < 1.05 * Z / math.sqrt(N)
+
+
+def test_laplace_moments_and_distribution() -> None:
+    x = laplace_(torch.zeros(N, dtype=torch.float64), 2.0)
+    assert abs(float(x.mean())) < Z * math.sqrt(8 / N)
+    assert abs(float((x / 2).abs().mean()) - 1) < Z / math.sqrt(N)
+    truth = torch.where(x < 0, 0.5 * torch.exp(x / 2), 1 - 0.5 * torch.exp(-x / 2)).sort().values
+    grid = torch.arange(1, N + 1, dtype=torch.float64) / N
+    assert float((grid - truth).abs().max()) * math.sqrt(N) < KOLMOGOROV
+
+
+def test_a_generator_makes_noise_reproducible() -> None:
+    a, b = (gaussian_(torch.zeros(50), 1.0, torch.Generator().manual_seed(1)) for _ in range(2))
+    assert torch.equal(a, b)
+
+
+def test_noise_is_added_in_place_to_what_is_there() -> None:
+    x = torch.full((40_001,), 100.0)
+    assert gaussian_(x, 0.01) is x
+    assert abs(float(x.mean()) - 100) < 0.01
+    assert gaussian_(torch.zeros(0), 1.0).numel() == 0
+    assert torch.equal(gaussian_(torch.ones(3), 0.0), torch.ones(3))
+    for dtype in (torch.float16, torch.bfloat16):
+        assert gaussian_(torch.zeros(999, dtype=dtype), 1.0).dtype == dtype
+    assert gaussian_(torch.zeros(()), 1.0).shape == ()
+
+
+@pytest.mark.parametrize("std", [-1.0, math.nan, math.inf])
+def test_impossible_scales_are_refused(std: float) -> None:
+    with pytest.raises(ValueError, match="scale of the noise"):
+        gaussian_(torch.zeros(2), std)
+
+
+def test_integer_tensors_are_refused() -> None:
+    with pytest.raises(ValueError, match="floating-point"):
+        gaussian_(torch.zeros(2, dtype=torch.int64), 1.0)
+
+
+def test_the_radius_keeps_its_tail_beyond_31_bits() -> None:
+    words = torch.zeros(2 * noise._HALF, dtype=torch.int32)
+    radius, _ = noise._polar(words, 1000, 1.0, torch.float64)
+    # With 31 bits alone every one of these would be the same number, 6.66.
+    assert float(radius.min()) > math.sqrt(2 * 31 * math.log(2)) - 1e-6
+    assert float(radius.max()) > 7.3
+    assert radius.unique().numel() > 990
+
+
+def test_every_call_takes_a_fresh_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+    real = noise.os.urandom
+
+    def urandom(size: int) -> bytes:
+        drawn.append(size)
+        return real(size)
+
+    monkeypatch.setattr(noise.os, "urandom", urandom)
+    gaussian_(torch.zeros(10), 1.0)
+    gaussian_(torch.zeros(10), 1.0)
+    assert drawn[:2] == [32, 16]
+    assert drawn.count(32) == 2
+
+
+def test_discrete_gaussian_probabilities_on_a_coarse_grid(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(noise, "_GRID", 1)
+    x = noise.discrete_gaussian(N, torch.Generator().manual_seed(5))
+    support = torch.arange(-9, 10)
+    weights = torch.exp(-(support.double() ** 2) / 8)
+    expected = weights / torch.exp(-(torch.arange(-60, 61).double() ** 2) / 8).sum() * N
+    found = torch.stack([(x == k).sum() for k in support]).double()
+    # Chi-square with 18 degrees of freedom: P[> 60] = 2e-6 for this one fixed seed.
+    assert float(((found - expected) ** 2 / expected).sum()) < 60
+
+
+@pytest.mark.parametrize("power", [1, 2])
+def test_close_calls_are_settled_exactly(power: int) -> None:
+    source = noise._Integers(torch.Generator().manual_seed(6))
+    for step in (0, 1, 2**20, 2**33, 2**34, 3 * 2**34, 2**39):
+        ratio = Decimal(step) / 2**34
+        chance = (-ratio if power == 1 else -ratio * ratio / 2).exp()
+        edge = int(chance * 2**62)
+        assert noise._settle(step, power, max(edge - 3, 0), source) or edge < 3
+        if step:
+            assert not noise._settle(step, power, edge + 3, source)
+
+
+def test_the_settled_and_the_fast_comparison_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = torch.randint(2**36, (300,), generator=torch.Generator().manual_seed(7))
+    for power in (1, 2):
+        source = noise._Integers(torch.Generator().manual_seed(8))
+        fast = noise._bernoulli_exp(steps, power, source)
+        bits = noise._Integers(torch.Generator().manual_seed(8)).integers(300)
+        slow = [
+            noise._settle(int(s), power, int(b), source) for s, b in zip(steps, bits, strict=True)
+        ]
+        assert fast.tolist() == slow
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    trust: str = "central"
+    accountant: str = "pld"
+    delta: float = 1e-5
+    rounds: int = 100
+    target_epsilon: float = 8.0
+    clients: int = 1000
+    event: object = None
+
+
+def test_mechanisms_state_their_event() -> None:
+    Event = pytest.importorskip("fldp.accounting").Event
+
+    plan = _Plan(event=Event(1.0, 0.1, "poisson", 1, 100))
+    assert Gaussian().event(plan, 1.5) == Event(1.5, 0.1, "poisson", 1, 100)
+    assert DiscreteGaussian().event(plan, 1.5, 10**6).noise_multiplier == 1.5
+    with pytest.raises(ValueError, match="central trust"):
+        DiscreteGaussian().event(dataclasses.replace(plan, trust="local"), 1.0)
+    loose = dataclasses.replace(plan, delta=1e-12, rounds=10**5)
+    with pytest.raises(ValueError, match="approximation term"):
+        DiscreteGaussian().event(loose, 1.0, 10**6)
+    with pytest.raises(ValueError, match="overflow"):
+        DiscreteGaussian().event(dataclasses.replace(plan, clients=10**6), 1e-3)
+    exact = dataclasses.replace(loose, accountant="rdp", event=Event(1.0))
+    assert DiscreteGaussian().event(exact, 1.0, 10**6) == Event(1.0)
+
+
+def test_discrete_mechanism_stays_on_its_grid_and_within_the_sensitivity() -> None:
+    mechanism, std = DiscreteGaussian(), 0.8
+    total = mechanism.start(100, torch.zeros(0))
+    row = torch.randn(1, 100, generator=torch.Generator().manual_seed(9))
+    mechanism.accumulate_(total, row, torch.tensor([0.5], dtype=torch.float64), std)
+    assert float(total.double().norm()) * std / GRID <= float(row.double().norm()) * 0.5
+    out = mechanism.finish(total, std, None)
+    steps = out * (GRID / std)
+    assert torch.allclose(steps, steps.round(), rtol=0, atol=1e-3)
