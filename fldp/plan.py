@@ -95,7 +95,11 @@ class PrivacyPlan:
         )
 
     def _epsilon(self, rounds: int, event: Event | None = None, **changes: Any) -> float:
-        question = {"delta": self.delta, "adjacency": self.adjacency, "accountant": self.accountant}
+        question: dict[str, Any] = {
+            "delta": self.delta,
+            "adjacency": self.adjacency,
+            "accountant": self.accountant,
+        }
         question |= (event or self.event).to_dict() | {"rounds": rounds} | changes
         return accounting.epsilon(**question)
 
