@@ -275,7 +275,7 @@ def aggregate(
     that differs; NaN and infinite values contribute zero.
 
     >>> import fldp
-    >>> plan = fldp.calibrate(epsilon=8.0, delta=1e-3, rounds=1, clients=1000)
+    >>> plan = fldp.calibrate(epsilon=8.0, delta=1e-4, rounds=1, clients=1000)
     >>> release = aggregate(torch.ones(1000, 4) / 2, plan, clip_norm=1.0)
     >>> bool((release.mean - 0.5).abs().max() < 0.1)
     True

@@ -198,7 +198,7 @@ class _Plan:
 
 
 def test_mechanisms_state_their_event() -> None:
-    Event = pytest.importorskip("fldp.accounting").Event
+    from fldp.accounting import Event
 
     plan = _Plan(event=Event(1.0, 0.1, "poisson", 1, 100))
     assert Gaussian().event(plan, 1.5) == Event(1.5, 0.1, "poisson", 1, 100)

@@ -1,0 +1,1 @@
+"""Side-by-side runs against other systems; results are committed under `benchmarks/results/`."""

@@ -1,0 +1,300 @@
+"""Private aggregation on a server: `fldp.aggregate` beside other systems and hand-written code.
+
+    python -m benchmarks.aggregation [--peers PYTHON] [--repeats 7]
+
+One process, one thread, every contender interleaved with the others, medians; the updates are in
+memory already. Flower and pfl-research are measured where they can be imported; otherwise the
+table says "not installed". They pin other versions than this project, so they live in an
+environment of their own, whose interpreter `--peers` names and the whole benchmark then runs in:
+
+    python -m venv peers && echo "$PWD/.venv/lib/python3.11/site-packages" \
+        > peers/lib/python3.11/site-packages/main.pth
+    peers/bin/pip install flwr && peers/bin/pip install --no-deps pfl
+    python -m benchmarks.aggregation --peers peers/bin/python
+
+The read bandwidth is that of `updates.sum()` in the same run. Peak memory is the growth of a fresh
+process's resident set while clients arrive one by one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import logging
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fldp.aggregation import PrivateAggregator, aggregate
+from fldp.noise import gaussian_
+from fldp.plan import PrivacyPlan
+
+SIZES = ((100, 1_000_000), (1000, 100_000), (10, 10_000_000))
+RESULTS = Path(__file__).parent / "results" / "aggregation.json"
+
+
+def plan_for(clients: int) -> PrivacyPlan:
+    return PrivacyPlan(
+        noise_multiplier=1.0, delta=1e-5, rounds=1, clients=clients, cohort=clients,
+        sampling="none", trust="central", adjacency="add-or-remove", accountant="pld",
+        target_epsilon=5.0,
+    )  # fmt: skip
+
+
+def layers(d: int) -> list[tuple[int, int]]:
+    """Fourteen tensors, from half of the model down to a small head."""
+    sizes = [d // 2, d // 4, d // 8, d // 16] + [d // 160] * 9
+    ends = np.cumsum([0, *sizes, d - sum(sizes)]).tolist()
+    return list(itertools.pairwise(ends))
+
+
+def hand_loop(clients: list[list[Tensor]]) -> list[Tensor]:
+    total = [torch.zeros_like(t) for t in clients[0]]
+    for update in clients:
+        norm = torch.norm(torch.stack([torch.norm(t) for t in update]))
+        scale = min(1.0, 1.0 / (norm.item() + 1e-6))
+        for a, t in zip(total, update, strict=True):
+            a += t * scale
+    return [(a + torch.randn_like(a)) / len(clients) for a in total]
+
+
+def hand_stack(clients: list[list[Tensor]]) -> Tensor:
+    flat = [torch.cat(update) for update in clients]
+    total = torch.stack([x * min(1.0, 1.0 / (x.norm().item() + 1e-6)) for x in flat]).sum(0)
+    return (total + torch.randn_like(total)) / len(clients)
+
+
+def flower(arrays: list[list[np.ndarray]]) -> dict[str, Callable[[], Any]]:
+    from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
+    from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, FedAvg
+    from flwr.supercore import differential_privacy as dp
+    from flwr.supercore.task_identity import TaskIdentity
+
+    for name in ("run_id", "node_id", "task_id"):
+        setattr(TaskIdentity, name, 1)
+    n, zero = len(arrays), [np.zeros_like(a) for a in arrays[0]]
+
+    def record(parts: list[np.ndarray]) -> Any:
+        return ArrayRecord({str(k): Array(a) for k, a in enumerate(parts)})
+
+    def replies() -> list[Any]:
+        contents = (
+            RecordDict({"arrays": record(u), "metrics": MetricRecord({"num-examples": 20})})
+            for u in arrays
+        )
+        return [Message(c, dst_node_id=0, message_type="train") for c in contents]
+
+    def strategy() -> float:
+        messages = replies()
+        server = DifferentialPrivacyServerSideFixedClipping(FedAvg(), 1.0, 1.0, n)
+        server.current_arrays = record(zero)
+        start = time.perf_counter()
+        result = server.aggregate_train(1, messages)
+        seconds = time.perf_counter() - start
+        assert result[0] is not None
+        return seconds
+
+    def bare() -> list[np.ndarray]:
+        total: dict[int, np.ndarray] = {}
+        for update in arrays:
+            parts = list(update)
+            dp.compute_clip_model_update(parts, zero, 1.0)
+            for k, part in enumerate(parts):
+                total[k] = total[k] + part * (1 / n) if k in total else part * (1 / n)
+        mean = list(total.values())
+        dp.add_gaussian_noise_inplace(mean, dp.compute_stdv(1.0, 1.0, n))
+        return mean
+
+    return {"Flower DP strategy": strategy, "Flower numpy functions": bare}
+
+
+def pfl(arrays: list[list[np.ndarray]]) -> dict[str, Callable[[], Any]]:
+    from pfl.aggregate.base import SumAggregator
+    from pfl.internal.ops import numpy_ops
+    from pfl.internal.ops.selector import set_framework_module
+    from pfl.privacy.gaussian_mechanism import GaussianMechanism
+    from pfl.privacy.privacy_mechanism import CentrallyAppliedPrivacyMechanism
+    from pfl.stats import MappedVectorStatistics
+
+    mechanism = CentrallyAppliedPrivacyMechanism(GaussianMechanism(1.0, 1.0))
+
+    def run() -> Any:
+        set_framework_module(numpy_ops)
+        total = None
+        for update in arrays:
+            stats = MappedVectorStatistics({str(k): v for k, v in enumerate(update)})
+            stats, _ = mechanism.underlying_mechanism.constrain_sensitivity(stats)
+            if total is None:
+                stats = stats.apply_elementwise(np.copy)
+            total = SumAggregator().accumulate(accumulated=total, user_stats=stats)
+        return mechanism.underlying_mechanism.add_noise(total, len(arrays), seed=1)
+
+    return {"pfl-research numpy": run}
+
+
+def measure(contenders: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """Median seconds of each; a contender may return its own time as a float."""
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in range(repeats + 1):
+        for name, run in contenders.items():
+            start = time.perf_counter()
+            result = run()
+            seconds = time.perf_counter() - start
+            if turn:
+                times[name].append(result if isinstance(result, float) else seconds)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def speed(n: int, d: int, repeats: int) -> dict[str, Any]:
+    updates = torch.randn(n, d, generator=torch.Generator().manual_seed(0)) * 0.01
+    cuts = layers(d)
+    clients = [[u[a:b] for a, b in cuts] for u in updates]
+    arrays = [[t.numpy() for t in update] for update in clients]
+    plan, seeded = plan_for(n), torch.Generator().manual_seed(1)
+    contenders: dict[str, Callable[[], Any]] = {
+        "read": lambda: updates.sum() and None,
+        "fldp": lambda: aggregate(updates, plan) and None,
+        "fldp, torch generator": lambda: aggregate(updates, plan, generator=seeded) and None,
+        "fldp, lists of tensors": lambda: aggregate(clients, plan) and None,
+        "hand-written loop": lambda: hand_loop(clients) and None,
+        "hand-written stack": lambda: hand_stack(clients) is None and None,
+    }
+    missing = []
+    for name, make in (("Flower", flower), ("pfl-research", pfl)):
+        try:
+            contenders |= make(arrays)
+        except ImportError:
+            missing.append(name)
+    if d > 1_000_000:
+        # Its messages would need several copies of all updates.
+        contenders.pop("Flower DP strategy", None)
+    seconds = measure(contenders, repeats)
+    ours = seconds["fldp"]
+    row = {
+        "clients": n,
+        "parameters": d,
+        "milliseconds": {k: round(1000 * v, 2) for k, v in seconds.items()},
+        "times_slower_than_fldp": {
+            k: round(v / ours, 2) for k, v in seconds.items() if k not in ("read", "fldp")
+        },
+        "share_of_read_bandwidth": round(seconds["read"] / ours, 3),
+        "not_installed": missing,
+    }
+    print(f"\nn = {n}, d = {d}: {100 * row['share_of_read_bandwidth']:.0f} % of read bandwidth")
+    for name, value in seconds.items():
+        print(f"  {name:26s} {1000 * value:9.1f} ms   {value / ours:6.2f} x fldp")
+    for name in missing:
+        print(f"  {name:26s} not installed")
+    return row
+
+
+def noise_speed(repeats: int, d: int = 10_000_000) -> dict[str, float]:
+    out = torch.zeros(d)
+    blocks = out.split(1 << 15)
+    legacy = np.random.RandomState(0)
+    seconds = measure(
+        {
+            "cryptographic": lambda: gaussian_(out, 1.0) is None and None,
+            "torch normal_": lambda: [b.normal_() for b in blocks] and None,
+            "numpy legacy, as in Flower": lambda: (
+                legacy.normal(0, 1, d).astype(np.float32) is None and None
+            ),
+        },
+        repeats,
+    )
+    rates = {name: round(d / value / 1e6, 1) for name, value in seconds.items()}
+    print("\nnoise, million samples per second:", rates)
+    return {**rates, "cryptographic_over_torch": round(
+        seconds["torch normal_"] / seconds["cryptographic"], 3)}  # fmt: skip
+
+
+def status(key: str) -> int:
+    """A memory figure of this process, in KiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(key))
+
+
+def memory_child(kind: str, n: int, d: int) -> None:
+    """Print the growth of this process's resident set, in MiB, over one round."""
+    plan, generator = plan_for(n), torch.Generator().manual_seed(0)
+    cuts = layers(d)
+    aggregate(torch.zeros(n, 100), plan)
+    hand_stack([[torch.zeros(2)]])
+
+    def stream() -> Iterator[list[Tensor]]:
+        for _ in range(n):
+            update = torch.randn(d, generator=generator)
+            yield [update[a:b] for a, b in cuts]
+
+    # A child inherits its parent's peak, so the peak is reset first; Linux only.
+    Path("/proc/self/clear_refs").write_text("5")
+    before = status("VmRSS")
+    if kind == "stream":
+        aggregator = PrivateAggregator([torch.zeros(b - a) for a, b in cuts], plan)
+        for update in stream():
+            aggregator.add(update)
+        aggregator.release()
+    else:
+        hand_stack(list(stream()))
+    print((status("VmHWM") - before) / 1024)
+
+
+def memory(n: int, d: int) -> dict[str, Any]:
+    peaks = {}
+    for kind in ("stream", "stack"):
+        command = [sys.executable, "-m", "benchmarks.aggregation", "--memory", kind, str(n), str(d)]
+        peaks[kind] = float(subprocess.run(command, check=True, capture_output=True).stdout)
+    row = {"clients": n, "parameters": d, "stream_mib": round(peaks["stream"], 1),
+           "stack_mib": round(peaks["stack"], 1),
+           "stack_over_stream": round(peaks["stack"] / max(peaks["stream"], 1.0), 1)}  # fmt: skip
+    print(f"peak memory, n = {n}, d = {d}: {row}")
+    return row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Private aggregation beside other systems.")
+    parser.add_argument("--peers", help="an interpreter that has Flower and pfl-research")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--no-write", action="store_true", help="print only")
+    parser.add_argument("--memory", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.memory:
+        memory_child(options.memory[0], int(options.memory[1]), int(options.memory[2]))
+        return
+    if options.peers:
+        rest = ["--repeats", str(options.repeats)] + ["--no-write"] * options.no_write
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        command = [options.peers, "-m", "benchmarks.aggregation", *rest]
+        raise SystemExit(subprocess.run(command, env=environment).returncode)
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.CRITICAL)
+    result = {
+        "command": "python -m benchmarks.aggregation",
+        "torch": torch.__version__,
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, one thread",
+        "repeats": options.repeats,
+        "speed": [speed(n, d, options.repeats) for n, d in SIZES],
+        "noise": noise_speed(options.repeats),
+        "memory": [memory(n, d) for n, d in SIZES],
+    }
+    if not options.no_write:
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(json.dumps(result, indent=2) + "\n")
+        print(f"\nwritten to {RESULTS.name}")
+
+
+if __name__ == "__main__":
+    main()

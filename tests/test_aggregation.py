@@ -1,0 +1,487 @@
+"""The private mean: what goes in, what comes out, what is refused."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from torch import Tensor, nn
+
+from fldp.aggregation import PrivateAggregator, aggregate
+from fldp.clipping import AdaptiveClip, Clip, FlatClip, PerLayerClip
+from fldp.noise import DiscreteGaussian
+from fldp.plan import PrivacyPlan
+from fldp.reference import private_mean
+
+QUIET = 1e-9
+
+
+def plan_for(clients: int = 10, **changes: Any) -> PrivacyPlan:
+    fields: dict[str, Any] = {
+        "noise_multiplier": 1.0, "delta": 1e-5, "rounds": 10, "clients": clients,
+        "cohort": clients, "sampling": "none", "trust": "central",
+        "adjacency": "add-or-remove", "accountant": "pld", "target_epsilon": 2.0,
+    }  # fmt: skip
+    return PrivacyPlan(**{**fields, **changes})
+
+
+def quiet(clients: int = 10, **changes: Any) -> PrivacyPlan:
+    return plan_for(clients, noise_multiplier=QUIET, **changes)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+
+
+def test_equal_to_the_step_by_step_version() -> None:
+    updates = [
+        {"w": torch.randn(4, 3, generator=seeded(i)) * 2, "b": torch.randn(5, generator=seeded(i))}
+        for i in range(6)
+    ]
+    fast = aggregate(updates, quiet(6), clip_norm=0.8).mean
+    slow = private_mean(updates, norm=0.8, noise_multiplier=QUIET, denominator=6)
+    for name in slow:
+        assert torch.allclose(fast[name], slow[name], rtol=1e-4, atol=1e-7)
+    one = {"w": torch.zeros(40_000)}
+    fast = aggregate([one], plan_for(1), 0.8, generator=seeded()).mean["w"]
+    slow = private_mean([one], norm=0.8, noise_multiplier=1.0, denominator=1, generator=seeded())[
+        "w"
+    ]
+    assert torch.allclose(fast, slow)
+
+
+def test_every_form_of_the_same_updates_gives_the_same_mean() -> None:
+    before = network()
+    pairs = []
+    for i in range(4):
+        after = copy.deepcopy(before)
+        with torch.no_grad():
+            for p in after.parameters():
+                p.add_(torch.randn(p.shape, generator=seeded(i)))
+        pairs.append((before, after))
+    dicts = [
+        {n: b.detach() - a.detach() for (n, a), (_, b) in
+         zip(x.named_parameters(), y.named_parameters(), strict=True)}
+        for x, y in pairs
+    ]  # fmt: skip
+    flats = [torch.cat([t.flatten() for t in d.values()]) for d in dicts]
+    forms: list[Any] = [
+        pairs, dicts, [list(d.values()) for d in dicts], flats, torch.stack(flats),
+        torch.stack(flats).numpy(), [f.numpy() for f in flats], (d for d in dicts),
+        [{k: v.numpy() for k, v in d.items()} for d in dicts],
+    ]  # fmt: skip
+    means = [aggregate(form, quiet(4)).mean for form in forms]
+    for mean in means:
+        leaves = list(mean.values()) if isinstance(mean, dict) else mean
+        flat = leaves if isinstance(leaves, Tensor) else torch.cat([t.flatten() for t in leaves])
+        assert torch.allclose(flat, means[3], atol=1e-6)
+    assert set(means[0]) == set(dicts[0])
+    assert isinstance(means[2], list)
+
+
+def test_streaming_and_stacked_agree() -> None:
+    rows = torch.randn(50, 1300, generator=seeded()) * torch.logspace(-2, 2, 50)[:, None]
+    whole = aggregate(rows, quiet(50)).mean
+    aggregator = PrivateAggregator(rows[0], quiet(50))
+    aggregator.add(rows[:20])
+    for row in rows[20:]:
+        aggregator.add(row)
+    assert torch.allclose(aggregator.release().mean, whole, atol=1e-6)
+
+
+def test_inputs_are_never_written_to() -> None:
+    rows = torch.randn(5, 10, generator=seeded())
+    rows[2, 3], rows[3, 1] = math.nan, 1e38
+    kept = rows.clone()
+    aggregate(rows, plan_for(5))
+    assert torch.equal(rows.nan_to_num(7.0), kept.nan_to_num(7.0))
+
+
+@pytest.mark.parametrize(
+    ("changes", "factor"),
+    [({}, 1.0), ({"trust": "local"}, math.sqrt(20)),
+     ({"trust": "distributed", "survivors": 5}, 2.0),
+     ({"trust": "distributed", "survivors": 20}, 1.0),
+     ({"adjacency": "replace-one"}, 1.0), ({"adjacency": "zero-out"}, 1.0)],
+)  # fmt: skip
+def test_noise_scale_by_trust_model(changes: dict[str, Any], factor: float) -> None:
+    plan = plan_for(20, noise_multiplier=1.5, **changes)
+    release = aggregate(torch.zeros(20, 20_000), plan, clip_norm=0.4, generator=seeded())
+    assert release.noise_std == pytest.approx(1.5 * 0.4 * factor / 20)
+    assert float(release.mean.std()) == pytest.approx(release.noise_std, rel=0.03)
+
+
+def test_the_denominator_is_public_and_the_noise_full_whoever_replies() -> None:
+    plan = plan_for(100, cohort=20, sampling="poisson")
+    for replies in (0, 1, 20, 37):
+        release = aggregate(
+            torch.full((replies, 5000), 0.01), plan, like=torch.zeros(5000), generator=seeded()
+        )
+        assert release.denominator == 20
+        assert release.noise_std == 1 / 20
+        assert float(release.mean.mean()) == pytest.approx(replies * 0.01 / 20, abs=4e-3)
+        assert float(release.mean.std()) == pytest.approx(1 / 20, rel=0.1)
+
+
+def test_an_empty_cohort_without_structure_says_what_to_pass() -> None:
+    with pytest.raises(ValueError, match="pass like="):
+        aggregate([], plan_for(10))
+    assert aggregate([], plan_for(10), like=network()).mean["0.bias"].shape == (4,)
+
+
+def test_non_finite_updates_count_exactly_zero() -> None:
+    rows = torch.full((3, 4), 0.25)
+    spoiled = rows.clone()
+    spoiled[1, 2] = math.nan
+    release = aggregate(spoiled, quiet(3))
+    assert torch.allclose(release.mean, torch.full((4,), 0.5 / 3), atol=1e-6)
+    assert release.private.malformed == 1
+    assert release.private.count == 3
+
+
+def test_release_is_frozen_and_shows_only_public_facts() -> None:
+    release = aggregate(torch.ones(3, 4) * 5, plan_for(3))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        release.noise_std = 0.0  # type: ignore[misc]
+    assert "private" not in repr(release)
+    assert "not for release" in repr(release.private)
+    assert "10.0" not in repr(release.private)
+    assert "NOT for release" in str(type(release.private).__doc__)
+    assert release.private.norms == pytest.approx((10.0,) * 3)
+    assert release.private.clipped_fraction == 1.0
+
+
+def test_reproducible_only_when_the_caller_asks() -> None:
+    rows = torch.zeros(3, 8)
+    one, two = (aggregate(rows, plan_for(3), generator=seeded(5)) for _ in range(2))
+    assert one.reproducible
+    assert torch.equal(one.mean, two.mean)
+    torch.manual_seed(0)
+    three = aggregate(rows, plan_for(3))
+    torch.manual_seed(0)
+    four = aggregate(rows, plan_for(3))
+    assert not three.reproducible
+    assert not torch.equal(three.mean, four.mean)
+
+
+def test_the_released_event_is_the_accounted_one() -> None:
+    plan = plan_for(100, cohort=20, sampling="poisson", cap=60)
+    clips: list[Any] = [1.0, PerLayerClip(1.0), AdaptiveClip(count_noise=3.0)]
+    for clip in clips:
+        event = aggregate(torch.zeros(5, 8), plan, clip).event
+        assert event.noise_multiplier == pytest.approx(plan.event.noise_multiplier)
+        assert dataclasses.replace(event, noise_multiplier=1.0) == plan.event
+
+
+def test_misuse_is_refused() -> None:
+    aggregator = PrivateAggregator(torch.zeros(4), plan_for(3))
+    aggregator.add(torch.ones(4))
+    aggregator.release()
+    with pytest.raises(ValueError, match="released already"):
+        aggregator.release()
+    with pytest.raises(ValueError, match="has released"):
+        aggregator.add(torch.ones(4))
+    bad = plan_for(3)
+    object.__setattr__(bad, "trust", "unknown")
+    with pytest.raises(ValueError, match="'unknown'"):
+        PrivateAggregator(torch.zeros(4), bad)
+
+
+@pytest.mark.parametrize(
+    ("changes", "limit"),
+    [({"sampling": "poisson", "cohort": 5, "cap": 8}, 8), ({}, 20),
+     ({"sampling": "fixed", "cohort": 6, "adjacency": "replace-one"}, 6),
+     ({"sampling": "poisson", "cohort": 5}, 20)],
+)  # fmt: skip
+def test_a_cohort_beyond_what_was_accounted_is_refused(changes: dict[str, Any], limit: int) -> None:
+    aggregator = PrivateAggregator(torch.zeros(3), plan_for(20, **changes))
+    aggregator.add(torch.zeros(limit, 3))
+    with pytest.raises(ValueError, match=f"at most {limit} clients"):
+        aggregator.add(torch.zeros(3))
+
+
+def test_the_same_client_twice_in_a_round_is_refused() -> None:
+    aggregator = PrivateAggregator(torch.zeros(3), plan_for(5))
+    aggregator.add(torch.zeros(2, 3), client=torch.tensor([3, 1]))
+    with pytest.raises(ValueError, match="client 1 is in this round already"):
+        aggregator.add(torch.zeros(3), client=1)
+
+
+def test_below_the_minimum_of_survivors_nothing_is_released() -> None:
+    plan = plan_for(10, trust="distributed", survivors=6)
+    with pytest.raises(ValueError, match="minimum of 6: no release"):
+        aggregate(torch.zeros(5, 4), plan)
+
+
+def test_a_plan_that_does_not_match_its_event_is_refused() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Inflated(PrivacyPlan):
+        @property
+        def event(self) -> Any:
+            return dataclasses.replace(super().event, noise_multiplier=2 * self.noise_multiplier)
+
+    with pytest.raises(ValueError, match=r"the plan accounts for z = 2\.0"):
+        aggregate(torch.zeros(10, 4), Inflated(**plan_for(10).to_dict()))
+
+
+def test_adaptive_clip_needs_room_for_its_bits() -> None:
+    with pytest.raises(ValueError, match="count_noise above"):
+        aggregate(torch.zeros(10, 4), plan_for(10, noise_multiplier=2.0), AdaptiveClip())
+    with pytest.raises(ValueError, match="not local trust"):
+        aggregate(torch.zeros(10, 4), plan_for(10, trust="local"), AdaptiveClip(count_noise=9.0))
+
+
+def test_adaptive_clip_noises_at_the_norm_that_clipped_and_moves_once() -> None:
+    clip = AdaptiveClip(initial=0.5, count_noise=4.0)
+    plan = plan_for(20)
+    aggregator = PrivateAggregator(torch.zeros(1000), plan, clip)
+    clip.norm = 123.0
+    aggregator.add(torch.full((20, 1000), 1.0))
+    release = aggregator.release()
+    z_delta, _ = clip.noise_split(1.0)
+    assert release.clip_norm == 0.5
+    assert release.noise_std == pytest.approx(z_delta * 0.5 / 20)
+    assert clip.norm > 123.0
+    assert release.unclipped is not None
+
+
+@pytest.mark.parametrize("start", [1e-3, 1e3])
+def test_adaptive_clip_converges_through_the_aggregator(start: float) -> None:
+    clip = AdaptiveClip(initial=start)
+    plan = plan_for(200, rounds=60)
+    generator = seeded(11)
+    for _ in range(60):
+        rows = torch.randn(200, 20, generator=generator)
+        rows /= rows.norm(dim=1, keepdim=True)
+        rows *= torch.exp(0.3 * torch.randn(200, 1, generator=generator))
+        aggregate(rows, plan, clip, generator=generator)
+    assert clip.norm == pytest.approx(1.0, rel=0.3)
+
+
+def test_unequal_weights_need_a_public_cap() -> None:
+    rows = torch.ones(3, 4) / 2
+    with pytest.raises(ValueError, match="public weight_cap"):
+        aggregate(rows, quiet(3), weights=[1, 2, 3])
+    with pytest.raises(ValueError, match="public weight_cap"):
+        PrivateAggregator(rows[0], quiet(3)).add(rows[0], weight=2.0)
+    with pytest.raises(ValueError, match="give weight_cap as well"):
+        aggregate(rows, quiet(3), weight_total=5.0)
+    plain = aggregate(rows, quiet(3), weights=[2, 2, 2]).mean
+    assert torch.allclose(plain, aggregate(rows, quiet(3)).mean)
+    for cap in (0, -1, math.nan, math.inf):
+        with pytest.raises(ValueError, match="positive public number"):
+            aggregate(rows, quiet(3), weights=[1, 2, 3], weight_cap=cap)
+    for weights in ([1, 2], [1, 2, 3, 4]):
+        for form in (rows, list(rows)):
+            with pytest.raises(ValueError, match="weights for"):
+                aggregate(form, quiet(3), weights=weights, weight_cap=3)
+
+
+def test_weights_by_hand() -> None:
+    rows = torch.eye(4) * torch.tensor([0.5, 2.0, 0.5, 0.5])
+    release = aggregate(rows, quiet(4), weights=[10, 30, 500, math.nan], weight_cap=100)
+    expected = torch.tensor([5.0, 30.0, 50.0, 0.0]) / 400
+    assert torch.allclose(release.mean, expected, rtol=1e-4)
+    assert release.noise_std == pytest.approx(QUIET * 100 / 400)
+    assert release.private.malformed == 1
+    plan = quiet(8, cohort=4, sampling="poisson")
+    release = aggregate(rows, plan, weights=[10, 30, 500, 1], weight_cap=100, weight_total=600)
+    assert release.denominator == 300
+    assert torch.allclose(release.mean[2], torch.tensor(50.0 / 300), rtol=1e-4)
+
+
+finite32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
+hostile = st.one_of(finite32, st.sampled_from([math.nan, math.inf, -math.inf, 3e38, 1e-45]))
+CLIPS: list[Callable[[], Clip]] = [
+    lambda: FlatClip(0.7), lambda: PerLayerClip([0.1, 0.5, 0.2]), lambda: PerLayerClip(0.7),
+    lambda: AdaptiveClip(0.7, count_noise=1.0),
+]  # fmt: skip
+
+
+@settings(deadline=None, max_examples=120)
+@given(
+    hnp.arrays(np.float32, st.tuples(st.integers(1, 6), st.just(9)), elements=hostile),
+    st.lists(st.floats(0, 1e6) | st.sampled_from([math.nan, -1.0]), min_size=6, max_size=6),
+    st.sampled_from(range(len(CLIPS))),
+    st.booleans(),
+    st.booleans(),
+)  # fmt: skip
+def test_no_neighbour_moves_the_sum_by_more_than_the_sensitivity(
+    rows: Any, weights: list[float], which: int, weighted: bool, discrete: bool
+) -> None:
+    """A search for a violation; float32 addition may round by 1e-6 of the sum."""
+
+    def total(values: Tensor, used: list[float]) -> tuple[Tensor, Clip, float]:
+        clip = CLIPS[which]()
+        aggregator = PrivateAggregator(
+            [torch.zeros(2), torch.zeros(3), torch.zeros(2, 2)], plan_for(6), clip,
+            weight_cap=4.0 if weighted else None,
+            mechanism=DiscreteGaussian() if discrete else None,
+        )  # fmt: skip
+        if len(values):
+            aggregator.add(values, used[: len(values)] if weighted else None)
+        scale = aggregator._std / 2.0**34 if discrete else 1.0
+        return aggregator._sum.double() * scale, clip, aggregator._bits
+
+    tensor = torch.from_numpy(rows)
+    cap = 4.0 if weighted else 1.0
+    full, clip, bits = total(tensor, weights)
+    fewer, _, fewer_bits = total(tensor[:-1], weights)
+    zeroed = torch.cat([tensor[:-1], torch.zeros(1, 9)])
+    zero, _, _ = total(zeroed, weights)
+    slack = 1.0 if discrete else 1 + 1e-6 * len(rows)
+    for other, adjacency in ((fewer, "add-or-remove"), (zero, "zero-out")):
+        assert float((full - other).norm()) <= clip.sensitivity(adjacency) * cap * slack
+    swapped, _, _ = total(torch.cat([tensor[:-1], -tensor[:1] * 3]), weights)
+    assert float((full - swapped).norm()) <= clip.sensitivity("replace-one") * cap * slack
+    assert abs(bits - fewer_bits) <= 0.5
+    assert bool(torch.isfinite(full).all())
+
+
+def test_discrete_gaussian_end_to_end() -> None:
+    rows = torch.full((50, 400), 0.04)
+    release = aggregate(rows, plan_for(50), generator=seeded(), mechanism=DiscreteGaussian())
+    assert float(release.mean.mean()) == pytest.approx(0.04, abs=5 / 50 / 20)
+    assert float(release.mean.std()) == pytest.approx(1 / 50, rel=0.2)
+    steps = release.mean * 50 * 2.0**34
+    assert torch.allclose(steps, steps.round(), atol=1e-2)
+    layered = aggregate(
+        [[r[:100], r[100:]] for r in rows], plan_for(50, noise_multiplier=1e-4), PerLayerClip(9.0),
+        mechanism=DiscreteGaussian(),
+    )  # fmt: skip
+    assert torch.allclose(torch.cat(layered.mean).float(), torch.tensor(0.04), atol=1e-3)
+
+
+def test_dtypes_come_out_as_expected() -> None:
+    for dtype in (torch.float16, torch.bfloat16, torch.int64, torch.float32, torch.float64):
+        out = torch.float64 if dtype == torch.float64 else torch.float32
+        mean = aggregate([{"a": torch.ones(3, dtype=dtype)}], plan_for(1)).mean
+        assert mean["a"].dtype == out
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_tensors_stay_on_their_device() -> None:
+    rows = torch.randn(8, 5000, generator=seeded())
+    options: list[dict[str, Any]] = [{}, {"mechanism": DiscreteGaussian()},
+                                     {"weights": [1.0] * 7 + [9.0], "weight_cap": 3.0}]  # fmt: skip
+    for each in options:
+        on_gpu = aggregate(rows.cuda(), quiet(8), **each).mean
+        assert on_gpu.is_cuda
+        assert torch.allclose(on_gpu.cpu(), aggregate(rows, quiet(8), **each).mean, atol=1e-5)
+    noisy = aggregate(rows.cuda() * 0, plan_for(8)).mean
+    assert float(noisy.std()) == pytest.approx(1 / 8, rel=0.1)
+
+
+def hostile_updates(count: int, seed: int) -> Any:
+    """Updates that a broken or hostile client might send, none of them honest."""
+    rng = np.random.default_rng(seed)
+    values = [math.nan, math.inf, -math.inf, 3e38, -3e38, 1e-45, 0.0, 1e6, -1.0]
+    dtypes = [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int8, torch.int64,
+              torch.bool, torch.complex64]  # fmt: skip
+    shapes = [
+        (4, 3),
+        (5,),
+        (),
+        (0,),
+        (3, 4),
+        (4, 3, 1),
+        (17,),
+        (2, 17),
+        (1, 17),
+        (1000, 17),
+        (1, 1),
+    ]
+
+    def leaf() -> Any:
+        kind = rng.integers(10)
+        shape = shapes[rng.integers(len(shapes))]
+        if kind < 6:
+            tensor = torch.full(shape, float(values[rng.integers(len(values))]))
+            if tensor.numel() and kind < 3:
+                wild = rng.standard_normal(shape) * 10.0 ** rng.integers(-40, 39)
+                tensor = torch.from_numpy(np.asarray(wild, dtype=np.float32))
+                tensor.view(-1)[0] = values[rng.integers(len(values))]
+            dtype = dtypes[rng.integers(len(dtypes))]
+            tensor = tensor.to(dtype) if rng.integers(2) else tensor
+            return tensor.to_sparse() if tensor.ndim and rng.integers(8) == 0 else tensor
+        junk = [None, "text", b"\0", object(), [1, [2, 3]], {"a": {}}, math.nan, 10**400, -1, 1e999,
+                np.array(["x"]), np.array([None]), np.zeros((2, 2, 2)), set(),
+                torch.zeros(2, device="meta"), range(5), np.ma.masked, True]  # fmt: skip
+        return junk[rng.integers(len(junk))]
+
+    for _ in range(count):
+        kind = rng.integers(8)
+        if kind < 4:
+            good = {"w": torch.full((4, 3), values[rng.integers(len(values))]), "b": leaf()}
+            if kind == 1:
+                good["b"] = torch.full((5,), values[rng.integers(len(values))])
+            elif kind == 2:
+                good["x" * int(rng.integers(3))] = leaf()
+            elif kind == 3:
+                good.pop("w")
+            yield good
+        elif kind == 4:
+            yield [leaf() for _ in range(rng.integers(4))]
+        elif kind == 5:
+            yield (nn.Linear(1, 1), nn.Linear(int(rng.integers(1, 3)), 1))
+        else:
+            yield leaf()
+
+
+def test_ten_thousand_hostile_updates_neither_crash_nor_leak() -> None:
+    honest = {"w": torch.full((4, 3), 0.1), "b": torch.full((5,), 0.1)}
+    like = {"w": torch.zeros(4, 3), "b": torch.zeros(5)}
+    plan = plan_for(11_000)
+    aggregator = PrivateAggregator(like, plan, generator=seeded(), strict=False)
+    count = largest = 0.0
+    with np.errstate(all="ignore"):
+        for update in hostile_updates(10_000, seed=12):
+            before = aggregator._sum.clone()
+            aggregator.add(update)
+            largest = max(largest, float((aggregator._sum.double() - before.double()).norm()))
+            count += 1
+    assert count == 10_000
+    assert largest <= 1.0 + 1e-4
+    hostile_sum = aggregator._sum.clone()
+    assert bool(torch.isfinite(hostile_sum).all())
+    for _ in range(1000):
+        aggregator.add(honest)
+    intact = (aggregator._sum - hostile_sum) / 1000
+    assert torch.allclose(intact, torch.full((17,), 0.1), rtol=1e-3)
+    release = aggregator.release()
+    assert release.private.count == 11_000
+    assert 2_000 < release.private.malformed < 10_000
+    alone = aggregate([honest] * 1000, plan, generator=seeded()).mean
+    bound = float(hostile_sum.norm()) / plan.denominator
+    for name in like:
+        assert float((release.mean[name] - alone[name]).norm()) <= bound + 1e-6
+
+
+def test_a_client_that_sends_many_rows_is_one_client() -> None:
+    aggregator = PrivateAggregator(torch.zeros(4), quiet(1000), strict=False)
+    aggregator.add(torch.ones(500, 4))
+    release = aggregator.release()
+    assert release.private.count == release.private.malformed == 1
+    assert float(release.mean.abs().max()) < 1e-9
+
+
+def test_strict_structure_errors_leave_the_aggregator_usable() -> None:
+    aggregator = PrivateAggregator(network(), quiet(3))
+    with pytest.raises(ValueError, match="are buffers"):
+        aggregator.add(network().state_dict())
+    aggregator.add({n: p.detach() for n, p in network().named_parameters()})
+    assert aggregator.release().private.count == 1
