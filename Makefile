@@ -30,7 +30,7 @@ book: $(READY)
 	$(BIN)/python tools/build_book.py
 
 test: $(READY)
-	$(BIN)/python -m pytest tests -n $(WORKERS)
+	$(BIN)/python -m pytest tests fldp --doctest-modules -n $(WORKERS)
 	$(BIN)/python -m pytest book -n $(WORKERS) --dist loadscope -p no:cacheprovider \
 	  --nbval-lax --nbval-current-env --nbval-cell-timeout=300
 	$(BIN)/python -m ruff check .
