@@ -1,1 +1,1 @@
-"""Side-by-side runs against other systems; results are committed under `benchmarks/results/`."""
+"""Measurements: each module prints a table and writes ``benchmarks/results/<module>.json``."""
