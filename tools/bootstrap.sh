@@ -30,5 +30,7 @@ fi
 
 echo "Installing the pinned packages (a few minutes the first time)"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r requirements.txt
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+# setuptools warns about every editable installation.
+PYTHONWARNINGS=ignore "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+  --no-deps --no-build-isolation -e .
 "$venv/bin/python" -m pip check --disable-pip-version-check
