@@ -1,0 +1,135 @@
+"""Data sets as tensors: images in [0, 1] as float32, labels as int64.
+
+``digits`` is embedded in scikit-learn: no files, no network. The others come through torchvision,
+with its own download, checksum and cache, from the folder ``root``, else ``FLDP_DATA``, else a
+per-user cache. Nothing is ever substituted for a data set that is not there.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Pair = tuple[Tensor, Tensor]
+# A dead connection must end in an error message, not in a notebook that hangs.
+_NETWORK_TIMEOUT = 20.0
+
+
+class DatasetUnavailable(FileNotFoundError):
+    """The data set is neither on disk nor to be downloaded; the message says where was looked."""
+
+
+def folder(root: str | os.PathLike[str] | None = None) -> Path:
+    """Where data sets live: ``root``, else ``FLDP_DATA``, else a per-user cache."""
+    if root is not None:
+        return Path(root).expanduser()
+    if os.environ.get("FLDP_DATA"):
+        return Path(os.environ["FLDP_DATA"]).expanduser()
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "fldp"
+
+
+def digits() -> Pair:
+    """1,797 handwritten digits of 8 by 8 pixels: x (1797, 64) in [0, 1], y (1797,).
+
+    Embedded in scikit-learn (from the UCI repository, test half); needs neither files nor network.
+
+    >>> x, y = digits()
+    >>> x.shape, float(x.max()), y.dtype
+    (torch.Size([1797, 64]), 1.0, torch.int64)
+    """
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    x = torch.from_numpy(np.asarray(data.data / 16.0, dtype=np.float32))
+    return x, torch.from_numpy(np.asarray(data.target, dtype=np.int64))
+
+
+def _through_torchvision(
+    name: str, root: str | os.PathLike[str] | None, download: bool, **options: Any
+) -> Pair:
+    from fldp.torchvision_compat import import_torchvision
+
+    where = folder(root)
+    make: Callable[..., Any] = getattr(import_torchvision().datasets, name)
+    reason: BaseException | None = None
+    try:
+        data = make(str(where), download=False, **options)
+    except (RuntimeError, OSError) as error:
+        reason, data = error, None
+    if data is None and download:
+        before = socket.getdefaulttimeout()
+        socket.setdefaulttimeout(_NETWORK_TIMEOUT)
+        try:
+            where.mkdir(parents=True, exist_ok=True)
+            data = make(str(where), download=True, **options)
+        except (RuntimeError, OSError) as error:
+            reason = error
+        finally:
+            socket.setdefaulttimeout(before)
+    if data is None:
+        tried = "its download failed" if download else "download=False"
+        raise DatasetUnavailable(
+            f"{name} is not in {where} (torchvision's layout) and {tried}: {reason}. Give its "
+            "folder as root= or in FLDP_DATA, or use fldp.datasets.digits(), which is embedded."
+        ) from reason
+    pixels = torch.as_tensor(data.data)
+    x = pixels.to(torch.float32).div_(255.0)
+    x = x.permute(0, 3, 1, 2).contiguous() if x.ndim == 4 else x.unsqueeze(1)
+    return x, torch.as_tensor(data.targets, dtype=torch.int64)
+
+
+def mnist(
+    root: str | os.PathLike[str] | None = None, *, train: bool = True, download: bool = True
+) -> Pair:
+    """MNIST: x (60000 or 10000, 1, 28, 28), y; DatasetUnavailable where it cannot be had."""
+    return _through_torchvision("MNIST", root, download, train=train)
+
+
+def fashion_mnist(
+    root: str | os.PathLike[str] | None = None, *, train: bool = True, download: bool = True
+) -> Pair:
+    """Fashion-MNIST, shaped like MNIST; DatasetUnavailable where it cannot be had."""
+    return _through_torchvision("FashionMNIST", root, download, train=train)
+
+
+def emnist(
+    root: str | os.PathLike[str] | None = None,
+    *,
+    split: str = "digits",
+    train: bool = True,
+    download: bool = True,
+) -> Pair:
+    """EMNIST, upright; ``split`` is one of torchvision's ("digits", "letters", "byclass", ...)."""
+    x, y = _through_torchvision("EMNIST", root, download, train=train, split=split)
+    return x.transpose(2, 3).contiguous(), y
+
+
+def cifar10(
+    root: str | os.PathLike[str] | None = None, *, train: bool = True, download: bool = True
+) -> Pair:
+    """CIFAR-10: x (50000 or 10000, 3, 32, 32), y; DatasetUnavailable where it cannot be had."""
+    return _through_torchvision("CIFAR10", root, download, train=train)
+
+
+NAMES: dict[str, Callable[..., Pair]] = {
+    "digits": digits,
+    "mnist": mnist,
+    "fashion-mnist": fashion_mnist,
+    "emnist": emnist,
+    "cifar10": cifar10,
+}
+
+
+def load(name: str, **options: Any) -> Pair:
+    """A data set by name; ValueError lists the names when there is none such."""
+    if name not in NAMES:
+        raise ValueError(f"no data set is called {name!r}; there are {', '.join(NAMES)}")
+    return NAMES[name](**options)
