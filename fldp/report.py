@@ -55,6 +55,11 @@ def table(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
     return "\n".join("  ".join(line).rstrip() for line in cells)
 
 
+def fill(line: str) -> str:
+    """A long line wrapped at 100 characters, what follows indented; a table as it is."""
+    return line if "\n" in line else textwrap.fill(line, 100, subsequent_indent="    ")
+
+
 def statement(plan: PrivacyPlan, reproducible: bool) -> str:
     """See `PrivacyPlan.statement`."""
     m, view, epsilon = plan.cohort, plan.server_view(), plan.epsilon()
@@ -105,7 +110,7 @@ def statement(plan: PrivacyPlan, reproducible: bool) -> str:
             "guesses the seed can subtract it, and against them none of the above holds."
         )
     lines += ["It does not cover:", *(f"  - {limit}" for limit in LIMITS)]
-    return "\n".join(textwrap.fill(line, 100, subsequent_indent="    ") for line in lines)
+    return "\n".join(map(fill, lines))
 
 
 class Verification(list[dict[str, Any]]):

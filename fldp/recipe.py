@@ -1,0 +1,227 @@
+"""What the recipe of Opacus issue 669 (the code of DynamicPFL) claims, and what it gives."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fldp import accounting
+from fldp.checks import real, whole
+from fldp.report import fill, table
+
+# The orders of Opacus' RDP accountant.
+_ORDERS = np.array([*(1 + x / 10 for x in range(1, 100)), *range(12, 64)])
+
+
+def _opacus_rdp(q: float, z: float, steps: float, delta: float) -> float:
+    """ε as Opacus' RDP accountant reports it, negative values and all; quadrature in numpy."""
+    if q == 1:
+        rdp = _ORDERS / (2 * z**2)
+    else:
+        step = min(z / 4, z * z / 2)
+        x = np.arange(-12 * z, _ORDERS[-1] + 12 * z, step)
+        ratio = np.logaddexp(math.log1p(-q), math.log(q) + (2 * x - 1) / (2 * z * z))
+        terms = _ORDERS[:, None] * ratio - x * x / (2 * z * z)
+        top = terms.max(1)
+        total = np.exp(terms - top[:, None]).sum(1) * step / (z * math.sqrt(2 * math.pi))
+        rdp = (top + np.log(total)) / (_ORDERS - 1)
+    epsilons = (
+        steps * rdp
+        - (math.log(delta) + np.log(_ORDERS)) / (_ORDERS - 1)
+        + np.log((_ORDERS - 1) / _ORDERS)
+    )
+    return float(np.nanmin(epsilons))
+
+
+def opacus_noise_multiplier(epsilon: float, delta: float, q: float, steps: float) -> float:
+    """What Opacus' `get_noise_multiplier(accountant="rdp")` returns, without loading Opacus."""
+    low, high, reached = 0.0, 10.0, math.inf
+    while reached > epsilon:
+        high *= 2
+        if high > 1e6:
+            raise ValueError(f"epsilon is {epsilon:g}: below what Opacus' RDP accountant can reach")
+        reached = _opacus_rdp(q, high, steps, delta)
+    while epsilon - reached > 0.01:
+        middle = (low + high) / 2
+        spent = _opacus_rdp(q, middle, steps, delta)
+        if spent < epsilon:
+            high, reached = middle, spent
+        else:
+            low = middle
+    return high
+
+
+def _large_epsilon(q: float, z: float, rounds: int, delta: float, replace: bool) -> float:
+    """ε at z < 0.2, beyond any grid: the tail of the privacy loss itself, within 0.1 %.
+
+    A round in which the client takes part adds N(1/(2z²) + log q, 1/z²), another one log(1-q).
+    """
+    k = np.arange(1, rounds + 1)
+    steps = np.log((rounds - k + 1) / k) + math.log(q) - math.log1p(-q)
+    weight = np.exp(rounds * math.log1p(-q) + np.cumsum(steps))  # of k participations
+    rest = 0 if replace else rounds * math.log1p(-q)
+    mean = k * (0.5 / z**2 + math.log(q) - math.log1p(-q)) + rest
+    low, high = 0.0, float(mean[-1] + 40 * rounds / z)
+    while high - low > 1e-9 * high:
+        epsilon = (low + high) / 2
+        tails = [0.5 * math.erfc(x) for x in (epsilon - mean) * z / np.sqrt(2 * k)]
+        low, high = (epsilon, high) if float(weight @ tails) > delta else (low, epsilon)
+    return high
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What the recipe claims (`epsilon`, `delta`) and gives (`findings`, at `true_delta`).
+
+    `noise_multiplier` is the z that it gets from its own `sample_rate` and `steps`, and
+    `effective_noise_multiplier` what arrives on the sum, z·√(m/N). A finding is a dict: release,
+    unit, adjacency, trust, epsilon and why. `needed`: by adjacency, the z that the claim takes.
+    """
+
+    epsilon: float
+    delta: float
+    true_delta: float
+    sample_rate: float
+    steps: float
+    noise_multiplier: float
+    effective_noise_multiplier: float
+    findings: tuple[dict[str, Any], ...]
+    needed: dict[str, float]
+
+    def __str__(self) -> str:
+        rows = [(i, *list(f.values())[:-1]) for i, f in enumerate(self.findings, 1)]
+        needed = ", ".join(f"{z:.5g} ({name})" for name, z in self.needed.items())
+        lines = [
+            f"The recipe takes q = {self.sample_rate:.4g} and {self.steps:.6g} steps, gets "
+            f"z = {self.noise_multiplier:.5g} and claims ε = {self.epsilon:g}, δ = {self.delta:g}.",
+            f"On a round's sum the noise is {self.effective_noise_multiplier:.5g}·C. At δ = "
+            f"{self.true_delta:g} that gives:",
+            table(("", "release", "unit", "adjacency", "trust", "ε"), rows),
+            *(f"{i}. {finding['why']}" for i, finding in enumerate(self.findings, 1)),
+            f"The claim takes a z on the sum of {needed}: see fldp.calibrate.",
+        ]
+        return "\n".join(fill(line) for line in lines)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def explain_recipe(
+    *,
+    epsilon: float,
+    delta: float,
+    rounds: int,
+    batch_size: int,
+    clients: int | None = None,
+    records: int | None = None,
+    client_sizes: Sequence[int] | None = None,
+    local_epochs: int = 1,
+    user_sample_rate: float = 1.0,
+    weights: Sequence[float] | None = None,
+    true_delta: float | None = None,
+) -> Diagnosis:
+    """What the recipe's arguments yield, claim and truly give; accounted at `true_delta` (or δ).
+
+    Give `client_sizes`, or `clients` with the total `records`. `weights` default to the sizes, as
+    in the recipe's average. The recipe draws cohorts of fixed size; a line that says Poisson is the
+    kinder reading. Raises ValueError for impossible input.
+
+    >>> d = explain_recipe(epsilon=1, delta=1e-5, rounds=15, batch_size=16, clients=10,
+    ...                    records=50000, local_epochs=2)
+    >>> round(d.noise_multiplier, 4), [round(f["epsilon"], 1) for f in d.findings[:2]]
+    (0.8545, [28.9, 78.9])
+    """
+    epsilon, delta = real("epsilon", epsilon), real("delta", delta, 1)
+    true_delta = delta if true_delta is None else real("true_delta", true_delta, 1)
+    rounds, batch_size = whole("rounds", rounds), whole("batch_size", batch_size)
+    u, epochs = real("user_sample_rate", user_sample_rate), whole("local_epochs", local_epochs)
+    if client_sizes is not None:
+        sizes = [whole("every client size", n) for n in client_sizes]
+        if clients not in (None, len(sizes)) or records not in (None, sum(sizes)):
+            raise ValueError(
+                f"client_sizes has {len(sizes)} sizes, sum {sum(sizes)}: drop the rest"
+            )
+        clients, records = len(sizes), sum(sizes)
+        weights = sizes if weights is None else weights
+    N, total = whole("clients", clients, 2), whole("records", records)
+    w = np.array([real("every weight", x) for x in (weights if weights is not None else [1] * N)])
+    if u > 1 or batch_size > total or len(w) != N:
+        raise ValueError(
+            f"user_sample_rate is {u:g}, batch_size {batch_size} of {total} records, {len(w)} "
+            f"weights for {N} clients: give a rate <= 1, a smaller batch, a weight per client"
+        )
+    sample_rate, steps = batch_size / total * u, u * rounds * epochs * total / batch_size
+    z = opacus_noise_multiplier(epsilon, delta, sample_rate, steps)
+    m = max(1, int(u * N + 1e-9))
+    drawn, messages = m < N, max(1, round(u * rounds))
+    effective, share = z * math.sqrt(m / N), z / math.sqrt(N)
+    asked: dict[str, Any] = {"rounds": rounds, "delta": true_delta, "sampling_rate": m / N}
+    asked["sampling"] = "poisson" if drawn else "none"
+
+    def on_sum(z: float, adjacency: str) -> float:
+        if z < 0.2 and drawn:
+            return _large_epsilon(m / N, z, rounds, true_delta, adjacency == "replace-one")
+        return accounting.epsilon(noise_multiplier=z, adjacency=adjacency, **asked)
+
+    weak = f" δ = {delta:g} >= 1/N would let one client be published." if delta * N >= 1 else ""
+    twice = (
+        f" The noise of {m} of {N} shares is z·√(m/N), and the rate {u:.3g} is counted twice, in q "
+        "and in the steps."
+    )
+    every = "every model, Poisson" if drawn else "every model"
+    rows = [
+        (every, "client", "zero-out", "central", on_sum(effective, "zero-out"),
+         f"The recipe accounts {steps:.6g} steps of q = {sample_rate:.3g}. What runs is one clip "
+         f"and one noise per round: {rounds} releases at q = {m / N:.3g}, of clients, not of records; "
+         f"batches, epochs and data sizes play no part.{twice if drawn else ''}{weak}"),
+        (every, "client or record", "replace-one", "central", on_sum(effective, "replace-one"),
+         "One record can turn a clipped update into its opposite: the sum moves by 2C. Batches "
+         "amplify nothing: the noise comes after the whole local run."),
+    ]  # fmt: skip
+    if drawn:
+        rows.append(
+            ("every model, fixed size: at least", "client or record", "replace-one", "central",
+             on_sum(effective / 2, "add-or-remove"),
+             "random.sample draws a fixed number, where the accountant assumes a coin per client; "
+             "a known bad case (all others at -C) costs this.")
+        )  # fmt: skip
+    if np.ptp(w) > 0:
+        rest = (np.square(w).sum() - w.max() ** 2) / (N - 1)
+        scale = math.sqrt(w.max() ** 2 + (m - 1) * rest) / w.max()
+        rows.append(
+            (every, f"client of weight {w.max() / w.sum():.2g}", "zero-out", "central",
+             on_sum(share * scale, "zero-out"),
+             "The heaviest client moves a weighted average most, and its noise does not grow with "
+             "it; weights from data sizes are private themselves.")
+        )  # fmt: skip
+    for count, norm, unit in (
+        (1, 1, "client"),
+        (1, 2, "client or record"),
+        (messages, 1, "client"),
+    ):
+        rows.append(
+            ("one message" if count == 1 else f"its {count} messages", unit,
+             "zero-out" if norm == 1 else "replace-one", "local",
+             accounting.gaussian_epsilon(norm * math.sqrt(count) / share, true_delta),
+             "z·C/√N is a share of noise: enough for a sum of N whose parts nobody sees, not for a "
+             "message that the server reads." if count == norm == 1 else
+             "The same, with 2C." if norm == 2 else
+             "The server knows who took part and adds up what it saw.")
+        )  # fmt: skip
+    asked["epsilon"] = epsilon
+    needed = {
+        unit: accounting.noise_multiplier(adjacency=unit, **asked)
+        for unit in ("zero-out", "replace-one")
+    }
+    keys = ("release", "unit", "adjacency", "trust", "epsilon", "why")
+    findings = tuple(dict(zip(keys, row, strict=True)) for row in rows)
+    return Diagnosis(epsilon, delta, true_delta, sample_rate, steps, z, effective, findings, needed)
