@@ -180,9 +180,9 @@ def explain_recipe(
     every = "every model, Poisson" if drawn else "every model"
     rows = [
         (every, "client", "zero-out", "central", on_sum(effective, "zero-out"),
-         f"The recipe accounts {steps:.6g} steps of q = {sample_rate:.3g}. What runs is one clip "
-         f"and one noise per round: {rounds} releases at q = {m / N:.3g}, of clients, not of records; "
-         f"batches, epochs and data sizes play no part.{twice if drawn else ''}{weak}"),
+         f"The recipe accounts {steps:.6g} steps of q = {sample_rate:.3g}. What runs is one "
+         f"clip and one noise per round: {rounds} releases at q = {m / N:.3g}, of clients, not of "
+         f"records; batches, epochs and data sizes play no part.{twice if drawn else ''}{weak}"),
         (every, "client or record", "replace-one", "central", on_sum(effective, "replace-one"),
          "One record can turn a clipped update into its opposite: the sum moves by 2C. Batches "
          "amplify nothing: the noise comes after the whole local run."),

@@ -63,8 +63,8 @@ class RecordPlan:
         each = "one z for all" if np.ptp(self.noise_multipliers) == 0 else "one z per client"
         return (
             f"Every record: ({self.epsilon:g}, {self.delta:g})-differential privacy at the "
-            f"record level ({self.adjacency}) after {self.rounds} rounds; over {len(self.epsilons)} clients "
-            f"ε goes from {spread[0]:.4g} over the median {spread[1]:.4g} to {spread[2]:.4g}.\n"
+            f"record level ({self.adjacency}) after {self.rounds} rounds; over "
+            f"{len(self.epsilons)} clients ε goes from {spread[0]:.4g} (median {spread[1]:.4g}) to {spread[2]:.4g}.\n"
             "Against: the server and all others, who may know who took part. Trusted: the record's "
             "own client.\n"
             f"Noise: DP-SGD in every local step, {each}, the largest {self.noise_multiplier:.5g}.\n"

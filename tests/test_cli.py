@@ -1,0 +1,115 @@
+import json
+import os
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+import fldp
+from fldp.cli import main
+
+CALIBRATE = shlex.split("calibrate --epsilon 8 --delta 1e-3 --rounds 60 --clients 480 --cohort 120")
+EXPLAIN = shlex.split(
+    "explain --epsilon 1 --delta 1e-5 --rounds 15 --clients 10 --records 50000 --batch-size 16 "
+    "--local-epochs 2"
+)
+
+
+def run(capsys, argv):
+    code = main(argv)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_calibrate_says_the_noise_and_what_it_means(capsys):
+    code, out, err = run(capsys, CALIBRATE)
+    plan = fldp.calibrate(epsilon=8, delta=1e-3, rounds=60, clients=480, cohort=120)
+    assert (code, err) == (0, "")
+    assert f"z = {plan.noise_multiplier:.6g}" in out
+    assert plan.statement() in out
+
+
+def test_json_of_every_command(capsys):
+    plan = fldp.calibrate(epsilon=8, delta=1e-3, rounds=60, clients=480, cohort=120)
+    found = json.loads(run(capsys, [*CALIBRATE, "--json"])[1])
+    assert {k: found[k] for k in plan.to_dict()} == plan.to_dict()
+    assert found["epsilon"] == plan.epsilon()
+    z = f"--noise-multiplier {plan.noise_multiplier} --delta 1e-3 --sampling-rate 0.25 --json"
+    epsilon = json.loads(run(capsys, shlex.split(f"epsilon --rounds 60 {z}"))[1])
+    assert epsilon["epsilon"] == plan.epsilon()
+    rounds = json.loads(run(capsys, shlex.split(f"rounds --epsilon 8 {z}"))[1])
+    assert rounds["rounds"] == 60
+    explain = json.loads(run(capsys, [*EXPLAIN, "--json"])[1])
+    assert explain["noise_multiplier"] == pytest.approx(0.85449, rel=1e-5)
+
+
+def test_text_of_the_other_commands(capsys):
+    mechanism = shlex.split("--delta 1e-5 --noise-multiplier 6.01")
+    assert run(capsys, ["rounds", "--epsilon", "8", *mechanism])[1] == "rounds = 100\n"
+    assert run(capsys, ["epsilon", "--rounds", "100", *mechanism])[1].startswith("epsilon = 7.98")
+    assert "28.9" in run(capsys, EXPLAIN)[1]
+
+
+def test_delta_too_large_warns_in_one_line(capsys):
+    code, _, err = run(capsys, [*CALIBRATE, "--delta", "0.01"])
+    assert code == 0
+    assert err.startswith("warning: delta is 0.01")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "match"),
+    [
+        ([*CALIBRATE, "--epsilon", "-1"], "epsilon is -1"),
+        ([*CALIBRATE, "--cohort", "1000"], "cohort is 1000"),
+        ([*CALIBRATE, "--trust", "distributed"], "survivors"),
+        ([*CALIBRATE, "--trust", "nobody"], "invalid choice: 'nobody'"),
+        ([*CALIBRATE, "--rounds", "many"], "invalid int value: 'many'"),
+        (["calibrate"], "--epsilon"),
+        (["epsilon", "--rounds", "1", "--delta", "1e-5", "--noise-multiplier", "0"], "noise"),
+        (["dance"], "'dance'"),
+    ],
+)
+def test_bad_input_exits_2_with_one_line(capsys, argv, match):
+    try:
+        code = main(argv)
+    except SystemExit as stop:
+        code = stop.code
+    out, err = capsys.readouterr()
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert match in err
+
+
+def test_no_arguments_print_help_that_can_be_acted_on(capsys):
+    code, out, _ = run(capsys, [])
+    assert code == 0
+    for line in ("calibrate", "epsilon", "explain", "rounds", "examples:", "fldp calibrate --eps"):
+        assert line in out
+
+
+def test_help_of_calibrate_names_every_choice(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["calibrate", "--help"])
+    out = capsys.readouterr().out
+    assert stop.value.code == 0
+    for word in ("--cohort", "poisson", "distributed", "replace-one", "--survivors", "--json"):
+        assert word in out
+
+
+@pytest.mark.parametrize("argv", [CALIBRATE, EXPLAIN], ids=["calibrate", "explain"])
+def test_nothing_heavy_is_loaded(argv):
+    code = (
+        "import sys; from fldp.cli import main; main(sys.argv[1:]);"
+        "print([m for m in ('torch', 'scipy', 'opacus', 'matplotlib') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *argv], capture_output=True, text=True, env=os.environ
+    )
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+def test_python_dash_m():
+    done = subprocess.run([sys.executable, "-m", "fldp"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "examples:" in done.stdout

@@ -1,0 +1,137 @@
+import math
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fldp import accounting
+from fldp.plan import participations
+from fldp.records import _over, calibrate_records
+
+BASE = {"epsilon": 8.0, "delta": 1e-5, "rounds": 20, "local_epochs": 1, "batch_size": 16}
+
+
+def test_worst_client_sets_the_noise():
+    plan = calibrate_records(**BASE, client_sizes=[1600, 10, 160, 10])
+    assert plan.epsilons[1] == plan.epsilons[3] == plan.epsilons.max()
+    assert 0.999 * 8 <= plan.epsilons.max() <= 8
+    assert plan.epsilons[0] < plan.epsilons[2] < 8
+    assert plan.steps_per_epoch.tolist() == [100, 1, 10, 1]
+    assert plan.sampling_rates.tolist() == [0.01, 1, 0.1, 1]
+
+
+def test_agrees_with_opacus_where_it_can_say_it():
+    from opacus.accountants.utils import get_noise_multiplier
+
+    ours = calibrate_records(**BASE, client_sizes=[1600], accountant="rdp")
+    theirs = get_noise_multiplier(
+        target_epsilon=8.0, target_delta=1e-5, sample_rate=16 / 1600, epochs=20, accountant="rdp"
+    )
+    assert ours.noise_multiplier == pytest.approx(theirs, rel=2e-3)
+    tight = calibrate_records(**BASE, client_sizes=[1600])
+    assert tight.noise_multiplier < ours.noise_multiplier
+
+
+def test_batch_larger_than_a_client_is_one_full_step():
+    plan = calibrate_records(**BASE, client_sizes=[3])
+    exact = accounting.noise_multiplier(epsilon=8, delta=1e-5, rounds=20, sampling="none")
+    assert plan.noise_multiplier == pytest.approx(exact, rel=1e-6)
+
+
+def test_a_broken_last_batch_is_a_step():
+    plan = calibrate_records(**BASE, client_sizes=[17, 32])
+    assert plan.steps_per_epoch.tolist() == [2, 2]
+    assert plan.epsilons[0] == plan.epsilons[1]
+
+
+def test_one_noise_per_client_meets_the_target_for_each():
+    plan = calibrate_records(**BASE, client_sizes=[10, 160, 1600], per_client=True)
+    for z, steps in zip(plan.noise_multipliers, plan.steps_per_epoch, strict=True):
+        spent = accounting.epsilon(
+            noise_multiplier=z, delta=1e-5, rounds=20 * int(steps), sampling_rate=1 / steps
+        )
+        assert spent <= 8
+    assert plan.noise_multiplier == plan.noise_multipliers.max() == plan.noise_multipliers[0]
+
+
+def test_client_sampling_counts_participations_and_amplifies_no_step():
+    always = calibrate_records(**BASE, client_sizes=[160])
+    seldom = calibrate_records(**BASE, client_sizes=[160], client_sampling_rate=0.1)
+    assert seldom.participations == participations(20, 0.1, 1e-6)
+    exact = accounting.epsilon(
+        noise_multiplier=seldom.noise_multiplier,
+        delta=0.9e-5,
+        rounds=seldom.participations * 10,
+        sampling_rate=0.1,
+    )
+    assert exact == pytest.approx(seldom.epsilons[0])
+    assert seldom.noise_multiplier < always.noise_multiplier
+    served = calibrate_records(
+        **BASE, client_sizes=[160], client_sampling_rate=0.1, participations=2
+    )
+    assert served.noise_multiplier < seldom.noise_multiplier
+
+
+@given(
+    st.floats(0.4, 3), st.integers(1, 200), st.integers(1, 3), st.sampled_from([1e-3, 1e-5, 1e-8])
+)
+@settings(deadline=None, max_examples=8)
+def test_interpolation_never_lies_below(z, rounds, seed, delta):
+    counts = np.unique(np.random.default_rng(seed).lognormal(4, 1.5, 400).astype(int) + 1)
+
+    def spent(s):
+        return accounting.epsilon(
+            noise_multiplier=z, delta=delta, rounds=rounds * s, sampling_rate=1 / s
+        )
+
+    between = _over(counts, spent, 24)
+    for i in np.random.default_rng(seed).integers(0, len(counts), 4):
+        exact = spent(int(counts[i]))
+        assert exact * (1 - 1e-3) <= between[i] <= exact * 1.05 + 1e-4
+
+
+def test_many_clients_in_one_call():
+    sizes = np.random.default_rng(0).lognormal(5, 1.5, 100_000).astype(int) + 1
+    start = time.perf_counter()
+    plan = calibrate_records(**BASE | {"batch_size": 4}, client_sizes=sizes)
+    print(f"100,000 clients: {time.perf_counter() - start:.2f} s")
+    assert plan.epsilons.shape == (100_000,)
+    assert plan.epsilons.max() <= 8
+    order = np.argsort(plan.steps_per_epoch)
+    assert (np.diff(plan.epsilons[order]) <= 1e-9).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"client_sizes": []}, "client_sizes has shape"),
+        ({"client_sizes": [[1, 2]]}, "client_sizes has shape"),
+        ({"client_sizes": ["a"]}, "client_sizes has shape"),
+        ({"client_sizes": [5, 0]}, "client 1 has size 0"),
+        ({"client_sizes": [5, 2.5]}, "client 1 has size 2.5"),
+        ({"client_sizes": [math.nan]}, "client 0 has size nan"),
+        ({"client_sampling_rate": 1.5}, "client_sampling_rate is 1.5"),
+        ({"client_sampling_rate": 0}, "client_sampling_rate is 0"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"local_epochs": 0.5}, "local_epochs is 0.5"),
+        ({"epsilon": -1}, "epsilon is -1"),
+        ({"delta": 2}, "delta is 2"),
+        ({"participations": 0}, "participations is 0"),
+        ({"adjacency": "zero-out"}, "adjacency is 'zero-out'"),
+        ({"accountant": "x"}, "accountant is 'x'"),
+    ],
+)
+def test_bad_input_is_named(change, match):
+    with pytest.raises(ValueError, match=match):
+        calibrate_records(**BASE | {"client_sizes": [10]} | change)
+
+
+def test_words_and_numbers():
+    plan = calibrate_records(**BASE, client_sizes=[10, 160])
+    text = " ".join(str(plan).split())
+    assert "record level" in text
+    assert "one z for all" in text
+    assert "<pre>" in plan._repr_html_()
+    assert plan.to_dict()["epsilons"] == plan.epsilons.tolist()
