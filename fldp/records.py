@@ -63,8 +63,8 @@ class RecordPlan:
         each = "one z for all" if np.ptp(self.noise_multipliers) == 0 else "one z per client"
         return (
             f"Every record: ({self.epsilon:g}, {self.delta:g})-differential privacy at the "
-            f"record level ({self.adjacency}) after {self.rounds} rounds; over "
-            f"{len(self.epsilons)} clients ε goes from {spread[0]:.4g} (median {spread[1]:.4g}) to {spread[2]:.4g}.\n"
+            f"record level ({self.adjacency}) after {self.rounds} rounds; over {len(self.epsilons)} "
+            f"clients ε goes from {spread[0]:.4g} (median {spread[1]:.4g}) to {spread[2]:.4g}.\n"
             "Against: the server and all others, who may know who took part. Trusted: the record's "
             "own client.\n"
             f"Noise: DP-SGD in every local step, {each}, the largest {self.noise_multiplier:.5g}.\n"
@@ -112,7 +112,7 @@ def calibrate_records(
     >>> plan = calibrate_records(epsilon=8.0, delta=1e-5, rounds=20, local_epochs=1, batch_size=16,
     ...                          client_sizes=[10, 160, 1600])
     >>> [round(float(e), 1) for e in plan.epsilons]
-    [8.0, 2.0, 0.6]
+    [8.0, 2.3, 0.6]
     """
     epsilon, delta = real("epsilon", epsilon), real("delta", delta, 1)
     rounds, epochs = whole("rounds", rounds), whole("local_epochs", local_epochs)
