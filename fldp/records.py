@@ -63,7 +63,7 @@ class RecordPlan:
         each = "one z for all" if np.ptp(self.noise_multipliers) == 0 else "one z per client"
         return (
             f"Every record: ({self.epsilon:g}, {self.delta:g})-differential privacy at the "
-            f"record level ({self.adjacency}) after {self.rounds} rounds; over {len(self.epsilons)} "
+            f"record level ({self.adjacency}) after {self.rounds} rounds; on {len(self.epsilons)} "
             f"clients ε goes from {spread[0]:.4g} (median {spread[1]:.4g}) to {spread[2]:.4g}.\n"
             "Against: the server and all others, who may know who took part. Trusted: the record's "
             "own client.\n"
