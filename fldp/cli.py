@@ -148,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except ValueError as error:
             print(f"fldp: {' '.join(str(error).split())}", file=sys.stderr)
             return 2
-    for warning in caught:
-        print(f"warning: {warning.message}", file=sys.stderr)
+    for message in dict.fromkeys(str(warning.message) for warning in caught):
+        print(f"warning: {message}", file=sys.stderr)
     print(json.dumps(result) if as_json else text)
     return 0

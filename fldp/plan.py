@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fldp import accounting
+from fldp import accounting, report
 from fldp.accounting import ACCOUNTANTS, ADJACENCIES, SAMPLINGS, Event
 from fldp.checks import choice, consistent, real, whole
 
@@ -62,10 +63,9 @@ class PrivacyPlan:
 
     def __post_init__(self) -> None:
         put = partial(object.__setattr__, self)
-        put("noise_multiplier", real("noise_multiplier", self.noise_multiplier))
-        put("target_epsilon", real("epsilon", self.target_epsilon))
+        for name in ("noise_multiplier", "cohort", "target_epsilon"):
+            put(name, real(name.removeprefix("target_"), getattr(self, name)))
         put("delta", real("delta", self.delta, 1))
-        put("cohort", real("cohort", self.cohort))
         for name in ("rounds", "clients", "cap", "survivors"):
             if getattr(self, name) is not None or name in ("rounds", "clients"):
                 put(name, whole(name, getattr(self, name)))
@@ -161,34 +161,35 @@ class PrivacyPlan:
     def needed(self, snr: float, dimension: int) -> dict[str, int | None]:
         """What reaches a target `snr` at the same ε, δ and T, without a cap: the smallest `cohort`
         at this N (None: even everyone is too few), or the smallest `clients` at this q."""
-        from fldp import report
-
-        return report.needed(self, snr, dimension)
+        ratio = real("snr", snr) / self.snr(dimension)
+        ratio = ratio**2 if self.trust == "local" else ratio
+        found: dict[str, int | None] = {"cohort": None, "clients": math.ceil(self.clients * ratio)}
+        if self.event.sampling == "none":  # z does not depend on the cohort
+            m = math.ceil(self.cohort * ratio)
+            return found | {"cohort": m if m <= self.clients else None}
+        names = ("delta", "rounds", "clients", "sampling", "adjacency", "accountant")
+        settings = {name: getattr(self, name) for name in names} | {"epsilon": self.target_epsilon}
+        with contextlib.suppress(ValueError):
+            on_mean = 1 / (snr * math.sqrt(dimension))
+            found["cohort"] = accounting.min_cohort(noise_on_mean=on_mean, **settings)
+        return found
 
     def statement(self, reproducible: bool = False) -> str:
         """The guarantee in plain words: unit, trust, adjacency, sampling, assumptions, limits.
 
         `reproducible=True` adds what a noise generator seeded by the caller does to it.
         """
-        from fldp import report
-
         return report.statement(self, reproducible)
 
     def verify(self) -> Any:
         """The second opinion: the same question to dp-accounting and Opacus, with times."""
-        from fldp import report
-
         return report.verify(self)
 
     def plot(self, ax: Any = None) -> Any:
         """ε over the rounds, for whoever sees the models and for the server; returns the axes."""
-        from fldp import report
-
         return report.plot(self, ax)
 
     def _repr_html_(self) -> str:
-        from fldp import report
-
         return report.plan_html(self)
 
     def to_dict(self) -> dict[str, Any]:

@@ -5,14 +5,11 @@ from __future__ import annotations
 import dataclasses
 import html
 import importlib.util
-import math
 import textwrap
 import time
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
-
-from fldp.checks import real
 
 if TYPE_CHECKING:
     from fldp.plan import PrivacyPlan
@@ -48,7 +45,8 @@ LIMITS = (
 
 def table(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
     """`rows` under `columns` as aligned text; floats with five digits."""
-    shown = [[f"{v:.5g}" if isinstance(v, float) else str(v) for v in row] for row in rows]
+    text = {float: "{:.5g}", type(None): "-"}
+    shown = [[text.get(type(v), "{}").format(v) for v in row] for row in rows]
     lines = [list(columns), *shown]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     cells = ([c.ljust(w) for c, w in zip(line, widths, strict=True)] for line in lines)
@@ -128,6 +126,8 @@ def _dp_accounting(plan: PrivacyPlan) -> float:
     from dp_accounting import pld
 
     event, z = plan.event, plan.noise_multiplier
+    if event.sampling == "fixed":
+        raise ValueError("dp-accounting's PLD cannot express a draw of fixed size")
     one: Any = dp.GaussianDpEvent(z)
     if event.cap:
         q = event.sampling_rate
@@ -142,78 +142,40 @@ def _dp_accounting(plan: PrivacyPlan) -> float:
     return float(accountant.get_epsilon(plan.delta))
 
 
-def _opacus(plan: PrivacyPlan, name: str) -> float:
-    from opacus.accountants import create_accountant
-
-    doubled = plan.adjacency == "replace-one"  # reached only without sampling, where it is exact
-    accountant = create_accountant(name)
-    z, q = plan.noise_multiplier / (2 if doubled else 1), plan.event.sampling_rate
-    accountant.history = [(z, q, plan.rounds)]
-    return float(accountant.get_epsilon(delta=plan.delta))
-
-
 def verify(plan: PrivacyPlan) -> Verification:
     """See `PrivacyPlan.verify`."""
-    fixed = plan.event.sampling == "fixed"
-    simple = plan.event.sampling == "none" or (plan.adjacency != "replace-one" and not plan.cap)
-    tools: list[tuple[str, str, bool, Callable[[], float]]] = [
-        (f"fldp {plan.accountant}", "numpy", True, plan.epsilon),
-        ("dp-accounting PLD", "dp_accounting", not fixed, lambda: _dp_accounting(plan)),
-        ("Opacus PRV", "opacus", simple and not fixed, lambda: _opacus(plan, "prv")),
-        ("Opacus RDP", "opacus", simple and not fixed, lambda: _opacus(plan, "rdp")),
+    questions: list[tuple[str, str, Callable[[], float]]] = [
+        (f"fldp {plan.accountant}", "numpy", plan.epsilon),
+        ("dp-accounting PLD", "dp_accounting", lambda: _dp_accounting(plan)),
+        ("Opacus PRV", "opacus", dataclasses.replace(plan, accountant="prv").epsilon),
+        ("Opacus RDP", "opacus", dataclasses.replace(plan, accountant="rdp").epsilon),
     ]
     rows = Verification()
-    for name, module, expressible, ask in tools:
+    for name, module, ask in questions:
         row: dict[str, Any] = {"accountant": name, "epsilon": None, "seconds": None, "note": ""}
-        if not expressible:
-            row["note"] = "cannot express this sampling and adjacency"
-        elif importlib.util.find_spec(module) is None:
-            row["note"] = "not installed: pip install 'fldp[verify]'"
-        else:
-            importlib.import_module(module)
-            start = time.perf_counter()
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    row["epsilon"] = ask()
-            except Exception as error:  # a second opinion may fail; the table says how
-                row["note"] = f"failed: {type(error).__name__}: {error}"[:80]
-            row["seconds"] = time.perf_counter() - start
         rows.append(row)
+        if importlib.util.find_spec(module) is None:
+            row["note"] = "not installed: pip install 'fldp[verify]'"
+            continue
+        importlib.import_module(f"{module}.accountants" if module == "opacus" else module)
+        start = time.perf_counter()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                row["epsilon"] = ask()
+            row["seconds"] = time.perf_counter() - start
+        except Exception as error:  # a second opinion may fail; the table says how
+            row["note"] = str(error) or type(error).__name__
     return rows
-
-
-def needed(plan: PrivacyPlan, snr: float, dimension: int) -> dict[str, int | None]:
-    """See `PrivacyPlan.needed`; a bisection over cohorts, each calibrated."""
-    from fldp.plan import calibrate
-
-    local = plan.trust == "local"
-    ratio = real("snr", snr) / plan.snr(dimension)
-    clients = math.ceil(plan.clients * (ratio**2 if local else ratio))
-    names = ("delta", "rounds", "clients", "sampling", "adjacency", "accountant")
-    settings: dict[str, Any] = {name: getattr(plan, name) for name in names}
-    settings |= {"epsilon": plan.target_epsilon, "trust": "local" if local else "central"}
-    reached = lambda m: calibrate(cohort=m, **settings).snr(dimension) >= snr  # noqa: E731
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        if not reached(plan.clients):
-            return {"cohort": None, "clients": clients}
-        low, high = 0, plan.clients
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if reached(middle) else (middle, high)
-    return {"cohort": high, "clients": clients}
 
 
 def plot(plan: PrivacyPlan, ax: Any) -> Any:
     """See `PrivacyPlan.plot`."""
-    import matplotlib.pyplot as plt
-
     from fldp import plotting
 
     rounds = sorted({max(1, round(plan.rounds * i / 24)) for i in range(1, 25)})
     with plotting.style():
-        ax = plt.subplots()[1] if ax is None else ax
+        ax = plotting.figure()[1] if ax is None else ax
         ax.plot([0, *rounds], [0, *map(plan.epsilon, rounds)], label="who sees the models")
         if plan.event.sampling != "none":
             server = [
