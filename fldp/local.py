@@ -1,0 +1,396 @@
+"""What a client does in a round: local SGD, FedProx, SCAFFOLD, partial training, your own loop.
+
+At the client level nothing here changes the account: the update is clipped whatever produced it.
+Epochs, batches, learning rates and client sizes are a matter of utility alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from fldp.clients import Population
+from fldp.parameters import Shapes, load_, shapes, views
+from fldp.stacked import choose
+
+
+@contextlib.contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Run with `count` torch threads and restore the caller's setting; None leaves it alone.
+
+    Small models lose by threads: on a busy machine two threads took 46 times as long as one.
+    """
+    before = torch.get_num_threads()
+    if count is not None and count != before:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        if torch.get_num_threads() != before:
+            torch.set_num_threads(before)
+
+
+def draw_seed(generator: Generator | None) -> int:
+    return int(torch.randint(2**62, (), generator=generator))
+
+
+@contextlib.contextmanager
+def seeded(generator: Generator | None, device: torch.device) -> Iterator[None]:
+    """Seed torch's global random numbers from `generator` and restore them afterwards."""
+    seed = draw_seed(generator)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def check_model(model: nn.Module) -> None:
+    """Refuse statistics over a batch: they leave a client without being clipped."""
+    for name, module in model.named_modules():
+        batch = isinstance(module, nn.modules.batchnorm._BatchNorm)
+        if batch or getattr(module, "track_running_stats", False):
+            raise ValueError(
+                f"layer {name!r} is a {type(module).__name__}: its running statistics are client "
+                "data outside the clipped update. Use nn.GroupNorm or nn.LayerNorm instead "
+                "(opacus.validators.ModuleValidator.fix replaces the layers for you)"
+            )
+
+
+@dataclass
+class Algorithm:
+    """Base class of local algorithms: what the round loop calls.
+
+    `prepare(model)` before the model is flattened, `updates(...)` for the cohort's update matrix in
+    chunks, `width(d)` for its number of columns, and `absorb(mean, rate)` on the noisy mean, which
+    returns the part that the server optimiser steps along.
+    """
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        """Freeze what this algorithm does not train, in place, and check the model."""
+        check_model(model)
+        return model
+
+    def width(self, d: int) -> int:
+        return d
+
+    def absorb(self, mean: Tensor, rate: float = 1.0) -> Tensor:
+        return mean
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Resume after `state_dict`; most algorithms keep no state."""
+
+
+@dataclass
+class LocalSGD(Algorithm):
+    """`epochs` passes of SGD over a client's own records, from the global model.
+
+    Vectorised over clients in bounded chunks, and equal to `torch.optim.SGD` run at each client
+    alone: batches of `batch_size` (None: all records at once) partition the client's own shuffled
+    records, the last one may be smaller, and a client that is done takes no further step. Results
+    do not depend on the chunk size. `schedule(round, epoch)` is a factor on `lr`. `trainable`
+    (name prefixes, or a predicate on names) trains a part of the model: fewer coordinates, less
+    noise in total. `engine` is "auto", "stacked", "vmap" or "loop". `threads`: torch threads while
+    clients train. `workers`: processes, for an idle machine with several cores.
+    """
+
+    lr: float = 0.1
+    epochs: int = 1
+    batch_size: int | None = None
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    schedule: Callable[[int, int], float] | None = None
+    trainable: Sequence[str] | Callable[[str], bool] | None = None
+    engine: str = "auto"
+    threads: int | None = 1
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        _number("lr", self.lr, self.lr > 0)
+        _number("epochs", self.epochs, self.epochs >= 1 and self.epochs == int(self.epochs))
+        if self.batch_size is not None:
+            whole = self.batch_size >= 1 and self.batch_size == int(self.batch_size)
+            _number("batch_size", self.batch_size, whole)
+        _number("momentum", self.momentum, 0 <= self.momentum < 1)
+        _number("weight_decay", self.weight_decay, self.weight_decay >= 0)
+        _number("workers", self.workers, self.workers >= 0)
+
+    def trains(self, name: str) -> bool:
+        if self.trainable is None:
+            return True
+        if callable(self.trainable):
+            return bool(self.trainable(name))
+        return name.startswith(tuple(self.trainable))
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        check_model(model)
+        for name, parameter in model.named_parameters():
+            if not self.trains(name):
+                parameter.requires_grad_(False)
+        if not shapes(model):
+            raise ValueError(f"trainable={self.trainable!r} leaves nothing to train")
+        return model
+
+    def updates(
+        self,
+        model: nn.Module,
+        flat: Tensor,
+        population: Population,
+        ids: Tensor | Sequence[int],
+        generator: Generator | None = None,
+        *,
+        chunk: int | None = None,
+        round: int = 0,
+    ) -> Iterator[Tensor]:
+        """Updates Δw of clients `ids` from the global vector `flat` (d,), in chunks (c, width)."""
+        check_model(model)
+        layout = shapes(model)
+        views(flat, layout)
+        odd = [name for name, _, _ in layout if not self.trains(name)]
+        if odd:
+            raise ValueError(f"{odd[0]!r} is not to be trained: call prepare(model), then flatten")
+        ids = torch.as_tensor(ids, dtype=torch.long)
+        if len(ids) == 0:
+            return iter(())
+        return self._chunks(model, flat, population, ids, generator, chunk, round)
+
+    def _chunks(
+        self,
+        model: nn.Module,
+        flat: Tensor,
+        population: Population,
+        ids: Tensor,
+        generator: Generator | None,
+        chunk: int | None,
+        round: int,
+    ) -> Iterator[Tensor]:
+        batch = self.batch_size or int(population.sizes[ids].max())
+        engine, best = choose(model, flat, population.x[:1], batch, self.engine, not self._plain)
+        size = 1 if engine.random else chunk or best
+        width = int(population.sizes[ids].max())
+        # Two streams of our own: neither chunks nor engines change what a client draws.
+        seed = draw_seed(generator)
+        shuffles, seeds = Generator().manual_seed(seed), Generator().manual_seed(seed + 1)
+        for start in range(0, len(ids), size):
+            part = ids[start : start + size]
+            keys = None
+            if self.batch_size is not None and self.batch_size < width:
+                keys = torch.rand(len(part), self.epochs, width, generator=shuffles)
+            correction = self._correction(flat, part)
+            draws = seeded(seeds, flat.device) if engine.random else contextlib.nullcontext()
+            with threads(self.threads), draws:
+                moved = self._train(
+                    engine, shapes(model), flat, population, part, keys, correction, round
+                )
+            yield self._finish(moved, flat, population, part, round)
+
+    @property
+    def _plain(self) -> bool:
+        """Whether a step is w -= lr * gradient and nothing else."""
+        return self.momentum == 0 and self.weight_decay == 0 and type(self) is LocalSGD
+
+    def _correction(self, flat: Tensor, ids: Tensor) -> Tensor | None:
+        return None
+
+    def _finish(
+        self, moved: Tensor, flat: Tensor, population: Population, ids: Tensor, round: int
+    ) -> Tensor:
+        return moved
+
+    def _add_to(self, g: Tensor, w: Tensor, flat: Tensor) -> None:
+        """Add this algorithm's own term to the gradients g of the weights w, both (c, d)."""
+
+    def rate(self, round: int, epoch: int) -> float:
+        return self.lr * (self.schedule(round, epoch) if self.schedule else 1.0)
+
+    def _train(
+        self,
+        engine: Any,
+        layout: Shapes,
+        flat: Tensor,
+        population: Population,
+        ids: Tensor,
+        keys: Tensor | None,
+        correction: Tensor | None,
+        round: int,
+    ) -> Tensor:
+        # Largest client first: the clients that still have a batch are a prefix, without a copy.
+        sizes, largest = population.sizes[ids].sort(descending=True, stable=True)
+        rows, mask = population.rows(ids[largest])
+        weights = flat.detach().expand(len(ids), -1).clone()
+        gradients = None if self._plain else torch.empty_like(weights)
+        velocity = torch.zeros_like(weights) if self.momentum else None
+        if correction is not None:
+            correction = correction[largest.to(flat.device)]
+        batch = self.batch_size or rows.shape[1]
+        for epoch in range(self.epochs):
+            order, rate = rows, self.rate(round, epoch)
+            if keys is not None:
+                own = keys[largest, epoch, : rows.shape[1]].masked_fill_(~mask, 2.0)
+                order = rows.gather(1, own.argsort(1))
+            for start in range(0, rows.shape[1], batch):
+                left = (sizes - start).clamp(0, batch)
+                k, wide = int((left > 0).sum()), int(left[0])
+                share = (torch.arange(wide) < left[:k, None]).to(flat.dtype) / left[:k, None]
+                picked = order[:k, start : start + wide].to(population.device)
+                x, y = population.x[picked].to(flat), population.y[picked].to(flat.device)
+                w, share = weights[:k], share.to(flat.device)
+                if gradients is None:
+                    own_views = views(w, layout)
+                    engine.accumulate(own_views, views(w.data, layout), -rate, x, y, share)
+                    continue
+                g = gradients[:k].zero_()
+                engine.accumulate(views(w, layout), views(g, layout), 1.0, x, y, share)
+                if correction is not None:
+                    g.add_(correction[:k])
+                self._add_to(g, w, flat)
+                if self.weight_decay:
+                    g.add_(w, alpha=self.weight_decay)
+                if velocity is not None:
+                    g = velocity[:k].mul_(self.momentum).add_(g)
+                w.add_(g, alpha=-rate)
+        back = torch.empty_like(largest)
+        back[largest] = torch.arange(len(largest))
+        moved = weights.sub_(flat)
+        same = bool((largest[1:] > largest[:-1]).all())
+        return moved if same else moved[back.to(flat.device)]
+
+
+def _number(name: str, value: float, good: bool) -> None:
+    if not good or not math.isfinite(value):
+        raise ValueError(f"{name} is {value!r}, outside the range where it means something")
+
+
+@dataclass
+class FedProx(LocalSGD):
+    """LocalSGD plus the gradient of mu/2 · ‖w − w_global‖²: keeps clients near the global model.
+
+    Li et al. 2020. The privacy account is that of LocalSGD.
+    """
+
+    mu: float = 0.01
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _number("mu", self.mu, self.mu >= 0)
+
+    def _add_to(self, g: Tensor, w: Tensor, flat: Tensor) -> None:
+        g.add_(w, alpha=self.mu).add_(flat, alpha=-self.mu)
+
+
+@dataclass
+class Scaffold(LocalSGD):
+    """LocalSGD with control variates against client drift (Karimireddy et al. 2020, option II).
+
+    A row of the update matrix is (Δw, s·Δc), width 2d: both vectors pass one joint clip and one
+    noise, so the account is that of any other update. `absorb` takes the noisy mean apart: the
+    first half is for the server optimiser, the second moves the server's control, on the server.
+    Clients keep their own controls; they never leave, except through the clip. The public factor
+    `control_scale` s balances the halves (None: lr).
+    """
+
+    control_scale: float | None = None
+    control: Tensor | None = field(default=None, init=False, repr=False)
+    own: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.momentum:
+            raise ValueError("Scaffold's control needs plain steps: set momentum=0")
+        if self.control_scale is None:
+            self.control_scale = self.lr
+        _number("control_scale", self.control_scale, self.control_scale > 0)
+
+    def width(self, d: int) -> int:
+        return 2 * d
+
+    def absorb(self, mean: Tensor, rate: float = 1.0) -> Tensor:
+        """Split the noisy mean (2d,); `rate` is m/N, the share of the controls that moved."""
+        step, control = mean.chunk(2)
+        before = torch.zeros_like(control) if self.control is None else self.control
+        self.control = before + control * (rate / float(self.control_scale or 1))
+        return step
+
+    def _correction(self, flat: Tensor, ids: Tensor) -> Tensor | None:
+        zero = torch.zeros_like(flat)
+        shared = zero if self.control is None else self.control
+        return shared - torch.stack([self.own.get(i, zero) for i in ids.tolist()])
+
+    def _finish(
+        self, moved: Tensor, flat: Tensor, population: Population, ids: Tensor, round: int
+    ) -> Tensor:
+        sizes = population.sizes[ids]
+        steps = torch.ones_like(sizes) if self.batch_size is None else -(-sizes // self.batch_size)
+        total = sum(self.rate(round, epoch) for epoch in range(self.epochs))
+        change = moved / (steps.to(moved) * -total).unsqueeze(1)
+        if self.control is not None:
+            change -= self.control
+        for i, row in zip(ids.tolist(), change, strict=True):
+            if bool(torch.isfinite(row).all()):
+                self.own[i] = self.own[i] + row if i in self.own else row.clone()
+        return torch.cat([moved, change.mul_(float(self.control_scale or 1))], 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"control": self.control, "own": dict(self.own)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.control, self.own = state["control"], dict(state["own"])
+
+
+@dataclass
+class BringYourOwn(Algorithm):
+    """Any training code: `fn(model, x, y)` trains the torch model in place on a client's records.
+
+    The update is whatever changed in the trainable parameters. Torch's global random numbers are
+    seeded per client from the generator while `fn` runs, so results do not depend on the order.
+
+    >>> from fldp.parameters import flatten
+    >>> def shrink(model, x, y):
+    ...     with torch.no_grad():
+    ...         model.weight.mul_(0.9)
+    >>> model = nn.Linear(2, 2, bias=False)
+    >>> people = Population(torch.ones(2, 2), torch.tensor([0, 1]), [[0], [1]])
+    >>> rows = next(BringYourOwn(shrink).updates(model, flatten(model), people, [0, 1]))
+    >>> bool(torch.allclose(rows, -0.1 * flatten(model).expand(2, -1)))
+    True
+    """
+
+    fn: Callable[[nn.Module, Tensor, Tensor], Any]
+    threads: int | None = 1
+
+    def updates(
+        self,
+        model: nn.Module,
+        flat: Tensor,
+        population: Population,
+        ids: Tensor | Sequence[int],
+        generator: Generator | None = None,
+        *,
+        chunk: int | None = None,
+        round: int = 0,
+    ) -> Iterator[Tensor]:
+        """Updates of clients `ids`, `chunk` at a time (16 by default)."""
+        check_model(model)
+        names = [name for name, _, _ in shapes(model)]
+        ids, size = torch.as_tensor(ids, dtype=torch.long), chunk or 16
+        own = copy.deepcopy(model)
+        start = {k: v.clone() for k, v in model.state_dict().items()}
+        for first in range(0, len(ids), size):
+            rows = []
+            for i in ids[first : first + size].tolist():
+                own.load_state_dict(start)
+                load_(own, flat).train().zero_grad()
+                x, y = population.client(i)
+                with threads(self.threads), seeded(generator, flat.device):
+                    self.fn(own, x.to(flat.device), y.to(flat.device))
+                after = dict(own.named_parameters())
+                rows.append(torch.cat([after[n].detach().reshape(-1) for n in names]) - flat)
+            yield torch.stack(rows)

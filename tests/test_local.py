@@ -1,0 +1,306 @@
+"""Local algorithms: equal to torch.optim.SGD at each client alone, whatever the engine or chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fldp.clients import Population
+from fldp.local import BringYourOwn, FedProx, LocalSGD, Scaffold, threads
+from fldp.parameters import flatten, load_, shapes
+
+SIZES = (7, 1, 4, 10, 3)
+
+
+class Residual(nn.Module):
+    """A module that is no Sequential: only torch.func and the loop can run it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(x + torch.tanh(self.a(x)))
+
+
+MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "linear": (lambda: nn.Linear(8, 3), (8,)),
+    "mlp": (
+        lambda: nn.Sequential(
+            nn.Linear(8, 6), nn.LayerNorm(6), nn.ReLU(inplace=True),
+            nn.Sequential(nn.Linear(6, 6, bias=False), nn.GroupNorm(2, 6), nn.GELU()),
+            nn.Linear(6, 3),
+        ),
+        (8,),
+    ),
+    "cnn": (
+        lambda: nn.Sequential(
+            nn.Conv2d(2, 4, 3, padding=1), nn.GroupNorm(2, 4), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(4, 4, 3, groups=2, bias=False), nn.LayerNorm([4, 2, 2]), nn.Tanh(),
+            nn.AvgPool2d(2), nn.Flatten(), nn.Linear(4, 3),
+        ),
+        (2, 8, 8),
+    ),
+    "unflatten": (
+        lambda: nn.Sequential(
+            nn.Unflatten(1, (1, 4, 2)), nn.Conv2d(1, 3, 2), nn.Flatten(), nn.Dropout(0.0),
+            nn.Linear(9, 3),
+        ),
+        (8,),
+    ),
+    "residual": (Residual, (8,)),
+}  # fmt: skip
+
+
+def population(shape: tuple[int, ...], sizes: tuple[int, ...] = SIZES) -> Population:
+    generator = torch.Generator().manual_seed(3)
+    n = sum(sizes)
+    lists, start = [], 0
+    for size in sizes:
+        lists.append(list(range(start, start + size)))
+        start += size
+    x = torch.randn(n, *shape, generator=generator)
+    return Population(x, torch.randint(0, 3, (n,), generator=generator), lists)
+
+
+def orders(people: Population, ids: list[int], epochs: int, seed: int) -> list[list[Tensor]]:
+    """The shuffles that the generator gives, client by client and epoch by epoch."""
+    width = int(people.sizes[ids].max())
+    drawn = int(torch.randint(2**62, (), generator=torch.Generator().manual_seed(seed)))
+    keys = torch.rand(len(ids), epochs, width, generator=torch.Generator().manual_seed(drawn))
+    return [
+        [keys[j, e, : int(people.sizes[i])].argsort() for e in range(epochs)]
+        for j, i in enumerate(ids)
+    ]
+
+
+def reference(
+    model: nn.Module, people: Population, ids: list[int], algorithm: LocalSGD, seed: int
+) -> Tensor:
+    start, out = flatten(model), []
+    shuffles = orders(people, ids, algorithm.epochs, seed)
+    for j, i in enumerate(ids):
+        own = deepcopy(model)
+        optimiser = torch.optim.SGD(
+            [p for p in own.parameters() if p.requires_grad],
+            lr=algorithm.lr, momentum=algorithm.momentum, weight_decay=algorithm.weight_decay,
+        )  # fmt: skip
+        x, y = people.client(i)
+        x = x.to(start)
+        batch = algorithm.batch_size or len(y)
+        for epoch in range(algorithm.epochs):
+            optimiser.param_groups[0]["lr"] = algorithm.rate(2, epoch)
+            order = shuffles[j][epoch] if algorithm.batch_size else torch.arange(len(y))
+            for picked in order.split(batch):
+                optimiser.zero_grad()
+                loss = F.cross_entropy(own(x[picked]), y[picked])
+                if isinstance(algorithm, FedProx):
+                    flat = torch.cat([p.flatten() for p in own.parameters() if p.requires_grad])
+                    loss = loss + algorithm.mu / 2 * (flat - start).square().sum()
+                loss.backward()
+                optimiser.step()
+        out.append(flatten(own) - start)
+    return torch.stack(out)
+
+
+def collect(
+    algorithm: LocalSGD | BringYourOwn, model: nn.Module, people: Population, ids: list[int],
+    seed: int = 0, chunk: int | None = None,
+) -> Tensor:  # fmt: skip
+    generator = torch.Generator().manual_seed(seed)
+    flat = flatten(model)
+    return torch.cat(
+        list(algorithm.updates(model, flat, people, ids, generator, chunk=chunk, round=2))
+    )
+
+
+@pytest.mark.parametrize("engine", ["stacked", "vmap", "loop", "auto"])
+@pytest.mark.parametrize("name", list(MODELS))
+def test_every_engine_equals_torch_sgd(name: str, engine: str) -> None:
+    make, shape = MODELS[name]
+    if name == "residual" and engine == "stacked":
+        pytest.skip("no stacked kernel for a module that is not Sequential")
+    torch.manual_seed(0)
+    model, people, ids = make(), population(shape), [3, 0, 1, 4]
+    for extra in ({}, {"momentum": 0.9, "weight_decay": 0.01}):
+        algorithm = LocalSGD(lr=0.1, epochs=2, batch_size=4, engine=engine, **extra)
+        expected = reference(model, people, ids, algorithm, seed=5)
+        assert float(expected.abs().max()) > 1e-3
+        for chunk in (None, 1, 3):
+            got = collect(algorithm, model, people, ids, seed=5, chunk=chunk)
+            torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
+        wide, algorithm.epochs = deepcopy(model).double(), 3
+        expected = reference(wide, people, ids, algorithm, seed=5)
+        got = collect(algorithm, wide, people, ids, seed=5)
+        torch.testing.assert_close(got, expected, atol=1e-12, rtol=1e-9)
+
+
+@pytest.mark.parametrize("algorithm", [
+    LocalSGD(lr=0.2, epochs=3),
+    LocalSGD(lr=0.2, epochs=3, batch_size=4, schedule=lambda t, e: 0.5 ** (t + e)),
+    FedProx(lr=0.2, epochs=2, batch_size=3, mu=0.7),
+])  # fmt: skip
+def test_full_batches_schedules_and_fedprox(algorithm: LocalSGD) -> None:
+    torch.manual_seed(0)
+    make, shape = MODELS["mlp"]
+    model, people = make().double(), population(shape)
+    expected = reference(model, people, list(range(5)), algorithm, seed=1)
+    got = collect(algorithm, model, people, list(range(5)), seed=1)
+    torch.testing.assert_close(got, expected, atol=1e-12, rtol=1e-9)
+
+
+def test_the_result_does_not_depend_on_the_chunk() -> None:
+    make, shape = MODELS["mlp"]
+    people, model = population(shape, (5,) * 12), make()
+    algorithm = LocalSGD(lr=0.1, epochs=2, batch_size=2)
+    whole = collect(algorithm, model, people, list(range(12)))
+    for chunk in (1, 5, 12):
+        torch.testing.assert_close(
+            collect(algorithm, model, people, list(range(12)), chunk=chunk), whole,
+            atol=1e-6, rtol=1e-5,
+        )  # fmt: skip
+
+
+def test_an_empty_cohort_gives_no_chunk_and_the_model_stays_as_it_was() -> None:
+    model, people = nn.Linear(8, 3), population((8,))
+    before = flatten(model)
+    assert list(LocalSGD().updates(model, before, people, [])) == []
+    assert list(BringYourOwn(lambda m, x, y: None).updates(model, before, people, [])) == []
+    collect(LocalSGD(batch_size=2, engine="loop"), model, people, [0, 1])
+    assert torch.equal(flatten(model), before)
+
+
+def test_partial_training_shrinks_the_update() -> None:
+    torch.manual_seed(0)
+    make, shape = MODELS["cnn"]
+    model, people = make(), population(shape)
+    algorithm = LocalSGD(lr=0.1, batch_size=4, trainable=["9."])
+    with pytest.raises(ValueError, match="prepare"):
+        algorithm.updates(model, flatten(model), people, [0])
+    algorithm.prepare(model)
+    assert [name for name, _, _ in shapes(model)] == ["9.weight", "9.bias"]
+    expected = reference(model, people, [0, 3], algorithm, seed=0)
+    for engine in ("stacked", "vmap", "loop"):
+        algorithm.engine = engine
+        got = collect(algorithm, model, people, [0, 3])
+        torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
+    middle = LocalSGD(lr=0.1, batch_size=4, trainable=lambda name: name.startswith(("4", "5")))
+    model = middle.prepare(make())
+    expected = reference(model, people, [0, 3], middle, seed=0)
+    torch.testing.assert_close(collect(middle, model, people, [0, 3]), expected, atol=1e-5, rtol=0)
+
+
+def test_scaffold_follows_the_paper() -> None:
+    torch.manual_seed(0)
+    model, people = nn.Linear(8, 3), population((8,))
+    algorithm = Scaffold(lr=0.1, epochs=2, batch_size=4, control_scale=0.5)
+    d, ids = flatten(model).numel(), [0, 3, 1]
+    own = {i: torch.zeros(d) for i in ids}
+    server = torch.zeros(d)
+    for turn in range(3):
+        rows = collect(algorithm, model, people, ids, seed=turn)
+        assert rows.shape == (3, algorithm.width(d))
+        shuffles, start = orders(people, ids, 2, turn), flatten(model)
+        expected = []
+        for j, i in enumerate(ids):
+            w, steps = start.clone(), 0
+            x, y = people.client(i)
+            for epoch in range(2):
+                for picked in shuffles[j][epoch].split(4):
+                    leaf = load_(nn.Linear(8, 3), w)
+                    F.cross_entropy(leaf(x[picked]), y[picked]).backward()
+                    gradient = torch.cat([p.grad.flatten() for p in leaf.parameters()])
+                    w = w - 0.1 * (gradient + server - own[i])
+                    steps += 1
+            control = own[i] - server + (start - w) / (steps * 0.1)
+            expected.append(torch.cat([w - start, 0.5 * (control - own[i])]))
+            own[i] = control
+        torch.testing.assert_close(rows, torch.stack(expected), atol=1e-5, rtol=1e-4)
+        step = algorithm.absorb(rows.mean(0), rate=3 / 5)
+        server = server + 3 / 5 * torch.stack(expected).mean(0)[d:] / 0.5
+        load_(model, start + step)
+        saved = algorithm.state_dict()
+        algorithm = Scaffold(lr=0.1, epochs=2, batch_size=4, control_scale=0.5)
+        algorithm.load_state_dict(saved)
+
+
+def test_bring_your_own_equals_local_sgd_and_is_reproducible() -> None:
+    def adamless(model: nn.Module, x: Tensor, y: Tensor) -> None:
+        optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+        F.cross_entropy(model(x), y).backward()
+        optimiser.step()
+
+    def noisy(model: nn.Module, x: Tensor, y: Tensor) -> None:
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(torch.randn_like(p))
+
+    model, people = nn.Linear(8, 3), population((8,))
+    got = collect(BringYourOwn(adamless), model, people, [4, 2], chunk=1)
+    expected = collect(LocalSGD(lr=0.1), model, people, [4, 2])
+    torch.testing.assert_close(got, expected, atol=1e-6, rtol=1e-5)
+    state = torch.get_rng_state()
+    first = collect(BringYourOwn(noisy), model, people, [0, 1, 2], chunk=1)
+    assert torch.equal(first, collect(BringYourOwn(noisy), model, people, [0, 1, 2], chunk=3))
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_dropout_is_random_per_client_and_reproducible() -> None:
+    model = nn.Sequential(nn.Linear(8, 16), nn.Dropout(0.5), nn.Linear(16, 3))
+    people = population((8,))
+    first = collect(LocalSGD(batch_size=2), model, people, [0, 3])
+    assert torch.equal(first, collect(LocalSGD(batch_size=2), model, people, [0, 3], chunk=2))
+    assert not torch.equal(first, collect(LocalSGD(batch_size=2), model, people, [0, 3], seed=1))
+
+
+@pytest.mark.parametrize("layer", [
+    nn.BatchNorm1d(8), nn.InstanceNorm1d(8, track_running_stats=True),
+])  # fmt: skip
+def test_batch_statistics_are_refused(layer: nn.Module) -> None:
+    model, people = nn.Sequential(layer, nn.Linear(8, 3)), population((8,))
+    for algorithm in (LocalSGD(), BringYourOwn(lambda m, x, y: None)):
+        with pytest.raises(ValueError, match="GroupNorm"):
+            list(algorithm.updates(model, flatten(model), people, [0]))
+        with pytest.raises(ValueError, match="GroupNorm"):
+            algorithm.prepare(model)
+
+
+def test_a_diverging_client_spoils_only_its_own_row() -> None:
+    people = population((8,))
+    people.x[0] = 3e38
+    got = collect(LocalSGD(lr=1e30, epochs=3), nn.Linear(8, 3), people, [0, 1, 2])
+    assert not torch.isfinite(got[0]).all()
+    assert torch.isfinite(collect(LocalSGD(lr=0.1), nn.Linear(8, 3), people, [0, 1, 2])[1:]).all()
+
+
+@pytest.mark.parametrize("bad", [
+    {"lr": 0.0}, {"lr": float("nan")}, {"epochs": 0}, {"epochs": 1.5}, {"batch_size": 0},
+    {"momentum": 1.0}, {"weight_decay": -1.0},
+])  # fmt: skip
+def test_bad_settings(bad: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        LocalSGD(**bad)  # type: ignore[arg-type]
+
+
+def test_bad_engine_and_bad_target_of_training() -> None:
+    model, people = Residual(), population((8,))
+    with pytest.raises(ValueError, match="engine"):
+        collect(LocalSGD(engine="fast"), model, people, [0])
+    with pytest.raises(ValueError, match="no stacked kernel"):
+        collect(LocalSGD(engine="stacked"), model, people, [0])
+    with pytest.raises(ValueError, match="nothing to train"):
+        LocalSGD(trainable=["c"]).prepare(model)
+    with pytest.raises(ValueError, match="momentum"):
+        Scaffold(momentum=0.5)
+
+
+def test_threads_are_restored() -> None:
+    before = torch.get_num_threads()
+    with threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
