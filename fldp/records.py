@@ -14,6 +14,7 @@ from fldp import accounting
 from fldp.accounting import ACCOUNTANTS
 from fldp.checks import choice, real, whole
 from fldp.plan import participations as bound_participations
+from fldp.report import up
 
 EXACT = 24  # so many smallest step counts are accounted one by one, the others between knots
 
@@ -64,7 +65,7 @@ class RecordPlan:
         return (
             f"Every record: ({self.epsilon:g}, {self.delta:g})-differential privacy at the "
             f"record level ({self.adjacency}) after {self.rounds} rounds; on {len(self.epsilons)} "
-            f"clients ε goes from {spread[0]:.4g} (median {spread[1]:.4g}) to {spread[2]:.4g}.\n"
+            f"clients ε goes from {up(spread[0])} (median {up(spread[1])}) to {up(spread[2])}.\n"
             "Against: the server and all others, who may know who took part. Trusted: the record's "
             "own client.\n"
             f"Noise: DP-SGD in every local step, {each}, the largest {self.noise_multiplier:.5g}.\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import html
 import importlib.util
+import math
 import textwrap
 import time
 import warnings
@@ -58,6 +59,12 @@ def fill(line: str) -> str:
     return line if "\n" in line else textwrap.fill(line, 100, subsequent_indent="    ")
 
 
+def up(epsilon: float) -> str:
+    """Four significant digits, rounded up: a printed ε is never too small."""
+    digits = 10.0 ** (math.floor(math.log10(epsilon)) - 3) if epsilon > 0 else 1.0
+    return f"{math.ceil(epsilon / digits - 1e-9) * digits:.4g}"
+
+
 def statement(plan: PrivacyPlan, reproducible: bool) -> str:
     """See `PrivacyPlan.statement`."""
     m, view, epsilon = plan.cohort, plan.server_view(), plan.epsilon()
@@ -70,7 +77,7 @@ def statement(plan: PrivacyPlan, reproducible: bool) -> str:
         sampling += f"; of more than {plan.cap} a random excess is sent away"
     seen = "message of this client" if local else "model of the run"
     lines = [
-        f"After {plan.rounds} rounds: {'approximately ' if approximate else ''}({epsilon:.4g}, "
+        f"After {plan.rounds} rounds: {'approximately ' if approximate else ''}({up(epsilon)}, "
         f"{plan.delta:.4g})-differential privacy at the client level.",
         f"Unit: one client, with all it contributes; {plan.adjacency}: {UNITS[plan.adjacency]}.",
         f"Trust, {plan.trust}: {TRUSTS[plan.trust].format(survivors=plan.survivors)}.",
@@ -84,9 +91,9 @@ def statement(plan: PrivacyPlan, reproducible: bool) -> str:
     if amplified:
         lines.append(
             "Against the server and others who know who took part (what updates contain, not who "
-            f"sent them): ε = {view['epsilon_mean']:.4g} for the mean of {view['mean']:.4g} "
+            f"sent them): ε = {up(view['epsilon_mean'])} for the mean of {view['mean']:.4g} "
             f"participations; with probability {view['confidence']:g} no client has more than "
-            f"{view['bound']:g}, which is ε = {view['epsilon_bound']:.4g}."
+            f"{view['bound']:g}, which is ε = {up(view['epsilon_bound'])}."
         )
     elif plan.trust != "central":
         lines.append("That a client took part is not hidden from the server.")
