@@ -244,21 +244,24 @@ def _mu(events: Sequence[Event], adjacency: str) -> float:
 
 
 def _ask(
-    events: Sequence[Event], adjacency: str, delta: float | None, epsilon: float = 0.0
+    events: Sequence[Event], adjacency: str, delta: float | None, epsilon: float | None = None
 ) -> float:
     """Epsilon at ``delta``, or delta at ``epsilon`` when ``delta`` is None, by closed form or PLD."""
     if all(_is_gaussian(e) for e in events):
         mu = _mu(events, adjacency)
-        if delta is None:
-            return gaussian_delta(mu, epsilon)
-        return gaussian_epsilon(mu, delta)
+        return gaussian_epsilon(mu, delta) if delta else gaussian_delta(mu, epsilon or 0.0)
     one_way = adjacency == "replace-one"
     remove = pld.solve(_rounds(events, adjacency, "remove"), delta=delta, epsilon=epsilon)
     if one_way:
         return remove
     add = _rounds(events, adjacency, "add")
-    rough = pld.solve(add, delta=delta, epsilon=epsilon, accuracy=1e-2)
-    return remove if rough <= remove else max(remove, pld.solve(add, delta=delta, epsilon=epsilon))
+    if delta is None:
+        return max(remove, pld.solve(add, epsilon=epsilon))
+    bound = pld.ceiling(add, delta)
+    if bound < 0.999 * remove:
+        return remove
+    # next to zero the other direction can be out of the grid's reach: its moment bound stands in
+    return max(remove, pld.solve(add, delta=delta) if bound > 1e-3 else bound)
 
 
 # ---- Opacus' accountants
@@ -386,7 +389,7 @@ def epsilon(
         Population, for "fixed" and for a hard ``cap`` on a Poisson cohort.
 
     >>> round(epsilon(noise_multiplier=1.0, delta=1e-5, rounds=100, sampling_rate=0.01), 2)
-    0.73
+    0.72
     """
     event = Event(noise_multiplier, sampling_rate, sampling, rounds, clients, cap)
     return epsilon_of([event], delta, adjacency, accountant)
@@ -442,68 +445,66 @@ def noise_multiplier(
     if accountant == "pld" and _is_gaussian(event):
         return _mu([event], adjacency) / gaussian_mu(target, delta)
 
-    def at(x: float) -> float:
-        trial = replace(event, noise_multiplier=math.exp(x))
-        return epsilon_of([trial], delta, adjacency, accountant)
+    def trial(x: float) -> list[Event]:
+        return [replace(event, noise_multiplier=math.exp(x))]
+
+    def full(x: float) -> float:
+        return epsilon_of(trial(x), delta, adjacency, accountant)
 
     def guess(x: float) -> float:
-        trial = replace(event, noise_multiplier=math.exp(x))
-        return max(1e-9, pld.estimate(_rounds([trial], adjacency, "remove"), delta))
+        return max(1e-9, pld.estimate(_rounds(trial(x), adjacency, "remove"), delta))
 
-    low, high = math.log(_Z_RANGE[0]), math.log(_Z_RANGE[1])
-    start = 0.0
+    def rough(x: float) -> float:
+        rounds = _rounds(trial(x), adjacency, "remove")
+        return pld.solve(rounds, delta=delta, epsilon=target, accuracy=16 * pld.ACCURACY)
+
+    x, slope = 0.0, -1.5
     if accountant == "pld":
-        start = _decreasing_root(guess, target, 0.0, low, high, 1e-2, safe=False)
-    return math.exp(_decreasing_root(at, target, start, low, high, 8e-4, safe=True))
+        x, slope = _settle(guess, target, x, slope, 1e-2, exact=False)
+        x, slope = _settle(rough, target, x, slope, 3e-3, exact=False)
+    return math.exp(_settle(full, target, x, slope, 8e-4, exact=True)[0])
 
 
-def _decreasing_root(
-    f: Callable[[float], float],
-    target: float,
-    x: float,
-    low: float,
-    high: float,
-    tol: float,
-    safe: bool,
-) -> float:
-    """x with f(x) = target (within ``tol``, from below if ``safe``), f decreasing, by bracketed secant."""
-    aim = target * (1 - tol / 2) if safe else target
-    left = right = None  # (x, log f/aim): f too high, f too low
-    slope, last = -1.5, None
-    for _ in range(200):
+def _settle(
+    f: Callable[[float], float], target: float, x: float, slope: float, tol: float, exact: bool
+) -> tuple[float, float]:
+    """log z with f = target (within ``tol``; from below if ``exact``), and the slope there.
+
+    A secant in logarithms inside a bracket; f decreases.
+    """
+    low, high = map(math.log, _Z_RANGE)
+    aim = target * (1 - tol / 2) if exact else target
+    left = right = last = None
+    for _ in range(100):
         value = f(x)
         y = math.log(max(value, 1e-12 * aim) / aim)
-        if (safe and target * (1 - tol) <= value <= target) or (not safe and abs(y) <= tol):
-            return x
-        if y > 0:
-            left = (x, y)
-        else:
-            right = (x, y)
-        if (left and x >= high) or (right and x <= low):
-            if not safe:
-                return x
-            if left:
-                raise ValueError(
-                    f"epsilon={target}: it cannot be reached; the smallest is {value:.4g}. Ask for more, "
-                    "or change delta, rounds, sampling or accountant"
-                )
-            raise ValueError(
-                f"epsilon={target}: almost no noise already gives {value:.4g} at this delta; ask for less"
-            )
         if last is not None and last[0] != x and last[1] != y:
             slope = min(-0.05, (y - last[1]) / (x - last[0]))
+        if target * (1 - tol) <= value <= target * (1 + (0 if exact else tol)):
+            return x, slope
+        left, right = ((x, y), right) if y > 0 else (left, (x, y))
+        if not exact and ((left and x >= high) or (right and x <= low)):
+            return x, slope
+        if left and x >= high:
+            raise ValueError(
+                f"epsilon={target}: it cannot be reached; the smallest is {value:.4g}. Ask for more, "
+                "or change delta, rounds, sampling or accountant"
+            )
+        if right and x <= low:
+            raise ValueError(
+                f"epsilon={target}: almost no noise already gives {value:.4g} at this delta: ask for "
+                "less, or for a smaller delta"
+            )
         last = (x, y)
         step = x - max(-1.5, min(1.5, y / slope))
         if left and right:
             width = right[0] - left[0]
-            if width < 1e-13 * max(1.0, abs(x)):
-                return right[0]
+            if abs(width) < 1e-12 * max(1.0, abs(x)):
+                return right[0], slope
             if not left[0] + 0.01 * width < step < right[0] - 0.01 * width:
                 step = 0.5 * (left[0] + right[0])
         x = min(high, max(low, step))
-    raise ValueError(
-        f"epsilon={target}: the search for a noise multiplier did not end; change the target"
-    )
+    raise ValueError(f"epsilon={target}: no noise multiplier found; change the target slightly")
 
 
 def max_rounds(
