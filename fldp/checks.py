@@ -5,6 +5,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
+FIXED = (
+    "when a client leaves, another moves up, the sum moves by up to 2C, and no proved accountant "
+    "exists; use adjacency='replace-one', or sampling='poisson'"
+)
+SURVIVORS = (
+    "state the fewest honest clients whose noise arrives in a released round (with fewer, nothing "
+    "is released)"
+)
+
 
 def whole(name: str, value: Any, low: int = 1) -> int:
     """`value` as an int of at least `low`, else a ValueError."""
@@ -45,31 +54,23 @@ def consistent(
     **_: Any,
 ) -> None:
     """ValueError for settings of a plan that do not go together."""
-    needs_survivors = trust == "distributed"
-    problem = None
+    m, shared, problem = f"{cohort:g}", trust == "distributed", ""
     if cohort > clients:
-        problem = f"cohort is {cohort:g} but there are {clients} clients: give at most that many"
+        problem = f"cohort is {m} but there are {clients} clients: give at most that many"
     elif sampling == "fixed" and cohort != int(cohort):
-        problem = f"cohort is {cohort:g}: with sampling='fixed' give a whole number"
+        problem = f"cohort is {m}: with sampling='fixed' give a whole number"
     elif sampling == "fixed" and adjacency != "replace-one":
-        problem = (
-            f"adjacency is {adjacency!r} with sampling='fixed': when a client leaves, another "
-            "moves up, the sum moves by up to 2C, and no proved accountant exists; use "
-            "adjacency='replace-one', or sampling='poisson'"
-        )
+        problem = f"adjacency is {adjacency!r} with sampling='fixed': {FIXED}"
     elif cap is not None and sampling != "poisson":
         problem = f"cap is {cap} with sampling={sampling!r}: a cap belongs to sampling='poisson'"
     elif cap is not None and cap < cohort:
-        problem = f"cap is {cap}, below the cohort {cohort:g}: m + 5√m costs next to nothing"
-    elif needs_survivors and survivors is None:
-        problem = (
-            "survivors is None with trust='distributed': state the fewest honest clients whose "
-            "noise arrives in a released round (with fewer, nothing is released), "
-            f"e.g. {max(1, int(0.8 * cohort))}"
-        )
-    elif survivors is not None and not needs_survivors:
+        problem = f"cap is {cap}, below the cohort {m}: m + 5√m costs next to nothing"
+    elif shared and survivors is None:
+        example = max(1, int(0.8 * cohort))
+        problem = f"survivors is None with trust='distributed': {SURVIVORS}, e.g. {example}"
+    elif survivors is not None and not shared:
         problem = f"survivors is {survivors} with trust={trust!r}: it belongs to 'distributed'"
     elif survivors is not None and survivors > cohort:
-        problem = f"survivors is {survivors}, above the cohort {cohort:g}: give fewer"
+        problem = f"survivors is {survivors}, above the cohort {m}: give fewer"
     if problem:
         raise ValueError(problem)

@@ -28,6 +28,10 @@ def participations(rounds: int, rate: float, failure: float) -> int:
     """
     if rate >= 1:
         return rounds
+    if rounds > 10**6:  # Bernstein's bound: no array of this length
+        load = -math.log(failure)
+        excess = load / 3 + math.sqrt(load * load / 9 + 2 * load * rounds * rate)
+        return min(rounds, math.ceil(rounds * rate + excess))
     k = np.arange(rounds + 1)
     logs = np.concatenate([[0.0], np.cumsum(np.log(k[1:]))])
     pmf = logs[-1] - logs - logs[::-1] + k * math.log(rate) + (rounds - k) * math.log1p(-rate)
@@ -109,8 +113,9 @@ class PrivacyPlan:
         return self._epsilon(rounds) if rounds else 0.0
 
     def server_view(self, confidence: float = 0.999) -> dict[str, float]:
-        """Against the server that knows who took part: no amplification, own participations count.
+        """Against whoever also knows who took part: no amplification, own participations count.
 
+        The server is such an adversary under distributed trust; under central trust it sees more.
         Keys: `mean` participations of a client with `epsilon_mean`; `bound` with `epsilon_bound`:
         with probability `confidence` over the draws none of the N clients takes part more often
         (exact binomial tail, union bound). Hides what updates contain, not who took part.
@@ -186,7 +191,7 @@ class PrivacyPlan:
         return report.verify(self)
 
     def plot(self, ax: Any = None) -> Any:
-        """ε over the rounds, for whoever sees the models and for the server; returns the axes."""
+        """ε over the rounds, without and with knowing who took part; returns the axes."""
         return report.plot(self, ax)
 
     def _repr_html_(self) -> str:
@@ -251,20 +256,11 @@ def calibrate(
     14.45
     """
     epsilon, clients = real("epsilon", epsilon), whole("clients", clients)
-    plan = PrivacyPlan(
-        noise_multiplier=1.0,
-        delta=suggest_delta(clients) if delta is None else delta,
-        rounds=rounds,
-        clients=clients,
-        cohort=clients if cohort is None else cohort,
-        sampling="none" if cohort is None and sampling in SAMPLINGS else sampling,
-        trust=trust,
-        adjacency=adjacency,
-        accountant=accountant,
-        target_epsilon=epsilon,
-        cap=cap,
-        survivors=survivors,
-    )
+    delta = suggest_delta(clients) if delta is None else delta
+    sampling = "none" if cohort is None and sampling in SAMPLINGS else sampling
+    kinds = (sampling, trust, adjacency, accountant)
+    m = clients if cohort is None else cohort
+    plan = PrivacyPlan(1.0, delta, rounds, clients, m, *kinds, epsilon, cap, survivors)
     if plan.delta >= 1 / clients:
         warnings.warn(
             f"delta is {plan.delta:g} >= 1/clients = {1 / clients:g}: publishing one random "

@@ -88,11 +88,14 @@ def statement(plan: PrivacyPlan, reproducible: bool) -> str:
         lines.insert(1, f"This is weak: one client may move the odds by a factor e^{epsilon:.3g}.")
     if epsilon > plan.target_epsilon * (1 + 1e-6):
         lines.insert(1, f"It misses the target ε = {plan.target_epsilon:g}.")
+    knows = "whoever also knows who took part, as the server does"
+    if plan.trust == "central":
+        knows = "whoever also knows who took part, but not the server, which sees the updates"
     if amplified:
         lines.append(
-            "Against the server and others who know who took part (what updates contain, not who "
-            f"sent them): ε = {up(view['epsilon_mean'])} for the mean of {view['mean']:.4g} "
-            f"participations; with probability {view['confidence']:g} no client has more than "
+            f"Against {knows} (hidden is what updates contain, not who sent them): ε = "
+            f"{up(view['epsilon_mean'])} for the mean of {view['mean']:.4g} participations; with "
+            f"probability {view['confidence']:g} no client has more than "
             f"{view['bound']:g}, which is ε = {up(view['epsilon_bound'])}."
         )
     elif plan.trust != "central":
@@ -188,9 +191,7 @@ def plot(plan: PrivacyPlan, ax: Any) -> Any:
             server = [
                 dataclasses.replace(plan, rounds=t).server_view()["epsilon_mean"] for t in rounds
             ]
-            ax.plot(
-                [0, *rounds], [0, *server], "--", label="the server, at the mean participations"
-            )
+            ax.plot([0, *rounds], [0, *server], "--", label="who also knows who took part (mean)")
         ax.axhline(plan.target_epsilon, color="0.5", linewidth=1, label="target")
         ax.set(xlabel="rounds", ylabel=f"ε at δ = {plan.delta:.3g}", xlim=(0, None), ylim=(0, None))
         ax.legend()

@@ -87,6 +87,11 @@ def test_participation_bound_is_the_exact_binomial_quantile(rounds, rate, failur
     assert k == 0 or math.fsum(pmf[k:]) > failure * (1 - 1e-6)
 
 
+def test_participation_bound_of_very_long_runs_needs_no_array():
+    assert participations(10**6, 0.01, 1e-6) <= participations(10**6 + 1, 0.01, 1e-6)
+    assert 10**10 < participations(10**12, 0.01, 1e-6) < 1.001 * 10**10
+
+
 def test_default_delta_follows_the_population():
     assert suggest_delta(3400) == 3400**-1.1
     assert suggest_delta(10) == 1e-5
@@ -140,6 +145,7 @@ def test_distributed_keeps_the_noise_of_the_sum():
     plan = calibrate(**BASE | {"trust": "distributed", "survivors": 90})
     assert plan.noise_multiplier == calibrate(**BASE).noise_multiplier
     assert "√90" in plan.statement()
+    assert "as the server does" in " ".join(plan.statement().split())
 
 
 def test_round_trip_is_exact_and_strict():
@@ -165,7 +171,7 @@ def test_statement_names_every_part():
     text = " ".join(plan.statement().split())
     for part in (
         "client level", "add-or-remove", "central", "own secret coin", "q = 0.25", "public 120",
-        "0.001", "does not cover", "Against the server", "0.999", "BatchNorm",
+        "0.001", "does not cover", "but not the server, which sees", "0.999", "BatchNorm",
     ):  # fmt: skip
         assert part in text, part
     assert "seed" not in text
