@@ -45,8 +45,8 @@ _NAMES = {
     "FedAdam": "server",
     "FedYogi": "server",
     "train": "training",
-    "History": "training",
-    "extrapolate": "training",
+    "History": "history",
+    "extrapolate": "extrapolation",
 }
 _MODULES = (
     "accounting", "plan", "records", "recipe", "ledger", "cli", "clipping", "noise",

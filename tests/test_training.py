@@ -1,0 +1,289 @@
+"""fldp.training: what runs is what is accounted, and a run can be trusted to repeat and resume."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import fldp
+from fldp.ledger import Ledger
+from fldp.parameters import flatten
+from fldp.sampling import FixedSize, Poisson
+
+
+@pytest.fixture(scope="module")
+def data() -> tuple[Tensor, Tensor]:
+    x, y = fldp.datasets.digits()
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+    return x[order], y[order]
+
+
+@pytest.fixture(scope="module")
+def people(data: tuple[Tensor, Tensor]) -> Any:
+    x, y = data
+    return fldp.clients.partition(x[:1440], y[:1440], clients=480, seed=0)
+
+
+def plan_for(epsilon: float = 8.0, rounds: int = 8, **options: Any) -> fldp.PrivacyPlan:
+    options = {"clients": 480, "cohort": 120, "delta": 1e-3} | options
+    return fldp.calibrate(epsilon=epsilon, rounds=rounds, **options)
+
+
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Linear(64, 10)
+
+
+def noise(seed: int = 1) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+RECIPE: dict[str, Any] = {
+    "clip": 1.0, "local": fldp.LocalSGD(lr=2.0), "server": fldp.FedAvgM(lr=1.0, momentum=0.5),
+}  # fmt: skip
+
+
+def test_digits_are_learnt_and_privacy_costs_what_the_issue_allows(
+    people: Any, data: tuple[Tensor, Tensor]
+) -> None:
+    validation = (data[0][1440:], data[1][1440:])
+
+    def mean(epsilon: float | None) -> float:
+        runs = []
+        for seed in range(5):
+            plan = None if epsilon is None else plan_for(epsilon, rounds=60)
+            free = (
+                {"rounds": 60, "cohort": 120} if plan is None else {"noise_generator": noise(seed)}
+            )
+            run = fldp.train(
+                model(), people, plan, validation=validation, seed=seed, **free, **RECIPE
+            )
+            runs.append(run.accuracy[-1])
+        return sum(runs) / len(runs)
+
+    without = mean(None)
+    assert without >= 0.90
+    assert mean(8.0) >= without - 0.01
+    assert mean(2.0) >= 0.88
+    assert mean(1.0) >= 0.84
+
+
+def test_the_same_seeds_give_the_same_model_and_the_given_one_is_untouched(people: Any) -> None:
+    start = model()
+    before = flatten(start)
+    runs = [
+        fldp.train(start, people, plan_for(), seed=3, noise_generator=noise(), **RECIPE)
+        for _ in range(2)
+    ]
+    assert torch.equal(flatten(runs[0].model), flatten(runs[1].model))
+    assert torch.equal(flatten(start), before)
+    assert "generator" in runs[0].statement
+    other = fldp.train(start, people, plan_for(), seed=3, **RECIPE)
+    assert not torch.equal(flatten(other.model), flatten(runs[0].model))
+
+
+def test_the_server_steps_along_a_release_and_nothing_else(people: Any) -> None:
+    """Replaying the released means through the server optimiser gives the model: noise first."""
+    seen: list[Tensor] = []
+
+    class Spy(fldp.FedAdam):
+        def direction(self, mean: Tensor) -> Tensor:
+            seen.append(mean.clone())
+            return super().direction(mean)
+
+    plan = plan_for()
+    history = fldp.train(model(), people, plan, server=Spy(lr=0.05), noise_generator=noise())
+    server, flat = fldp.FedAdam(lr=0.05), flatten(model())
+    for t, mean in enumerate(seen):
+        flat = server.step(flat, mean, t / plan.rounds)
+    assert torch.allclose(flat, flatten(history.model), atol=1e-6)
+    # Each mean carries the full noise: 650 coordinates, false alarm below 1e-6 at 20 %.
+    still = [m for m in seen if len(m) == 650]
+    assert len(still) == plan.rounds
+    spread = float((seen[-1] - seen[-2]).std()) / math.sqrt(2)
+    assert spread > 0.8 * plan.noise_multiplier / 120
+
+
+def test_epsilon_grows_to_the_plans_and_is_that_of_the_events(people: Any) -> None:
+    plan = plan_for()
+    history = fldp.train(model(), people, plan, **RECIPE)
+    assert history.events == [plan.event] * plan.rounds
+    assert history.epsilon == sorted(history.epsilon)
+    assert history.epsilon[-1] == plan.epsilon() <= plan.target_epsilon
+    assert history.stopped == f"all {plan.rounds} rounds are done"
+    assert plan.statement() == history.statement
+
+
+def test_a_round_beyond_the_budget_is_refused_before_anybody_is_sampled(
+    people: Any, tmp_path: Path
+) -> None:
+    plan, sampled = plan_for(), []
+
+    class Counting(Poisson):
+        def sample(self, clients: int, generator: torch.Generator | None = None) -> Tensor:
+            sampled.append(1)
+            return super().sample(clients, generator)
+
+    path = tmp_path / "ledger.jsonl"
+    with Ledger(path, plan) as ledger:
+        for t in range(5):
+            ledger.record(plan.event, t + 1)
+    history = fldp.train(model(), people, plan, ledger=path, sampler=Counting(0.25))
+    assert history.rounds == len(sampled)
+    assert len(Ledger.read(path)) == plan.rounds
+    assert history.rounds == 3
+    assert "refused before sampling" in history.stopped
+    assert history.epsilon[-1] <= plan.target_epsilon
+
+
+def test_a_resumed_run_equals_one_that_never_stopped(people: Any, tmp_path: Path) -> None:
+    plan = plan_for()
+    whole = fldp.train(model(), people, plan, seed=5, noise_generator=noise(), **RECIPE)
+    paths: dict[str, Any] = {"checkpoint": tmp_path / "run.pt", "ledger": tmp_path / "ledger.jsonl"}
+    first = fldp.train(
+        model(), people, plan, seed=5, noise_generator=noise(), **paths, **RECIPE,
+        callbacks=[lambda t, history: t == 3],
+    )  # fmt: skip
+    assert first.rounds == 3
+    rest = fldp.train(
+        model(), people, plan, seed=99, noise_generator=noise(77), resume=True, **paths, **RECIPE
+    )
+    assert torch.equal(flatten(rest.model), flatten(whole.model))
+    assert rest.rounds == plan.rounds
+    assert rest.epsilon == pytest.approx(whole.epsilon)
+    assert len(Ledger.read(paths["ledger"])) == plan.rounds
+
+
+def test_an_event_is_recorded_before_its_release(
+    people: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "ledger.jsonl"
+
+    def crash(self: Any) -> None:
+        raise RuntimeError("power cut")
+
+    monkeypatch.setattr("fldp.training.PrivateAggregator.release", crash)
+    with pytest.raises(RuntimeError, match="power cut"):
+        fldp.train(model(), people, plan_for(), ledger=path)
+    assert len(Ledger.read(path)) == 1
+
+
+def test_empty_rounds_still_release_noise() -> None:
+    x, y = torch.randn(20, 3), torch.arange(20) % 2
+    few = fldp.clients.partition(x, y, clients=20, seed=0)
+    plan = fldp.calibrate(epsilon=2.0, delta=1e-3, rounds=6, clients=20, cohort=1)
+    start = nn.Linear(3, 2)
+    history = fldp.train(start, few, plan, seed=1)
+    assert history.private["cohort"].count(0) >= 1
+    assert history.rounds == 6
+    assert not torch.equal(flatten(history.model), flatten(start))
+
+
+@pytest.mark.parametrize(
+    ("sampler", "plan_options"),
+    [
+        (FixedSize(120), {}),
+        (Poisson(0.3), {}),
+        (Poisson(0.25), {"sampling": "fixed", "adjacency": "replace-one", "rounds": 2}),
+    ],
+    ids=["fixed for Poisson", "another rate", "Poisson for fixed"],
+)
+def test_a_sampler_that_the_plan_did_not_account_for_is_refused(
+    people: Any, sampler: Any, plan_options: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match="is not what the plan accounts for"):
+        fldp.train(model(), people, plan_for(**plan_options), sampler=sampler)
+
+
+def test_patience_keeps_the_best_model_and_says_what_it_costs(
+    people: Any, data: tuple[Tensor, Tensor]
+) -> None:
+    validation = (data[0][1440:], data[1][1440:])
+    history = fldp.train(
+        model(), people, plan_for(epsilon=0.5, rounds=40), validation=validation, patience=3,
+        local=fldp.LocalSGD(lr=2.0), noise_generator=noise(),
+    )  # fmt: skip
+    assert "has not improved for 3 rounds" in history.stopped
+    best = max(history.accuracy)
+    accuracy = float((history.model(validation[0]).argmax(1) == validation[1]).double().mean())
+    assert accuracy == pytest.approx(best)
+    assert history.accuracy[history.best_round - 1] == best
+    assert "that choice is not covered" in history.statement
+
+
+def test_adaptive_clipping_and_scaffold_run_within_the_same_account(people: Any) -> None:
+    plan = plan_for()
+    adaptive = fldp.train(
+        model(), people, plan, clip=fldp.AdaptiveClip(0.1), local=fldp.LocalSGD(lr=2.0)
+    )
+    assert adaptive.clip_norm[0] == 0.1
+    assert adaptive.clip_norm[-1] > 0.1
+    scaffold = fldp.train(model(), people, plan, local=fldp.Scaffold(lr=0.5))
+    for history in (adaptive, scaffold):
+        assert history.epsilon[-1] == plan.epsilon()
+
+
+def test_what_may_be_published_holds_nothing_private(
+    people: Any, data: tuple[Tensor, Tensor]
+) -> None:
+    history = fldp.train(model(), people, plan_for(), validation=(data[0][:50], data[1][:50]))
+    told = json.loads(history.to_json())
+    assert set(told) == {
+        "plan", "accuracy", "loss", "epsilon", "clip_norm", "best_round", "stopped",
+    }  # fmt: skip
+    frame = history.to_pandas()
+    assert list(frame.columns) == ["epsilon", "clip_norm", "accuracy", "loss"]
+    assert len(frame) == 8
+    assert history.plot() is not None
+
+
+def test_the_baseline_without_privacy_says_so(people: Any) -> None:
+    history = fldp.train(model(), people, None, rounds=3, cohort=120, clip=None)
+    assert history.epsilon == [math.inf] * 3
+    assert "guarantees nothing" in history.statement
+    assert json.loads(history.to_json())["epsilon"] == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"clip": None}, "clip is None"),
+        ({"rounds": 5}, "rounds and cohort are the plan's"),
+        ({"validation": (torch.zeros(3, 64), torch.zeros(2))}, "3 inputs and 2 labels"),
+        (
+            {"validation": (torch.full((1, 64), math.nan), torch.zeros(1).long())},
+            "contain NaN",
+        ),
+    ],
+)
+def test_misuse_is_an_error_at_once(people: Any, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        fldp.train(model(), people, plan_for(), **options)
+
+
+def test_another_population_model_or_plan_is_refused(people: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="the plan is for 481 clients, the population has 480"):
+        fldp.train(model(), people, plan_for(clients=481))
+    with pytest.raises(ValueError, match="give rounds"):
+        fldp.train(model(), people, None)
+    path = tmp_path / "run.pt"
+    fldp.train(model(), people, plan_for(rounds=2), checkpoint=path)
+    with pytest.raises(ValueError, match="checkpoint of another plan"):
+        fldp.train(model(), people, plan_for(rounds=3), checkpoint=path, resume=True)
+    with pytest.raises(ValueError, match="checkpoint of another model"):
+        fldp.train(nn.Linear(64, 11), people, plan_for(rounds=2), checkpoint=path, resume=True)
+
+
+def test_progress_shows_the_account_and_marks_what_is_private(
+    people: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fldp.train(model(), people, plan_for(rounds=2), progress=True)
+    shown = capsys.readouterr().err
+    assert "ε=" in shown
+    assert "(private)" in shown
