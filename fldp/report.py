@@ -25,7 +25,8 @@ TRUSTS = {
     "the noise to the sum, and to keep updates, norms and its random numbers to itself",
     "distributed": "clients add noise shares, and the server sees only sums under secure "
     "aggregation; trusted are that protocol and at least {survivors} honest clients per released "
-    "round (a share has std z·C/√{survivors}); with fewer, nothing may be released",
+    "round (a share has std z·C/√{survivors}); with fewer, nothing may be released, "
+    "and that silence may show who was there",
     "local": "nobody but the client itself; each client adds the full noise to its own message",
 }
 SAMPLINGS = {
