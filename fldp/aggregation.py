@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -30,12 +30,9 @@ _ROWS, _TILE = 16, 1 << 22
 
 @dataclass(frozen=True, repr=False)
 class PrivateDiagnostics:
-    """What the server saw in the clear. NOT for release: no noise was added to any of it.
+    """What the server saw in the clear. NOT for release: nothing in it was noised."""
 
-    Publishing a norm, a fraction or a count from here is outside the plan's guarantee.
-    """
-
-    norms: tuple[float, ...]
+    norms: list[float]
     clipped_fraction: float
     malformed: int
     count: int
@@ -49,11 +46,9 @@ class PrivateDiagnostics:
 class Release:
     """What leaves the server: the noisy mean, and facts that cost nothing or are paid for.
 
-    `mean` has the structure of the updates. `noise_std` is the standard deviation on each
-    coordinate of the mean, `denominator` the public number the noisy sum was divided by, `event`
-    what the accountant composes, `clip_norm` the C that clipped and noised. `unclipped` is the
-    noised fraction within C that an adaptive clip paid for. `reproducible` says that the caller
-    supplied the generator: whoever knows its seed can remove the noise.
+    `mean` has the structure of the updates; `noise_std` is that of each of its coordinates. `event`
+    is what the accountant composes. `unclipped` is the noised fraction within C that an adaptive
+    clip paid for. `reproducible`: the caller's generator made the noise, its seed can remove it.
     """
 
     mean: Any
@@ -85,8 +80,7 @@ class PrivateAggregator:
     like : an update, a module, or a flat tensor (d,) with the expected structure.
     plan : the plan that was accounted.
     clip : a clip norm C, or a clip; an `AdaptiveClip` is moved once, after the release.
-    weight_cap : public cap on weights; a client counts min(weight, cap) times.
-    weight_total : public sum of the capped weights of the whole population.
+    weight_cap, weight_total : a client counts min(weight, cap) times; W sums that over everyone.
     generator : a torch generator for reproducible noise; None for cryptographic noise.
     mechanism : `Gaussian()` or `DiscreteGaussian()`.
     """
@@ -103,16 +97,9 @@ class PrivateAggregator:
         mechanism: Gaussian | None = None,
         strict: bool = True,
     ) -> None:
-        z = plan.noise_multiplier
-        if plan.trust not in ("central", "distributed", "local"):
-            raise ValueError(f"the plan's trust model {plan.trust!r} is unknown")
-        if not 0 < z < math.inf:
-            raise ValueError(f"the plan's noise multiplier is {z}: it must be positive and finite")
-        if plan.trust == "distributed" and not plan.survivors:
-            raise ValueError("distributed trust needs plan.survivors, the stated minimum per round")
-        for name, value in (("weight_cap", weight_cap), ("weight_total", weight_total)):
+        for value in (weight_cap, weight_total):
             if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"{name} must be a positive public number, got {value!r}")
+                raise ValueError(f"give weights a positive public number, not {value!r}")
         if weight_total is not None and weight_cap is None:
             raise ValueError("weight_total is a sum of capped weights: give weight_cap as well")
         self.plan, self.strict = plan, strict
@@ -122,13 +109,12 @@ class PrivateAggregator:
         self._layout = Layout(like)
         if isinstance(self._clip, PerLayerClip):
             self._clip.split(self._layout.names)
-        self._clip.sensitivity(plan.adjacency)
         self._mechanism = Gaussian() if mechanism is None else mechanism
         self._cap, self._generator = weight_cap, generator
         self.denominator = float(plan.denominator) * (weight_cap or 1.0)
         if weight_total is not None:
             self.denominator = float(plan.sampling_rate) * weight_total
-        self._bit_noise = 0.0
+        z, self._bit_noise = plan.noise_multiplier, 0.0
         if isinstance(self._clip, AdaptiveClip):
             if plan.trust == "local":
                 raise ValueError("adaptive clipping needs a noised sum of bits: not local trust")
@@ -139,9 +125,13 @@ class PrivateAggregator:
         if not math.isclose(ran, plan.event.noise_multiplier, rel_tol=1e-9):
             raise ValueError(f"the plan accounts for z = {plan.event.noise_multiplier}, not {ran}")
         self._sum = self._mechanism.start(self._layout.total, self._layout.empty)
-        self._norms: list[float] = []
-        self._clipped = self._malformed = 0
-        self._bits, self._released = 0.0, False
+        # Per tile: norms, whether within C, whether finite. Per malformed structure: a count.
+        self._log: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._count = self._waiting = self._misshapen = 0
+        self._released = False
+        size = max(1, min(_ROWS, _TILE // self._layout.total))
+        self._held = self._layout.empty.new_empty(size, self._layout.total)
+        self._held_weights = self._held.new_zeros(size, dtype=torch.float64)
         self._problem: str | None = None
         self._seen: set[Any] = set()
 
@@ -161,7 +151,7 @@ class PrivateAggregator:
                 raise ValueError(f"client {name!r} is in this round already: it may count once")
             self._seen.add(name)
         try:
-            rows = self._layout.rows(update)
+            rows = self._layout.rows(update, self._held[self._waiting])
             if not self.strict and rows.shape[0] != 1:
                 raise ValueError(f"one client sent {rows.shape[0]} updates")
             weights = self._weights(weight, rows.shape[0])
@@ -170,75 +160,77 @@ class PrivateAggregator:
                 raise
             self._room(1)
             self._problem = self._problem or str(error)
-            self._malformed += 1
-            self._norms.append(math.nan)
+            self._misshapen += 1
             return
         self._room(rows.shape[0])
-        step = max(1, min(_ROWS, _TILE // rows.shape[1]))
-        for start in range(0, rows.shape[0], step):
-            stop = start + step
-            self._tile(rows[start:stop], None if weights is None else weights[start:stop])
+        step, slot = len(self._held), self._held[self._waiting]
+        if rows.shape[0] == 1 < step:
+            if rows.data_ptr() != slot.data_ptr():
+                slot.copy_(rows[0])
+            self._held_weights[self._waiting] = weights[0]
+            self._waiting += 1
+            if self._waiting == step:
+                self._flush()
+            return
+        for tile, part in zip(rows.split(step), weights.split(step), strict=True):
+            self._tile(tile, part)
 
     def _room(self, count: int) -> None:
         limit = self.plan.clients if self.plan.cap is None else self.plan.cap
         if self.plan.sampling == "fixed":
             limit = round(self.plan.cohort)
-        if len(self._norms) + count > limit:
+        if self._count + count > limit:
             raise ValueError(f"the plan accounts for at most {limit} clients in a round")
+        self._count += count
 
-    def _weights(self, weight: Any, count: int) -> Tensor | None:
-        if self._cap is None:
-            return None
+    def _flush(self) -> None:
+        """Add up the rows that wait in the tile."""
+        count, self._waiting = self._waiting, 0
+        if count:
+            self._tile(self._held[:count], self._held_weights[:count])
+
+    def _weights(self, weight: Any, count: int) -> Tensor:
         values = torch.as_tensor(1.0 if weight is None else weight, dtype=torch.float64)
         values = values.detach().to(self._sum.device).reshape(-1)
         if values.numel() not in (1, count):
             raise ValueError(f"{values.numel()} weights for {count} clients")
         return values.expand(count)
 
-    def _tile(self, rows: Tensor, weights: Tensor | None) -> None:
+    def _tile(self, rows: Tensor, weights: Tensor) -> None:
         rows, norms, finite = bounded_rows(rows)
         factors = self._clip.factors(rows, norms, self._layout.slices)
         within = factors.amin(dim=1) >= 1
-        if weights is not None:
+        if self._cap is not None:
             usable = torch.isfinite(weights) & (weights >= 0)
-            finite &= usable
-            capped = torch.where(usable, weights, 0.0).clamp_(max=self._cap)
-            factors = factors * capped[:, None]
-        factors = factors * finite[:, None]
-        self._clipped += int((finite & ~within).sum())
-        self._bits += float(((within.double() - 0.5) * finite).sum())
-        self._malformed += int((~finite).sum())
-        self._norms.extend(norms.tolist())
-        if factors.shape[1] == 1:
-            self._mechanism.accumulate_(self._sum, rows, factors[:, 0], self._std)
-            return
-        for (_, start, stop), column in zip(self._layout.slices, factors.unbind(1), strict=True):
+            finite = finite & usable
+            factors = factors * torch.where(usable, weights, 0.0).clamp_(max=self._cap)[:, None]
+        self._log.append((norms, within, finite))
+        spans = self._layout.slices if factors.shape[1] > 1 else [("", 0, rows.shape[1])]
+        for (_, start, stop), column in zip(spans, factors.unbind(1), strict=True):
             part = self._sum[start:stop]
             self._mechanism.accumulate_(part, rows[:, start:stop], column, self._std)
 
     def release(self) -> Release:
         """The noisy mean of everything added; the aggregator is finished afterwards.
 
-        Raises ValueError on a second call, and under distributed trust when fewer than the plan's
-        survivors took part: their shares would not add up to the noise that was accounted.
+        Raises ValueError on a second call, and when fewer than the plan's survivors took part.
         """
         if self._released:
             raise ValueError("released already: a second release of the same data is not accounted")
-        plan, count, spread = self.plan, len(self._norms), 1.0
-        if plan.trust == "local":
-            spread = math.sqrt(count)
-        elif plan.trust == "distributed":
-            minimum = plan.survivors or math.inf
-            if count < minimum:
+        plan, spread = self.plan, 1.0
+        if plan.trust != "central":
+            minimum = 1 if plan.trust == "local" else plan.survivors or math.inf
+            if self._count < minimum:
                 raise ValueError(f"fewer clients than the stated minimum of {minimum}: no release")
-            spread = math.sqrt(count / minimum)
+            spread = math.sqrt(self._count / minimum)
+        self._flush()
         self._released = True
         total = self._mechanism.finish(self._sum, self._std, self._generator, spread)
+        private, bits = self._diagnostics()
         unclipped = None
         if isinstance(self._owner, AdaptiveClip):
-            bits = self._sum.new_tensor([self._bits], dtype=torch.float64)
-            noisy = float(gaussian_(bits, self._bit_noise * spread, self._generator))
-            unclipped = self._owner.observe(noisy, plan.denominator)
+            noisy = gaussian_(bits, self._bit_noise * spread, self._generator)
+            unclipped = self._owner.observe(float(noisy), plan.denominator)
         return Release(
             mean=self._layout.restore(total.div_(self.denominator)),
             noise_std=self._std * spread / self.denominator,
@@ -247,14 +239,19 @@ class PrivateAggregator:
             clip_norm=self._clip.norm,
             reproducible=self._generator is not None,
             unclipped=unclipped,
-            private=PrivateDiagnostics(
-                tuple(self._norms),
-                self._clipped / max(1, count),
-                self._malformed,
-                count,
-                self._problem,
-            ),
+            private=private,
         )
+
+    def _diagnostics(self) -> tuple[PrivateDiagnostics, Tensor]:
+        """What is not for release, and the raw sum of half-shifted bits."""
+        parts: Any = zip(*self._log, strict=True) if self._log else [[torch.zeros(0)]] * 3
+        norms, within, finite = (torch.cat([x.cpu() for x in part]).double() for part in parts)
+        bad, clipped = int((1 - finite).sum()), int((finite * (1 - within)).sum())
+        private = PrivateDiagnostics(
+            norms.tolist(), clipped / max(1, self._count), bad + self._misshapen, self._count,
+            self._problem,
+        )  # fmt: skip
+        return private, (finite * (within - 0.5)).sum()
 
 
 def aggregate(
@@ -271,8 +268,7 @@ def aggregate(
     `updates` is a matrix (c, d) with one client per row, or an iterable of updates: state dicts,
     lists of tensors, flat tensors, numpy arrays, or (before, after) pairs of modules. `like` gives
     the structure when the cohort may be empty; an empty cohort still releases noise. `options` are
-    those of `PrivateAggregator`. A wrong structure raises ValueError and names the first tensor
-    that differs; NaN and infinite values contribute zero.
+    those of `PrivateAggregator`.
 
     >>> import fldp
     >>> plan = fldp.calibrate(epsilon=8.0, delta=1e-4, rounds=1, clients=1000)
@@ -280,30 +276,25 @@ def aggregate(
     >>> bool((release.mean - 0.5).abs().max() < 0.1)
     True
     """
+    if weights is not None and options.get("weight_cap") is None:
+        if len({float(w) for w in weights}) > 1:
+            raise ValueError("unequal weights need a public weight_cap: it sets the noise")
+        weights = None
     if weights is not None:
         weights = [float(w) for w in weights]
-        if options.get("weight_cap") is None:
-            if len(set(weights)) > 1:
-                raise ValueError("unequal weights need a public weight_cap: it sets the noise")
-            weights = None
-    if isinstance(updates, (Tensor, np.ndarray)) and like is None and len(updates):
-        like = updates[0]
-    aggregator = None
-    if like is not None:
-        aggregator = PrivateAggregator(like, plan, clip_norm, **options)
-    if isinstance(updates, (Tensor, np.ndarray)) and aggregator is not None:
-        aggregator.add(updates, weights)
-        return aggregator.release()
-    count = 0
-    for update in updates:
-        if aggregator is None:
-            aggregator = PrivateAggregator(update, plan, clip_norm, **options)
-        if weights is not None and count >= len(weights):
-            raise ValueError(f"{len(weights)} weights for more updates")
-        aggregator.add(update, None if weights is None else weights[count])
-        count += 1
+        if hasattr(updates, "__len__") and len(updates) != len(weights):
+            raise ValueError(f"{len(weights)} weights for {len(updates)} updates")
+    batches: Iterable[Any] = ((update, None) for update in updates)
+    if isinstance(updates, (Tensor, np.ndarray)):
+        like = np.zeros(updates.shape[1:]) if like is None and len(updates) == 0 else like
+        like = updates[0] if like is None else like
+        batches = [(updates, weights)]
+    elif weights is not None:
+        batches = zip(updates, weights, strict=True)
+    aggregator = None if like is None else PrivateAggregator(like, plan, clip_norm, **options)
+    for update, weight in batches:
+        aggregator = aggregator or PrivateAggregator(update, plan, clip_norm, **options)
+        aggregator.add(update, weight)
     if aggregator is None:
         raise ValueError("no updates: pass like= so that the release knows its structure")
-    if weights is not None and count != len(weights):
-        raise ValueError(f"{len(weights)} weights for {count} updates")
     return aggregator.release()

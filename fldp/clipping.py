@@ -26,13 +26,11 @@ _SMALLEST, _LARGEST = 1e-9, 1e9
 def row_norms(rows: Tensor) -> Tensor:
     """Euclidean norms of the rows of a float (c, d) matrix, float64 of shape (c,)."""
     whole = rows.shape[1] // _BLOCK * _BLOCK
-    squares = rows.new_zeros(rows.shape[0], dtype=torch.float64)
-    if whole:
-        blocks = rows[:, :whole].unflatten(1, (-1, _BLOCK))
-        squares += torch.linalg.vector_norm(blocks, dim=-1).double().square_().sum(1)
-    if whole < rows.shape[1]:
-        squares += torch.linalg.vector_norm(rows[:, whole:], dim=1).double().square_()
-    return squares.sqrt_()
+    rest = torch.linalg.vector_norm(rows[:, whole:], dim=1).double()
+    if not whole:
+        return rest
+    blocks = torch.linalg.vector_norm(rows[:, :whole].unflatten(1, (-1, _BLOCK)), dim=-1)
+    return torch.linalg.vector_norm(blocks, dim=1, dtype=torch.float64).hypot_(rest)
 
 
 def bounded_rows(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -45,7 +43,7 @@ def bounded_rows(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     norms = row_norms(rows)
     safe = norms <= _HUGE
     if bool(safe.all()):
-        return rows, norms, torch.ones_like(safe)
+        return rows, norms, safe
     rows, finite = rows.clone(), torch.ones_like(safe)
     for i in (~safe).nonzero().flatten().tolist():
         row = rows[i].double()
@@ -214,7 +212,7 @@ class AdaptiveClip(FlatClip):
 
 
 def _factors(norms: Tensor, bound: float) -> Tensor:
-    return (bound * _MARGIN / norms.clamp(min=1e-30)).clamp_(max=1.0)
+    return (bound * _MARGIN / norms).clamp_(max=1.0)
 
 
 def check_norm(norm: float) -> float:

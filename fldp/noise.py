@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fldp.plan import PrivacyPlan
 
 # Above 32,768 elements per operation torch goes parallel, which is slower here than one thread.
-_HALF = 1 << 14
+_HALF = 1 << 15
 _BLOCK = 2 * _HALF
 
 
@@ -37,38 +37,31 @@ class _Keystream:
         self._words = torch.frombuffer(self._buffer, dtype=torch.int32, count=_BLOCK)
 
     def block(self) -> Tensor:
-        """The next 32,768 words, in a buffer that the next call overwrites."""
+        """The next 65,536 words, in a buffer that the next call overwrites."""
         self._cipher.update_into(self._zeros, self._buffer)
         return self._words
-
-
-def _checked(out: Tensor, std: float) -> None:
-    if not math.isfinite(std) or std < 0:
-        raise ValueError(f"the scale of the noise must be finite and at least 0, got {std!r}")
-    if not out.is_floating_point():
-        raise ValueError(f"noise needs a floating-point tensor, got {out.dtype}")
 
 
 def gaussian_(out: Tensor, std: float, generator: torch.Generator | None = None) -> Tensor:
     """Add independent N(0, std²) noise to `out` in place and return it.
 
-    With `generator` None the noise comes from AES-256 in counter mode, under a key drawn from the
-    operating system for this call alone, through the Box-Muller transform: nobody can guess or
-    replay it. A radius takes 31 random bits and 31 more where the first are near zero, so the tail
-    reaches past nine standard deviations. With a torch generator the noise is reproducible, and
-    whoever knows the seed can subtract it.
+    `out` is a floating-point tensor of any shape on any device. With `generator` None the noise
+    comes from AES-256 in counter mode, under a key drawn from the operating system for this call
+    alone, through the Box-Muller transform. A radius takes 31 random bits, and 31 more where the
+    first are near zero, so the tail reaches past nine standard deviations. With a torch generator
+    the noise is reproducible, and whoever knows the seed can subtract it.
 
     Attacks on the low-order bits of floating-point noise (Mironov 2012) are not addressed here;
     `DiscreteGaussian` addresses them.
-
-    Parameters: `out` a floating-point tensor of any shape on any device; `std` at least 0, in the
-    units of `out`. Raises ValueError on an integer tensor or a negative or non-finite `std`.
 
     >>> x = gaussian_(torch.zeros(10_000), 2.0)
     >>> 1.8 < float(x.std()) < 2.2
     True
     """
-    _checked(out, std)
+    if not math.isfinite(std) or std < 0:
+        raise ValueError(f"the scale of the noise must be finite and at least 0, got {std!r}")
+    if not out.is_floating_point():
+        raise ValueError(f"noise needs a floating-point tensor, got {out.dtype}")
     if std == 0 or out.numel() == 0:
         return out
     if not out.is_contiguous():
@@ -76,21 +69,21 @@ def gaussian_(out: Tensor, std: float, generator: torch.Generator | None = None)
         return out.add_(gaussian_(noise, std, generator))
     flat = out.view(-1)
     dtype = torch.float64 if out.dtype == torch.float64 else torch.float32
-    stream = _Keystream() if generator is None else None
-    for start in range(0, flat.numel(), _BLOCK):
-        part = flat[start : start + _BLOCK]
-        if generator is not None:
+    if generator is not None:
+        for part in flat.split(_HALF):
             block = torch.empty(part.shape, dtype=dtype, device=generator.device)
             part.add_(block.normal_(0.0, std, generator=generator).to(out.device))
-        elif stream is not None:
-            radius, angle = _polar(stream.block(), (part.numel() + 1) // 2, std, dtype)
-            rest = part.numel() - radius.numel()
-            if part.device.type == "cpu" and part.dtype == dtype:
-                part[: radius.numel()].addcmul_(radius, torch.cos(angle))
-                part[radius.numel() :].addcmul_(radius[:rest], torch.sin(angle)[:rest])
-            else:
-                pair = torch.cat([radius * torch.cos(angle), (radius * torch.sin(angle))[:rest]])
-                part.add_(pair.to(out.device))
+        return out
+    stream = _Keystream()
+    for part in flat.split(_BLOCK):
+        radius, angle = _polar(stream.block(), (part.numel() + 1) // 2, std, dtype)
+        rest = part.numel() - radius.numel()
+        if part.device.type == "cpu" and part.dtype == dtype:
+            part[: radius.numel()].addcmul_(radius, torch.cos(angle))
+            part[radius.numel() :].addcmul_(radius[:rest], angle[:rest].sin_())
+        else:
+            pair = torch.cat([radius * torch.cos(angle), (radius * torch.sin(angle))[:rest]])
+            part.add_(pair.to(out.device))
     return out
 
 
@@ -98,7 +91,7 @@ def _polar(words: Tensor, count: int, std: float, dtype: torch.dtype) -> tuple[T
     """Radii and angles of `count` Box-Muller pairs."""
     bits = words[:count] & 0x7FFFFFFF
     uniform = bits.to(dtype).add_(0.5)
-    if int(bits.min()) < 256:
+    if float(uniform.min()) < 256:
         low = (bits < 256).nonzero().flatten()
         more = torch.frombuffer(bytearray(os.urandom(4 * low.numel())), dtype=torch.int32)
         fine = ((more & 0x7FFFFFFF).double() + 0.5) * 2.0**-31
@@ -140,10 +133,9 @@ class DiscreteGaussian(Gaussian):
     enlarges no coordinate, so the sensitivity stays C/γ steps exactly, and the output carries no
     low-order bits but its own place on a public grid.
 
-    Guarantee: zero-concentrated and Rényi DP of the unsampled mechanism equal the Gaussian's at the
-    same z. For other accountants and for sampling, one release of d coordinates is within total
-    variation √d / (17·2^68) of a Gaussian rounded to the grid, which post-processing covers;
-    `event` refuses a plan for which that term is not below a millionth of δ. Central trust only.
+    Guarantee: without sampling, Rényi DP is the Gaussian's at the same z. Else, a release of d
+    coordinates is within total variation √d / (17·2^68) of a Gaussian rounded to the grid, which
+    post-processing covers; `event` refuses unless that is below a millionth of δ. Central only.
     """
 
     def start(self, size: int, like: Tensor) -> Tensor:
@@ -213,13 +205,12 @@ class _Integers:
     """Uniform 62-bit integers from the keystream, or from a torch generator."""
 
     def __init__(self, generator: torch.Generator | None) -> None:
-        self._generator = generator
-        self._stream = _Keystream()
+        self._generator, self._stream = generator, _Keystream()
 
     def integers(self, count: int) -> Tensor:
-        if self._generator is not None:
-            device = self._generator.device
-            return torch.randint(1 << 62, (count,), generator=self._generator, device=device).cpu()
+        g = self._generator
+        if g is not None:
+            return torch.randint(1 << 62, (count,), generator=g, device=g.device).cpu()
         blocks = [self._stream.block().clone() for _ in range(-(-count // _HALF))]
         words = torch.cat(blocks or [torch.zeros(0, dtype=torch.int32)]).view(torch.int64)
         return words[:count] & ((1 << 62) - 1)

@@ -61,6 +61,9 @@ def as_tensor(value: Any) -> Tensor:
 
     Half precision, integers and booleans become float32.
     """
+    plain = type(value) is Tensor and value.dtype == torch.float32 and not value.requires_grad
+    if plain and value.layout == torch.strided and not value.is_meta:
+        return value
     try:
         if not isinstance(value, Tensor):
             array = np.asarray(value)
@@ -106,10 +109,9 @@ def unpack(update: Any) -> tuple[list[str], list[Any], Callable[[list[Tensor]], 
 
 
 class Layout:
-    """The structure that every update of a round must have, taken from `like`.
+    """The structure that every update of a round must have: that of an update, or of a module.
 
-    `like` is an update, or a module: then its trainable parameters. Buffers such as batch
-    statistics are never part of an update, and are named in the error when someone sends them.
+    Buffers such as batch statistics are never part of it; an error names them when they are sent.
     """
 
     def __init__(self, like: Any) -> None:
@@ -137,8 +139,8 @@ class Layout:
         if sent:
             raise ValueError(f"{sent} are buffers: send trainable parameters only")
 
-    def rows(self, update: Any) -> Tensor:
-        """`update` as a matrix (c, d), one client per row; a matrix (c, d) is taken as it is.
+    def rows(self, update: Any, out: Tensor) -> Tensor:
+        """`update` as a matrix (c, d), one client per row; written to `out` (d,) if it has parts.
 
         Raises ValueError that names the first tensor which differs.
         """
@@ -161,7 +163,7 @@ class Layout:
         if given:
             self._refuse_buffers(list(given))
             raise ValueError(f"tensor {next(iter(given))!r} is not part of this model's update")
-        return (torch.cat(parts) if len(parts) > 1 else parts[0]).unsqueeze(0)
+        return (torch.cat(parts, out=out) if len(parts) > 1 else parts[0]).unsqueeze(0)
 
     def restore(self, flat: Tensor) -> Any:
         """The vector (d,) in the structure of the updates."""

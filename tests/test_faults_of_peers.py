@@ -293,7 +293,8 @@ def our_bits(norms: list[float]) -> float:
     aggregator = PrivateAggregator(torch.zeros(1), plan_for(), AdaptiveClip(1.0, count_noise=2.0))
     for norm in norms:
         aggregator.add(torch.tensor([norm]))
-    return aggregator._bits
+    aggregator._flush()
+    return float(aggregator._diagnostics()[1])
 
 
 def check_bits_have_the_sensitivity_of_the_split(bits: Callable[[list[float]], float]) -> None:
@@ -456,6 +457,7 @@ def test_p2_a_client_cannot_be_in_a_cohort_twice() -> None:
         aggregator = PrivateAggregator(torch.zeros(1), plan_for(), C)
         for i in ids:
             aggregator.add(torch.ones(1), client=i)
+        aggregator._flush()
         return aggregator._sum
 
     def pfl(ids: list[int]) -> Tensor:

@@ -137,31 +137,38 @@ def test_buffers_are_named_when_someone_sends_them() -> None:
         Layout(net.state_dict())
     layout = Layout(net)
     with pytest.raises(ValueError, match=r"1\.num_batches_tracked.*are buffers"):
-        layout.rows(net.state_dict())
+        layout.rows(net.state_dict(), torch.zeros(layout.total))
 
 
 def test_a_buffer_with_any_name_is_recognised_from_the_module() -> None:
     net = nn.Linear(2, 2)
     net.register_buffer("step_count", torch.zeros(()))
     with pytest.raises(ValueError, match=r"step_count.*are buffers"):
-        Layout(net).rows(net.state_dict())
+        Layout(net).rows(net.state_dict(), torch.zeros(6))
 
 
 def test_the_first_tensor_that_differs_is_named() -> None:
     layout = Layout({"a": torch.ones(2), "b": torch.ones(3), "c": torch.ones(4)})
     with pytest.raises(ValueError, match=r"'b' has shape \(5,\), expected \(3,\)"):
-        layout.rows({"a": torch.ones(2), "b": torch.ones(5), "c": torch.ones(1)})
+        layout.rows(
+            {"a": torch.ones(2), "b": torch.ones(5), "c": torch.ones(1)}, torch.zeros(layout.total)
+        )
     with pytest.raises(ValueError, match=r"'b' of shape .* is missing"):
-        layout.rows({"a": torch.ones(2), "c": torch.ones(4)})
+        layout.rows({"a": torch.ones(2), "c": torch.ones(4)}, torch.zeros(layout.total))
     with pytest.raises(ValueError, match="'d' is not part"):
-        layout.rows({"a": torch.ones(2), "b": torch.ones(3), "c": torch.ones(4), "d": 1})
+        layout.rows(
+            {"a": torch.ones(2), "b": torch.ones(3), "c": torch.ones(4), "d": 1},
+            torch.zeros(layout.total),
+        )
     with pytest.raises(ValueError, match=r"\[2\].*is missing"):
-        Layout([torch.ones(1)] * 3).rows([torch.ones(1)] * 2)
+        Layout([torch.ones(1)] * 3).rows([torch.ones(1)] * 2, torch.zeros(3))
 
 
 def test_names_match_by_key_and_not_by_order() -> None:
     layout = Layout({"a": torch.zeros(1), "b": torch.zeros(1)})
-    rows = layout.rows({"b": torch.tensor([2.0]), "a": torch.tensor([1.0])})
+    rows = layout.rows(
+        {"b": torch.tensor([2.0]), "a": torch.tensor([1.0])}, torch.zeros(layout.total)
+    )
     assert rows.tolist() == [[1.0, 2.0]]
 
 
