@@ -13,7 +13,8 @@ environment of their own, whose interpreter `--peers` names and the whole benchm
     python -m benchmarks.aggregation --peers peers/bin/python
 
 The read bandwidth is that of `updates.sum()` in the same run. Peak memory is the growth of a fresh
-process's resident set while clients arrive one by one.
+process's resident set while clients arrive one by one: streamed into `PrivateAggregator`, copied
+into one matrix, or stacked by hand-written code.
 """
 
 from __future__ import annotations
@@ -246,6 +247,11 @@ def memory_child(kind: str, n: int, d: int) -> None:
         for update in stream():
             aggregator.add(update)
         aggregator.release()
+    elif kind == "matrix":
+        matrix = torch.empty(n, d)
+        for row, update in zip(matrix, stream(), strict=True):
+            row.copy_(torch.cat(update))
+        aggregate(matrix, plan)
     else:
         hand_stack(list(stream()))
     print((status("VmHWM") - before) / 1024)
@@ -253,11 +259,11 @@ def memory_child(kind: str, n: int, d: int) -> None:
 
 def memory(n: int, d: int) -> dict[str, Any]:
     peaks = {}
-    for kind in ("stream", "stack"):
+    for kind in ("stream", "matrix", "stack"):
         command = [sys.executable, "-m", "benchmarks.aggregation", "--memory", kind, str(n), str(d)]
         peaks[kind] = float(subprocess.run(command, check=True, capture_output=True).stdout)
     row = {"clients": n, "parameters": d, "stream_mib": round(peaks["stream"], 1),
-           "stack_mib": round(peaks["stack"], 1),
+           "matrix_mib": round(peaks["matrix"], 1), "stack_mib": round(peaks["stack"], 1),
            "stack_over_stream": round(peaks["stack"] / max(peaks["stream"], 1.0), 1)}  # fmt: skip
     print(f"peak memory, n = {n}, d = {d}: {row}")
     return row
@@ -285,6 +291,7 @@ def main() -> None:
         "command": "python -m benchmarks.aggregation",
         "torch": torch.__version__,
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, one thread",
+        "load_average_at_start": round(os.getloadavg()[0], 1),
         "repeats": options.repeats,
         "speed": [speed(n, d, options.repeats) for n, d in SIZES],
         "noise": noise_speed(options.repeats),

@@ -96,7 +96,7 @@ def _polar(words: Tensor, count: int, std: float, dtype: torch.dtype) -> tuple[T
         more = torch.frombuffer(bytearray(os.urandom(4 * low.numel())), dtype=torch.int32)
         fine = ((more & 0x7FFFFFFF).double() + 0.5) * 2.0**-31
         uniform[low] = (bits[low].double() + fine).to(dtype)
-    radius = uniform.mul_(2.0**-31).log_().mul_(-2.0 * std * std).clamp_(min=0.0).sqrt_()
+    radius = uniform.mul_(2.0**-31).log_().mul_(-2.0 * std * std).sqrt_()
     return radius, words[_HALF : _HALF + count].to(dtype).mul_(math.pi * 2.0**-31)
 
 
