@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fldp.checks import choice, real, whole
+
 SCHEMES = ("iid", "dirichlet", "shards", "lognormal", "group")
 
 
@@ -34,36 +36,30 @@ class Population:
         if len(self.index) == 0:
             raise ValueError("there are no clients: give at least one list of record numbers")
         if int(self.sizes.min()) == 0:
-            raise ValueError(
-                f"client {int(self.sizes.argmin())} has no records: leave empty clients out"
-            )
+            empty = int(self.sizes.argmin())
+            raise ValueError(f"client {empty} has no records: leave empty clients out")
         inside = torch.arange(self.index.shape[1]) < self.sizes[:, None]
         if int(self.index.max()) >= len(self.y) or not torch.equal(inside, self.index >= 0):
-            raise ValueError(
-                f"index must hold record numbers below {len(self.y)}, padded at the end with -1"
-            )
+            wanted = f"record numbers below {len(self.y)}, padded at the end with -1"
+            raise ValueError(f"index must hold {wanted}")
         self.groups: list[Any] | None = None
 
     @classmethod
     def from_datasets(cls, datasets: Sequence[Any]) -> Population:
         """One client per torch Dataset; items are pairs (features, integer label)."""
-        if not datasets:
-            raise ValueError("there are no data sets: give one torch Dataset per client")
-        empty = [i for i, data in enumerate(datasets) if len(data) == 0]
-        if empty:
-            raise ValueError(f"client {empty[0]} has no records: leave empty data sets out")
         items = [data[i] for data in datasets for i in range(len(data))]
+        if not items:
+            raise ValueError("there are no records: give one torch Dataset per client")
         x = torch.stack([torch.as_tensor(item[0], dtype=torch.float32) for item in items])
         y = torch.tensor([int(item[1]) for item in items])
-        sizes = np.array([len(data) for data in datasets])
-        return cls(x, y, _table(np.arange(len(items)), sizes))
+        return cls(x, y, _table(np.arange(len(y)), np.array([len(data) for data in datasets])))
 
     def __len__(self) -> int:
         return len(self.index)
 
     def __repr__(self) -> str:
-        s = self.summary()
-        return f"Population({s['clients']} clients, {s['smallest']} to {s['largest']} records each)"
+        low, high = int(self.sizes.min()), int(self.sizes.max())
+        return f"Population({len(self)} clients, {low} to {high} records each)"
 
     @property
     def device(self) -> torch.device:
@@ -126,14 +122,15 @@ class Population:
         from fldp import plotting
 
         with plotting.style():
-            figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
+            figure, (left, right) = plt.subplots(1, 2, figsize=(8.0, 2.8))
             counts = self.label_counts()[:clients].numpy()
-            base = np.zeros(len(counts))
-            shades = plt.get_cmap("viridis")(np.linspace(0, 1, counts.shape[1]))
-            for label, column in enumerate(counts.T):
-                left.bar(np.arange(len(counts)), column, bottom=base, color=shades[label])
-                base += column
-            left.set(xlabel="client", ylabel="records, by label")
+            base = counts.cumsum(1) - counts
+            for label, shade in enumerate(
+                plt.get_cmap("viridis")(np.linspace(0, 1, base.shape[1]))
+            ):
+                bottom = base[:, label]
+                left.bar(np.arange(len(counts)), counts[:, label], bottom=bottom, color=shade)
+            left.set(xlabel="client", ylabel="records (colour: label)")
             right.hist(self.sizes.numpy(), bins=min(30, int(self.sizes.max())))
             right.set(xlabel="records of a client", ylabel="clients")
         return figure
@@ -154,10 +151,10 @@ def partition(
     """Deal the records (x, y) to `clients` clients; every record to one client, nobody empty.
 
     - ``"iid"``: at random, sizes differ by at most one.
-    - ``"dirichlet"``: the same sizes, each client's label mix drawn from Dirichlet(alpha · label
-      shares); small `alpha` means few labels per client (Hsu, Qi and Brown 2019).
-    - ``"shards"``: records sorted by label, cut in `clients · shards` runs, `shards` runs to each
-      client (McMahan et al. 2017).
+    - ``"dirichlet"``: the same sizes; a client's label mix is drawn from a Dirichlet distribution
+      with parameter `alpha` per label, so small `alpha` means few labels (Hsu et al. 2019).
+    - ``"shards"``: records sorted by label and cut in runs, `shards` to each client (McMahan et al.
+      2017).
     - ``"lognormal"``: at random, sizes proportional to exp(sigma · N(0, 1)).
     - ``"group"``: one client per distinct value of `groups` (n,), in sorted order: natural clients.
 
@@ -168,20 +165,15 @@ def partition(
     >>> len(people), people.summary()["records"]
     (20, 100)
     """
-    if scheme not in SCHEMES:
-        raise ValueError(f"scheme is {scheme!r}; choose one of {', '.join(SCHEMES)}")
+    choice("scheme", scheme, SCHEMES)
     x, y = _records(x, y)
     n, rng = len(y), np.random.default_rng(seed)
     if scheme == "group":
         return _grouped(x, y, groups, clients)
-    if clients is None or clients != int(clients) or clients < 1:
-        raise ValueError(f"clients is {clients!r}; give a whole number >= 1")
-    least = clients * (shards if scheme == "shards" else 1)
+    clients, alpha, sigma = whole("clients", clients), real("alpha", alpha), real("sigma", sigma)
+    least = clients * (whole("shards", shards) if scheme == "shards" else 1)
     if least > n:
         raise ValueError(f"{clients} clients need at least {least} records, there are {n}")
-    for name, value in (("alpha", alpha), ("sigma", sigma), ("shards", shards)):
-        if not value > 0 or not np.isfinite(value):
-            raise ValueError(f"{name} is {value!r}; give a positive number")
     sizes = np.full(clients, n // clients) + (np.arange(clients) < n % clients)
     order = rng.permutation(n)
     labels = y.cpu().numpy()
@@ -203,19 +195,17 @@ def partition(
 def _records(x: Any, y: Any) -> tuple[Tensor, Tensor]:
     x, y = torch.as_tensor(x), torch.as_tensor(y)
     if x.ndim < 1 or y.ndim != 1 or len(x) != len(y):
-        raise ValueError(
-            f"x has shape {tuple(x.shape)} and y {tuple(y.shape)}: give one label per record"
-        )
+        shape, labels = tuple(x.shape), tuple(y.shape)
+        raise ValueError(f"x has shape {shape} and y {labels}: give one label per record")
     if len(y) == 0:
         raise ValueError("there are no records: x and y are empty")
     x = x.float()
     if not bool(torch.isfinite(x).all()):
-        bad = int((~torch.isfinite(x.flatten(1) if x.ndim > 1 else x[:, None])).any(1).sum())
+        bad = int((~torch.isfinite(x.reshape(len(x), -1))).any(1).sum())
         raise ValueError(f"{bad} records of x hold NaN or infinity: remove or fill them first")
-    if y.is_floating_point() and not bool((torch.isfinite(y) & (y == y.round())).all()):
-        raise ValueError("y holds NaN or fractions: labels must be whole numbers >= 0")
-    if int(y.min()) < 0:
-        raise ValueError(f"y holds the label {int(y.min())}: labels must be whole numbers >= 0")
+    odd = y[~((y >= 0) & (y == y.long()))]
+    if len(odd):
+        raise ValueError(f"y holds the label {odd[0].item()}: labels are whole numbers >= 0")
     return x, y.long()
 
 

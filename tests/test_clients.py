@@ -87,7 +87,7 @@ def test_from_datasets_and_numpy_input() -> None:
     ({"scheme": "random"}, "scheme is 'random'"),
     ({"y": torch.zeros(3)}, "one label per record"),
     ({"x": torch.full((200, 1), float("nan"))}, "200 records of x hold NaN"),
-    ({"y": torch.full((200,), float("nan"))}, "y holds NaN"),
+    ({"y": torch.full((200,), float("nan"))}, "label nan"),
     ({"y": torch.full((200,), -1)}, "label -1"),
     ({"x": torch.zeros(0, 1), "y": torch.zeros(0)}, "no records"),
     ({"clients": 201}, "201 clients need at least 201 records, there are 200"),
@@ -117,5 +117,13 @@ def test_bad_index_tables() -> None:
             Population(x, y, index)
     with pytest.raises(ValueError, match="client 1 has no records"):
         Population.from_datasets([TensorDataset(x, y), TensorDataset(x[:0], y[:0])])
-    with pytest.raises(ValueError, match="no data sets"):
+    with pytest.raises(ValueError, match="no records"):
         Population.from_datasets([])
+
+
+def test_plot_shows_labels_and_sizes() -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    figure = partition(*data(), 20, "dirichlet").plot(clients=5)
+    assert [len(axes.patches) > 0 for axes in figure.axes] == [True, True]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from fldp.accounting import Event
 from fldp.sampling import (
     CappedPoisson,
     Everyone,
@@ -105,8 +106,6 @@ def test_separation_fits_a_plan_without_amplification() -> None:
 
 
 def test_events() -> None:
-    accounting = pytest.importorskip("fldp.accounting")
-    Event = accounting.Event
     assert Poisson(0.25).event(1.5, 480) == Event(1.5, 0.25, "poisson", 1, 480)
     assert CappedPoisson(0.25, 150).event(1.5, 480) == Event(1.5, 0.25, "poisson", 1, 480, 150)
     assert FixedSize(120).event(1.5, 480) == Event(1.5, 0.25, "fixed", 1, 480)
@@ -119,7 +118,6 @@ def test_events() -> None:
     (lambda: Poisson(float("nan")), "rate"), (lambda: CappedPoisson(0.1, 0), "cap"),
     (lambda: FixedSize(0), "cohort"), (lambda: FixedSize(2.5), "cohort"),
     (lambda: MinSeparation(0), "separation"), (lambda: FixedSize(9).sample(8), "only 8 clients"),
-    (lambda: for_plan(plan(sampling="shuffled")), "sampling is 'shuffled'"),
 ])  # fmt: skip
 def test_bad_settings(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
