@@ -28,7 +28,7 @@ from fldp import pld
 SAMPLINGS = ("poisson", "fixed", "none")
 ADJACENCIES = ("add-or-remove", "zero-out", "replace-one")
 ACCOUNTANTS = ("pld", "prv", "rdp", "gdp")
-_Z_RANGE = (5e-3, 1e8)
+_Z_RANGE = {True: (5e-3, 1e8), False: (0.05, 1e3)}  # ours; Opacus' own fail outside theirs
 
 
 def _one_of(name: str, value: Any, choices: Sequence[str]) -> None:
@@ -41,7 +41,7 @@ def _number(name: str, value: Any, low: float = 0.0, high: float = math.inf) -> 
         number = float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if isinstance(value, bool) or not low < number < high:
+    if isinstance(value, (bool, str)) or not low < number < high:
         limit = "positive and finite" if high == math.inf else f"in ({low:g}, {high:g})"
         raise ValueError(f"{name}={value!r}: it must be a number {limit}")
     return number
@@ -260,8 +260,10 @@ def _ask(
     bound = pld.ceiling(add, delta)
     if bound < 0.999 * remove:
         return remove
-    # next to zero the other direction can be out of the grid's reach: its moment bound stands in
-    return max(remove, pld.solve(add, delta=delta) if bound > 1e-3 else bound)
+    try:
+        return max(remove, pld.solve(add, delta=delta))
+    except ValueError:  # next to zero the grid can be out of reach: the moment bound stands in
+        return max(remove, bound)
 
 
 # ---- Opacus' accountants
@@ -443,7 +445,7 @@ def noise_multiplier(
     event = Event(1.0, sampling_rate, sampling, rounds, clients, cap)
     _check(adjacency, accountant, [event])
     if accountant == "pld" and _is_gaussian(event):
-        return _mu([event], adjacency) / gaussian_mu(target, delta)
+        return _mu([event], adjacency) / gaussian_mu(target, delta) * (1 + 1e-10)
 
     def trial(x: float) -> list[Event]:
         return [replace(event, noise_multiplier=math.exp(x))]
@@ -462,17 +464,24 @@ def noise_multiplier(
     if accountant == "pld":
         x, slope = _settle(guess, target, x, slope, 1e-2, exact=False)
         x, slope = _settle(rough, target, x, slope, 3e-3, exact=False)
-    return math.exp(_settle(full, target, x, slope, 8e-4, exact=True)[0])
+    ours = accountant == "pld"
+    return math.exp(_settle(full, target, x, slope, 8e-4, exact=True, ours=ours)[0])
 
 
 def _settle(
-    f: Callable[[float], float], target: float, x: float, slope: float, tol: float, exact: bool
+    f: Callable[[float], float],
+    target: float,
+    x: float,
+    slope: float,
+    tol: float,
+    exact: bool,
+    ours: bool = True,
 ) -> tuple[float, float]:
     """log z with f = target (within ``tol``; from below if ``exact``), and the slope there.
 
     A secant in logarithms inside a bracket; f decreases.
     """
-    low, high = map(math.log, _Z_RANGE)
+    low, high = map(math.log, _Z_RANGE[ours])
     aim = target * (1 - tol / 2) if exact else target
     left = right = last = None
     for _ in range(100):

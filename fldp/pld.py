@@ -91,7 +91,7 @@ def _nodes(part: Part, reach: float) -> tuple[Array, Array]:
     """Losses and log weights of a quadrature of one part: a guide for window and grid, no bound."""
     weight, kind, q, z = part
     z = z / 2 if kind == "fixed" else z
-    step = min(z / (12 if kind == "fixed" else 3), z * z)
+    step = max(min(z / (12 if kind == "fixed" else 3), z * z), (1 + 2 * reach * z) / 2000)
     x = np.arange(-reach * z - (kind == "replace"), 1 + reach * z + step, step)
     loss = _loss(kind, q, z, x)
     base = -x * x / (2 * z * z) + math.log(weight * step / (z * math.sqrt(2 * math.pi)))
@@ -234,6 +234,16 @@ def ceiling(rounds: Sequence[Round], delta: float) -> float:
     return float(((moments - math.log(delta) + t * np.log(t) - (t + 1) * np.log1p(t)) / t).min())
 
 
+def _total_variation(rounds: Sequence[Round]) -> float:
+    """Delta at epsilon = 0, by adding up the rounds."""
+    reach = {"remove": 1, "add": 1, "replace": 2, "fixed": 2}
+    return sum(
+        n * weight * q * math.erf(reach[kind] / (z * 8**0.5))
+        for parts, n in rounds
+        for weight, kind, q, z in parts
+    )
+
+
 def solve(
     rounds: Sequence[Round],
     *,
@@ -250,12 +260,16 @@ def solve(
     True
     """
     log_goal = None if delta is None else math.log(delta)
+    if delta is not None and delta >= _total_variation(rounds):
+        return 0.0
     total = _Sum(rounds, -40.0 if log_goal is None else log_goal)
     if log_goal is None or epsilon is not None:
         tilt, guess, log_d, _, sd = total.saddle(None, epsilon or 0.0)
         guess = epsilon or 0.0
     else:
         tilt, guess, log_d, _, sd = total.saddle(log_goal)
+        if guess <= 0 and solve(rounds, epsilon=0.0) <= (delta or 0.0):
+            return 0.0
         guess = max(guess, 0.0)
     if log_goal is not None:
         log_d = log_goal
