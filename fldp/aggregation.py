@@ -220,7 +220,7 @@ class PrivateAggregator:
         plan, spread = self.plan, 1.0
         if plan.trust != "central":
             minimum = 1 if plan.trust == "local" else plan.survivors or math.inf
-            if self._count < minimum:
+            if self._count < minimum and plan.trust == "distributed":
                 raise ValueError(f"fewer clients than the stated minimum of {minimum}: no release")
             spread = math.sqrt(self._count / minimum)
         self._flush()

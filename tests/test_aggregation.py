@@ -137,6 +137,13 @@ def test_the_denominator_is_public_and_the_noise_full_whoever_replies() -> None:
         assert float(release.mean.std()) == pytest.approx(1 / 20, rel=0.1)
 
 
+def test_an_empty_round_of_local_messages_is_zero_and_costs_nothing() -> None:
+    plan = plan_for(10, trust="local", cohort=2, sampling="poisson")
+    release = aggregate([], plan, like=torch.zeros(3))
+    assert release.mean.tolist() == [0.0] * 3
+    assert release.noise_std == 0
+
+
 def test_an_empty_cohort_without_structure_says_what_to_pass() -> None:
     with pytest.raises(ValueError, match="pass like="):
         aggregate([], plan_for(10))
