@@ -81,9 +81,8 @@ def drawing() -> str:
         rows = textwrap.wrap(number + title, 21)
         for k, text in enumerate(rows):
             base = y + HIGH / 2 + 5 + 17 * (k - (len(rows) - 1) / 2)
-            boxes.append(
-                f'<text x="{x + WIDE / 2}" y="{base}" text-anchor="middle">{html.escape(text)}</text>'
-            )
+            place = f'x="{x + WIDE / 2}" y="{base}" text-anchor="middle"'
+            boxes.append(f"<text {place}>{html.escape(text)}</text>")
     return "\n".join([
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
         f'font-family="system-ui, sans-serif" font-size="14" fill="{INK}">',

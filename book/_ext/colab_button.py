@@ -1,6 +1,7 @@
-"""A Colab button on every notebook page, to the version in colab/ that is read alone.
+"""A Colab button on notebook pages, to the version in colab/ read alone.
 
-The theme's own button opens the source of the page, whose boxes and references Colab cannot draw.
+The theme's own button opens the source of the page, whose boxes and
+references Colab cannot draw.
 """
 
 from __future__ import annotations
@@ -8,21 +9,27 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+COLAB = "https://colab.research.google.com/github"
+
 
 def add_button(
-    app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
+    app: Any,
+    pagename: str,
+    templatename: str,
+    context: dict[str, Any],
+    doctree: Any,
 ) -> None:
-    source = app.env.doc2path(pagename) if pagename in app.env.found_docs else ""
-    if not str(source).endswith(".ipynb") or "header_buttons" not in context:
+    known = pagename in app.env.found_docs
+    source = str(app.env.doc2path(pagename)) if known else ""
+    if not source.endswith(".ipynb") or "header_buttons" not in context:
         return
-    repository = str(app.config.html_theme_options["repository_url"]).removeprefix(
-        "https://github.com/"
-    )
+    address = str(app.config.html_theme_options["repository_url"])
+    repository = address.removeprefix("https://github.com/")
     name = f"{Path(pagename).name}.ipynb"
     button = {
         "type": "link",
         "text": "Colab",
-        "url": f"https://colab.research.google.com/github/{repository}/blob/main/colab/{name}",
+        "url": f"{COLAB}/{repository}/blob/main/colab/{name}",
         "tooltip": "Open this notebook in Colab",
         "icon": "fas fa-play",
         "label": "colab-button",
