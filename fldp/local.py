@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from multiprocessing import get_all_start_methods, get_context
+from typing import Any, ClassVar
 
 import torch
 from torch import Generator, Tensor, nn
 
+from fldp.checks import real, whole
 from fldp.clients import Population
-from fldp.parameters import Shapes, load_, shapes, views
+from fldp.parameters import load_, shapes, views
 from fldp.stacked import choose
 
 
@@ -42,12 +45,19 @@ def draw_seed(generator: Generator | None) -> int:
 
 
 @contextlib.contextmanager
-def seeded(generator: Generator | None, device: torch.device) -> Iterator[None]:
-    """Seed torch's global random numbers from `generator` and restore them afterwards."""
-    seed = draw_seed(generator)
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's global random numbers and restore them afterwards."""
+    before = torch.get_rng_state()
+    on_device = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    torch.default_generator.manual_seed(seed)
+    if on_device is not None:
+        torch.cuda.manual_seed(seed)
+    try:
         yield
+    finally:
+        torch.set_rng_state(before)
+        if on_device is not None:
+            torch.cuda.set_rng_state(on_device, device)
 
 
 def check_model(model: nn.Module) -> None:
@@ -112,16 +122,20 @@ class LocalSGD(Algorithm):
     engine: str = "auto"
     threads: int | None = 1
     workers: int = 0
+    _workers: ClassVar[Any] = None
 
     def __post_init__(self) -> None:
-        _number("lr", self.lr, self.lr > 0)
-        _number("epochs", self.epochs, self.epochs >= 1 and self.epochs == int(self.epochs))
+        self.lr, self.epochs = real("lr", self.lr), whole("epochs", self.epochs)
+        self.workers = whole("workers", self.workers, 0)
         if self.batch_size is not None:
-            whole = self.batch_size >= 1 and self.batch_size == int(self.batch_size)
-            _number("batch_size", self.batch_size, whole)
-        _number("momentum", self.momentum, 0 <= self.momentum < 1)
-        _number("weight_decay", self.weight_decay, self.weight_decay >= 0)
-        _number("workers", self.workers, self.workers >= 0)
+            self.batch_size = whole("batch_size", self.batch_size)
+        if self.momentum != 0:
+            real("momentum", self.momentum, 1)
+        if self.weight_decay != 0:
+            real("weight_decay", self.weight_decay)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_workers"}
 
     def trains(self, name: str) -> bool:
         if self.trainable is None:
@@ -172,25 +186,33 @@ class LocalSGD(Algorithm):
         chunk: int | None,
         round: int,
     ) -> Iterator[Tensor]:
-        batch = self.batch_size or int(population.sizes[ids].max())
-        engine, best = choose(model, flat, population.x[:1], batch, self.engine, not self._plain)
-        size = 1 if engine.random else chunk or best
         width = int(population.sizes[ids].max())
+        engine, best = self._engine(model, flat, population, self.batch_size or width)
+        parts = ids.split(1 if engine.random else chunk or best)
         # Two streams of our own: neither chunks nor engines change what a client draws.
         seed = draw_seed(generator)
         shuffles, seeds = Generator().manual_seed(seed), Generator().manual_seed(seed + 1)
-        for start in range(0, len(ids), size):
-            part = ids[start : start + size]
-            keys = None
-            if self.batch_size is not None and self.batch_size < width:
-                keys = torch.rand(len(part), self.epochs, width, generator=shuffles)
-            correction = self._correction(flat, part)
-            draws = seeded(seeds, flat.device) if engine.random else contextlib.nullcontext()
-            with threads(self.threads), draws:
-                moved = self._train(
-                    engine, shapes(model), flat, population, part, keys, correction, round
-                )
-            yield self._finish(moved, flat, population, part, round)
+
+        def tasks() -> Iterator[tuple[Any, ...]]:
+            for part in parts:
+                keys = None
+                if self.batch_size is not None and self.batch_size < width:
+                    keys = torch.rand(len(part), self.epochs, width, generator=shuffles)
+                yield flat, part, keys, self._correction(flat, part), draw_seed(seeds), round
+
+        if self.workers:
+            if self._workers is None or self._workers.about != (id(model), id(population)):
+                self._workers = Workers(self, model, population)  # type: ignore[misc]
+            done = self._workers.run(tasks())
+        else:
+            done = (self._train(engine, shapes(model), population, *task) for task in tasks())
+        for part, moved in zip(parts, done, strict=True):
+            yield self._finish(moved, population.sizes[part], part, round)
+
+    def _engine(
+        self, model: nn.Module, flat: Tensor, population: Population, batch: int
+    ) -> tuple[Any, int]:
+        return choose(model, flat, population.x[:1], batch, self.engine, not self._plain)
 
     @property
     def _plain(self) -> bool:
@@ -200,9 +222,7 @@ class LocalSGD(Algorithm):
     def _correction(self, flat: Tensor, ids: Tensor) -> Tensor | None:
         return None
 
-    def _finish(
-        self, moved: Tensor, flat: Tensor, population: Population, ids: Tensor, round: int
-    ) -> Tensor:
+    def _finish(self, moved: Tensor, sizes: Tensor, ids: Tensor, round: int) -> Tensor:
         return moved
 
     def _add_to(self, g: Tensor, w: Tensor, flat: Tensor) -> None:
@@ -211,17 +231,16 @@ class LocalSGD(Algorithm):
     def rate(self, round: int, epoch: int) -> float:
         return self.lr * (self.schedule(round, epoch) if self.schedule else 1.0)
 
-    def _train(
-        self,
-        engine: Any,
-        layout: Shapes,
-        flat: Tensor,
-        population: Population,
-        ids: Tensor,
-        keys: Tensor | None,
-        correction: Tensor | None,
-        round: int,
-    ) -> Tensor:
+    def _train(self, engine: Any, layout: Any, population: Population, *task: Any) -> Tensor:
+        flat, ids, keys, correction, seed, round = task
+        draws = seeded(seed, flat.device) if engine.random else contextlib.nullcontext()
+        with threads(self.threads), draws:
+            return self._descend(engine, layout, population, flat, ids, keys, correction, round)
+
+    def _descend(
+        self, engine: Any, layout: Any, population: Population, flat: Tensor, ids: Tensor,
+        keys: Tensor | None, correction: Tensor | None, round: int,
+    ) -> Tensor:  # fmt: skip
         # Largest client first: the clients that still have a batch are a prefix, without a copy.
         sizes, largest = population.sizes[ids].sort(descending=True, stable=True)
         rows, mask = population.rows(ids[largest])
@@ -264,9 +283,46 @@ class LocalSGD(Algorithm):
         return moved if same else moved[back.to(flat.device)]
 
 
-def _number(name: str, value: float, good: bool) -> None:
-    if not good or not math.isfinite(value):
-        raise ValueError(f"{name} is {value!r}, outside the range where it means something")
+_JOB: Any = None  # in a worker process: the algorithm, the model and the population
+
+
+def _start(*job: Any) -> None:
+    global _JOB
+    _JOB = job
+
+
+def _work(batch: int, *task: Any) -> Any:
+    algorithm, model, population = _JOB
+    tensors = [torch.from_numpy(t) if hasattr(t, "dtype") else t for t in task]
+    engine, _ = algorithm._engine(model, tensors[0], population, batch)
+    return algorithm._train(engine, shapes(model), population, *tensors).numpy()
+
+
+class Workers:
+    """Processes that hold a model and a population and train chunks of clients.
+
+    Tasks and results cross as numpy arrays, a few at a time, so that memory stays bounded.
+    """
+
+    def __init__(self, algorithm: LocalSGD, model: nn.Module, population: Population) -> None:
+        if population.device.type != "cpu":
+            raise ValueError(f"workers need data on the CPU, this is on {population.device}")
+        self.about, self.kept = (id(model), id(population)), (model, population)
+        self.count, self.batch = algorithm.workers, algorithm.batch_size or 1
+        method = "fork" if "fork" in get_all_start_methods() else "spawn"
+        job = (algorithm, model, population)
+        self.pool = ProcessPoolExecutor(self.count, get_context(method), _start, job)
+
+    def run(self, tasks: Iterable[tuple[Any, ...]]) -> Iterator[Tensor]:
+        """Results in the order of the tasks."""
+        waiting: deque[Future[Any]] = deque()
+        for task in tasks:
+            arrays = [t.numpy() if isinstance(t, Tensor) else t for t in task]
+            waiting.append(self.pool.submit(_work, self.batch, *arrays))
+            if len(waiting) > 2 * self.count:
+                yield torch.from_numpy(waiting.popleft().result())
+        while waiting:
+            yield torch.from_numpy(waiting.popleft().result())
 
 
 @dataclass
@@ -280,7 +336,8 @@ class FedProx(LocalSGD):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _number("mu", self.mu, self.mu >= 0)
+        if self.mu != 0:
+            real("mu", self.mu)
 
     def _add_to(self, g: Tensor, w: Tensor, flat: Tensor) -> None:
         g.add_(w, alpha=self.mu).add_(flat, alpha=-self.mu)
@@ -305,9 +362,8 @@ class Scaffold(LocalSGD):
         super().__post_init__()
         if self.momentum:
             raise ValueError("Scaffold's control needs plain steps: set momentum=0")
-        if self.control_scale is None:
-            self.control_scale = self.lr
-        _number("control_scale", self.control_scale, self.control_scale > 0)
+        scale = self.lr if self.control_scale is None else self.control_scale
+        self.control_scale = real("control_scale", scale)
 
     def width(self, d: int) -> int:
         return 2 * d
@@ -324,10 +380,7 @@ class Scaffold(LocalSGD):
         shared = zero if self.control is None else self.control
         return shared - torch.stack([self.own.get(i, zero) for i in ids.tolist()])
 
-    def _finish(
-        self, moved: Tensor, flat: Tensor, population: Population, ids: Tensor, round: int
-    ) -> Tensor:
-        sizes = population.sizes[ids]
+    def _finish(self, moved: Tensor, sizes: Tensor, ids: Tensor, round: int) -> Tensor:
         steps = torch.ones_like(sizes) if self.batch_size is None else -(-sizes // self.batch_size)
         total = sum(self.rate(round, epoch) for epoch in range(self.epochs))
         change = moved / (steps.to(moved) * -total).unsqueeze(1)
@@ -389,7 +442,7 @@ class BringYourOwn(Algorithm):
                 own.load_state_dict(start)
                 load_(own, flat).train().zero_grad()
                 x, y = population.client(i)
-                with threads(self.threads), seeded(generator, flat.device):
+                with threads(self.threads), seeded(draw_seed(generator), flat.device):
                     self.fn(own, x.to(flat.device), y.to(flat.device))
                 after = dict(own.named_parameters())
                 rows.append(torch.cat([after[n].detach().reshape(-1) for n in names]) - flat)

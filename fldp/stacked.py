@@ -27,7 +27,7 @@ _ELEMENTWISE = (
 )  # fmt: skip
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 # Working set per chunk, in bytes: what stays in the last-level cache of a CPU, what fills a GPU.
-_BUDGET = {"cpu": 8 << 20, "cuda": 1 << 30}
+_BUDGET = {"cpu": 12 << 20, "cuda": 1 << 30}
 
 
 # Above this many parameters the loop is as fast as `torch.func`, in less memory.
@@ -58,15 +58,13 @@ class Stacked:
         self.frozen = {n: p.detach() for n, p in model.named_parameters() if not p.requires_grad}
         self.steps: list[tuple[list[str], Op | None]] = []  # None stands for Linear
         self.image = record.ndim == 4
-        seen = set[int]()
         if record.ndim not in (2, 4):
             raise Unsupported(f"records of shape {tuple(record.shape[1:])}")
         layers = [m for m in _flatten(model) if not _inert(m)]
         with torch.no_grad():
             for layer in layers:
-                if layer._forward_hooks or layer._forward_pre_hooks or id(layer) in seen:
-                    raise Unsupported("hooks, or a layer that is used twice")
-                seen |= {id(p) for p in layer.parameters()}
+                if layer._forward_hooks or layer._forward_pre_hooks:
+                    raise Unsupported("forward hooks")
                 before, record = record.shape, layer(record)
                 self._add(layer, before)
         owned = [id(p) for layer in layers for p in layer.parameters()]

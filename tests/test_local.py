@@ -304,3 +304,21 @@ def test_threads_are_restored() -> None:
     with threads(before + 1):
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
+
+
+def test_workers_give_the_same_updates() -> None:
+    torch.manual_seed(0)
+    make, shape = MODELS["mlp"]
+    model, people, ids = make(), population(shape), [3, 0, 1, 4, 2]
+    for make_one in (
+        lambda workers: LocalSGD(
+            lr=0.1, epochs=2, batch_size=4, workers=workers, schedule=lambda t, e: 0.5**e
+        ),
+        lambda workers: Scaffold(lr=0.1, batch_size=4, workers=workers),
+    ):
+        alone, pooled = make_one(0), make_one(2)
+        for seed in range(2):
+            one = collect(alone, model, people, ids, seed, chunk=2)
+            two = collect(pooled, model, people, ids, seed, chunk=2)
+            torch.testing.assert_close(one, two, atol=1e-7, rtol=1e-6)
+        assert deepcopy(pooled).lr == 0.1
