@@ -1,14 +1,14 @@
 """What an adversary reads from a model update or a model: images, labels, membership.
 
-None of these attacks is a proof of safety when it fails: a better attack may succeed. They show what
-an update gives away without protection, and where the same attack dies with it. Each takes any
-update, in the clear, clipped, or from a noised release.
+An attack that fails proves no safety: a better one may succeed. These show what an update gives
+away without protection, and where the same attack dies with it. Each takes any update: in the
+clear, clipped, or the mean of a noised release.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from fldp.neighbours import flat
 from fldp.parameters import flatten, shapes, views
 
 Predict = Callable[[Tensor], Tensor]
@@ -43,36 +44,28 @@ class Inversion:
         return float((torch.as_tensor(predict(self.images)) == truth).double().mean())
 
     def plot(self, originals: Tensor | None = None, shape: tuple[int, int] | None = None) -> Any:
-        """The images in a row, above them the originals if given; returns the axes."""
+        """Gray images in a row, above them the originals if given; returns the axes."""
         import matplotlib.pyplot as plt
 
         rows = [self.images] if originals is None else [originals, self.images]
-        count = min(10, len(self.images))
-        size = (count, 1.2 * len(rows))
-        axes = plt.subplots(len(rows), count, squeeze=False, figsize=size)[1]
+        count, side = min(10, len(self.images)), math.isqrt(self.images[0].numel())
+        size = shape or (side, -1)
+        figure = plt.figure(figsize=(count, 1.2 * len(rows)))
+        axes = figure.subplots(len(rows), count, squeeze=False)
         for line, images in zip(axes, rows, strict=True):
             for ax, image in zip(line, images, strict=False):
-                ax.imshow(picture(image, shape), cmap="gray_r", vmin=0, vmax=1)
+                ax.imshow(image.reshape(size).tolist(), cmap="gray_r", vmin=0, vmax=1)
                 ax.set_axis_off()
         return axes
 
 
-def picture(image: Tensor, shape: tuple[int, int] | None = None) -> Tensor:
-    """An image tensor, flat or (channels, h, w), as (h, w) or (h, w, 3) for drawing."""
-    image = image.detach().cpu().float()
-    if shape is not None or image.ndim == 1:
-        return image.reshape(shape or (math.isqrt(image.numel()), -1))
-    return image[0] if image.ndim == 3 and len(image) == 1 else image.movedim(0, -1) \
-        if image.ndim == 3 else image  # fmt: skip
-
-
 def invert_linear(weight: Any, bias: Any) -> Inversion:
-    """Read the input of a linear layer from the update of its weight and bias; exact for one record.
+    """Read the input of a linear layer from the update of weight and bias; exact for one record.
 
-    Every row of the weight's gradient is the input times that row's bias gradient, so that their
-    quotient is the input itself, however many local steps were taken on it; with several records
-    it is a weighted mean of them. `weight` (..., classes, f) and `bias` (..., classes) are updates, with
-    any leading dimensions; rows are combined by least squares, which is the best use of noisy ones.
+    Every row of the weight's gradient is the input times that row's bias gradient: their quotient
+    is the input itself, however many local steps were taken on it; several records come out as a
+    weighted mean. `weight` (..., classes, f) and `bias` (..., classes) are updates of one or many
+    clients; rows are combined by least squares, the best use of noisy ones.
 
     >>> x = torch.tensor([0.25, 1.0]); slope = torch.tensor([0.5, -0.5])
     >>> invert_linear(torch.outer(slope, x), slope).images
@@ -96,7 +89,7 @@ def infer_labels(bias: Any, count: int = 1, lr: float | None = None) -> tuple[Te
     counts themselves follow (for an untrained model); else the top `count` classes are returned.
     """
     scores = torch.as_tensor(bias).detach().flatten().double()
-    if not 1 <= count:
+    if count < 1:
         raise ValueError(f"count is {count}: at least one label must be asked for")
     if lr is None:
         return scores.topk(min(count, len(scores))).indices, scores
@@ -119,12 +112,12 @@ def simulate(model: nn.Module, x: Tensor, y: Tensor, lr: float, steps: int = 1) 
     `y` holds class indices, or logits of shape (n, classes) for labels that are not known yet.
     """
     layout, start = shapes(model), flatten(model)
-    flat = start.clone().requires_grad_(True)
+    now = start.clone().requires_grad_(True)
     target = y if y.ndim == 1 else y.softmax(-1)
     for _ in range(steps):
-        loss = F.cross_entropy(functional_call(model, views(flat, layout), (x,)), target)
-        flat = flat - lr * torch.autograd.grad(loss, flat, create_graph=True)[0]
-    return flat - start
+        loss = F.cross_entropy(functional_call(model, views(now, layout), (x,)), target)
+        now = now - lr * torch.autograd.grad(loss, now, create_graph=True)[0]
+    return now - start
 
 
 def invert(
@@ -135,7 +128,7 @@ def invert(
     lr: float,
     steps: int = 1,
     labels: Tensor | None = None,
-    prior: float = 1e-3,
+    prior: float = 1e-5,
     iterations: int = 300,
     restarts: int = 1,
     rate: float = 0.1,
@@ -148,50 +141,34 @@ def invert(
     client started from; `lr` and `steps` are its full-batch local training; `labels` (n,) if known,
     else they are searched too. The best of `restarts` random starts is returned.
     """
-    target = flat_update(update)
+    target = flat(update).float()
     if target.numel() != flatten(model).numel():
         raise ValueError(
             f"the update has {target.numel()} entries, the model {flatten(model).numel()}"
         )
     if not bool(torch.isfinite(target).all()) or not bool(target.any()):
         raise ValueError("the update is zero or not finite: there is nothing to read")
-    rng, best = torch.Generator().manual_seed(seed), None
+    rng, found = torch.Generator().manual_seed(seed), []
     for _ in range(max(1, restarts)):
         raw = (0.5 * torch.randn(shape, generator=rng)).requires_grad_(True)
-        classes = model(raw.detach()).shape[-1]
-        free = torch.zeros(shape[0], classes).requires_grad_(labels is None)
-        optimiser = torch.optim.Adam([raw, free] if labels is None else [raw], lr=rate)
+        free = torch.zeros_like(model(raw.detach())).requires_grad_(labels is None)
+        wanted = [raw, free] if labels is None else [raw]
+        optimiser = torch.optim.Adam(wanted, lr=rate)
         decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, iterations)
         history = []
         for _ in range(iterations):
-            optimiser.zero_grad()
             guess = simulate(model, raw.sigmoid(), free if labels is None else labels, lr, steps)
             mismatch = 1 - F.cosine_similarity(guess, target, dim=0)
-            history.append(float(mismatch))
-            raw.grad, *rest = torch.autograd.grad(
-                mismatch + prior * total_variation(raw.sigmoid()),
-                [raw, free] if labels is None else [raw],
-            )
-            if rest:
-                free.grad = rest[0]
+            history.append(float(mismatch.detach()))
+            goal = mismatch + prior * total_variation(raw.sigmoid())
+            for leaf, slope in zip(wanted, torch.autograd.grad(goal, wanted), strict=True):
+                leaf.grad = slope
             optimiser.step()
             decay.step()
-        if best is None or history[-1] < best.history[-1]:
-            found = free.detach().argmax(1) if labels is None else labels
-            score = torch.full((shape[0],), 1 - history[-1])
-            best = Inversion(raw.detach().sigmoid(), score, found, history)
-    assert best is not None
-    return best
-
-
-def flat_update(update: Any) -> Tensor:
-    """An update, or the mean of a release, as one float32 vector."""
-    mean = update if isinstance(update, Tensor) else getattr(update, "mean", update)
-    if isinstance(mean, Mapping):
-        mean = list(mean.values())
-    if isinstance(mean, (list, tuple)):
-        mean = torch.cat([torch.as_tensor(t).reshape(-1) for t in mean])
-    return torch.as_tensor(mean).detach().float().reshape(-1)
+        classes = free.detach().argmax(1) if labels is None else labels
+        scores = torch.full((shape[0],), 1 - history[-1])
+        found.append(Inversion(raw.detach().sigmoid(), scores, classes, history))
+    return min(found, key=lambda f: f.history[-1])
 
 
 @dataclass(frozen=True)
@@ -263,10 +240,10 @@ def update_membership(
     The score of a record is the inner product of the update with its own descent direction at
     `model`, the weights that the client started from, over that direction's norm.
     """
-    target, layout, start = flat_update(update), shapes(model), flatten(model)
+    target, layout, start = flat(update).float(), shapes(model), flatten(model)
 
-    def loss(flat: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        return F.cross_entropy(functional_call(model, views(flat, layout), (x[None],)), y[None])
+    def loss(now: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(functional_call(model, views(now, layout), (x[None],)), y[None])
 
     def scores(x: Tensor, y: Tensor) -> np.ndarray:
         slopes = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))(start, x, y)
@@ -280,7 +257,7 @@ def likelihood_ratio(
 ) -> Membership:
     """Likelihood ratio with shadow runs (LiRA, Carlini et al. 2022).
 
-    `shadow_scores` (s, n): the score of every record in s shadow runs, with `shadow_in` (s, n) saying
+    `shadow_scores` (s, n): the score of every record in s shadow runs; `shadow_in` (s, n) says
     which records each run was trained on; `observed` (n,) are the scores in the attacked run or
     update, `truth` (n,) its members. Each record gets the log ratio of two fitted Gaussians.
     """
@@ -304,8 +281,8 @@ def shadow_runs(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Scores (runs, records) and members (runs, records): each record is in each run by a coin.
 
-    `run(members, seed)` trains on the records that the Boolean mask selects and returns the score of
-    every record: `-record_losses` of the model for the global attack, or the scores of one update.
+    `run(members, seed)` trains on the records that the Boolean mask selects and returns the scores
+    of all records: `-record_losses` of a model, or the scores of one update.
     """
     inside = np.random.default_rng(seed).random((runs, records)) < 0.5
     scores = np.stack([np.asarray(run(mask, seed + i), float) for i, mask in enumerate(inside)])

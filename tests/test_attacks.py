@@ -55,3 +55,114 @@ def test_digits_are_read_without_protection_and_not_from_a_noised_sum(
     assert abs(noisy.read(read, y[:600]) - 0.1) <= 0.05
     assert noisy.psnr(x[:600]).mean() < clear.psnr(x[:600]).mean() - 20
     assert clear.plot(x[:600]).shape == (2, 10)
+
+
+@pytest.fixture(scope="module")
+def cnn() -> nn.Module:
+    torch.manual_seed(0)
+    first, second = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1, stride=2)
+    return nn.Sequential(first, nn.Tanh(), second, nn.Tanh(), nn.Flatten(), nn.Linear(128, 10))
+
+
+def test_a_small_cnn_gives_its_image_away_over_several_steps(
+    cnn: nn.Module, digits: tuple[Tensor, Tensor]
+) -> None:
+    x, y = digits[0][:1].reshape(1, 1, 8, 8), digits[1][:1]
+    update = attacks.simulate(cnn, x, y, 0.5, 2).detach()
+    options = {"lr": 0.5, "steps": 2, "labels": y, "iterations": 120}
+    clear = attacks.invert(cnn, update, (1, 1, 8, 8), **options)
+    assert float(clear.psnr(x)) > 22
+    assert clear.history[-1] < 0.01 * clear.history[0]
+    plan = fldp.calibrate(epsilon=8.0, delta=1e-3, rounds=60, clients=480, cohort=120)
+    rng = torch.Generator().manual_seed(0)
+    release = fldp.aggregate(update[None], plan, 1.0, generator=rng)
+    noisy = attacks.invert(cnn, release, (1, 1, 8, 8), **options)
+    assert float(noisy.psnr(x)) < float(clear.psnr(x)) - 10
+    assert noisy.scores[0] < 0.7 < clear.scores[0]
+
+
+def test_unknown_labels_are_searched_and_restarts_keep_the_best(cnn: nn.Module) -> None:
+    x = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    update = attacks.simulate(cnn, x, torch.tensor([3]), 0.5).detach()
+    short = attacks.invert(cnn, update, (1, 1, 8, 8), lr=0.5, iterations=60, rate=0.3)
+    both = attacks.invert(cnn, update, (1, 1, 8, 8), lr=0.5, iterations=60, rate=0.3, restarts=2)
+    assert short.labels is not None
+    assert short.labels.tolist() == [3]
+    assert both.history[-1] <= short.history[-1]
+
+
+def test_labels_are_counted_from_the_bias_of_the_last_layer() -> None:
+    torch.manual_seed(0)
+    model, labels = nn.Linear(20, 5), torch.tensor([0, 0, 0, 2, 4])
+    model.weight.data.mul_(0.01), model.bias.data.zero_()
+    update = attacks.simulate(model, torch.rand(5, 20), labels, 0.1).detach()
+    bias = views(update, shapes(model))["bias"]
+    assert sorted(attacks.infer_labels(bias, 5, lr=0.1)[0].tolist()) == labels.tolist()
+    assert attacks.infer_labels(bias)[0].tolist() == [0]
+    with pytest.raises(ValueError, match="at least one"):
+        attacks.infer_labels(bias, 0)
+
+
+def overfit(x: Tensor, y: Tensor, seed: int, steps: int = 150) -> nn.Module:
+    torch.manual_seed(seed)
+    model = nn.Linear(x.shape[1], 2)
+    optimiser = torch.optim.SGD(model.parameters(), lr=1.0)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        optimiser.step()
+    return model
+
+
+def test_membership_is_read_from_an_overfitted_model_and_better_with_shadow_runs() -> None:
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn(80, 40, generator=rng)
+    y = (x[:, 0] + 2 * torch.randn(80, generator=rng) > 0).long()
+
+    def run(mask: np.ndarray, seed: int) -> np.ndarray:
+        keep = torch.from_numpy(mask)
+        return -attacks.record_losses(overfit(x[keep], y[keep], seed), x, y)
+
+    plain = attacks.membership(overfit(x[:40], y[:40], 0), (x[:40], y[:40]), (x[40:], y[40:]))
+    assert plain.auc > 0.6
+    assert 0 <= plain.tpr(0.1) <= 1
+    assert len(plain.plot().get_lines()) == 2
+    scores, inside = attacks.shadow_runs(run, 80, 24)
+    truth = np.arange(80) < 40
+    sharp = attacks.likelihood_ratio(run(truth, 99), scores, inside, truth)
+    assert sharp.auc > plain.auc
+    with pytest.raises(ValueError, match="run more"):
+        attacks.likelihood_ratio(run(truth, 99), scores[:2], inside[:2], truth)
+
+
+def test_membership_in_one_update_dies_with_the_noise() -> None:
+    rng = torch.Generator().manual_seed(0)
+    x, y = torch.randn(40, 200, generator=rng), torch.randint(0, 5, (40,), generator=rng)
+    torch.manual_seed(0)
+    model = nn.Linear(200, 5)
+    members, others = (x[:10], y[:10]), (x[10:], y[10:])
+    update = attacks.simulate(model, *members, 0.1, 3).detach()
+    clear = attacks.update_membership(model, update, members, others)
+    assert clear.auc > 0.95
+    plan = fldp.calibrate(epsilon=1.0, delta=1e-5, rounds=20, clients=100)
+    release = fldp.aggregate(update[None], plan, 1.0, generator=rng)
+    noisy = attacks.update_membership(model, release, members, others)
+    assert abs(noisy.auc - 0.5) < 0.25
+
+
+def test_bad_input_is_refused(cnn: nn.Module) -> None:
+    with pytest.raises(ValueError, match="do not fit"):
+        attacks.invert_linear(torch.ones(3, 2), torch.ones(2))
+    with pytest.raises(ValueError, match="nothing can be read"):
+        attacks.invert_linear(torch.ones(3, 2), torch.zeros(3))
+    with pytest.raises(ValueError, match="entries"):
+        attacks.invert(cnn, torch.ones(3), (1, 1, 8, 8), lr=0.1)
+    size = sum(n for _, _, n in shapes(cnn))
+    with pytest.raises(ValueError, match="not finite"):
+        attacks.invert(cnn, torch.full((size,), float("nan")), (1, 1, 8, 8), lr=0.1)
+    with pytest.raises(ValueError, match="equal"):
+        attacks.Membership(np.ones(3), np.ones(3))
+    with pytest.raises(ValueError, match="finite"):
+        attacks.Membership(np.ones(3), np.array([np.nan]))
+    with pytest.raises(ValueError, match="records"):
+        attacks.shadow_runs(lambda mask, seed: [0.0], 3, 4)
