@@ -10,8 +10,8 @@ E[(1 - e^(epsilon - L))_+] (Sommer et al. 2019; Koskela et al. 2020). The steps:
    dots" (Doroshenko et al. 2022), never below the true delta.
 3. The step is tilted by e^(theta L), so that the answer lies in the bulk of the sum: one FFT, power T
    and its inverse then have a small *relative* error however small delta is.
-4. Mass above the window (Chernoff), truncated mass and a bound on the FFT's round-off are added; mass
-   that wraps from below the window only adds to delta. So the result is an upper bound.
+4. Mass above the window (Chernoff), truncated mass and 8 standard deviations of the FFT's round-off
+   are added; mass that wraps from below only adds to delta. So the result is an upper bound.
 
 In units of the clip norm, with noise N(0, z^2) and sampling rate q, the pairs are
 
@@ -359,26 +359,22 @@ class _Composed:
 
     def _sums(self, centre: float) -> tuple[Any, Any, Any]:
         """Losses, and the sums of mass and mass * e^(centre - loss) from each of them upwards."""
-        log_n, total = math.log2(self.size), np.ones(self.size // 2 + 1, dtype=np.complex128)
-        fs = [np.fft.rfft(e) for e, _ in self.steps]
-        for f, (_, n) in zip(fs, self.steps, strict=True):
-            total *= _power(f, n)
-        # round-off of the transforms (norm-wise) and of the power, in units of machine precision
-        size_f = np.abs(total)
-        error = 4 * log_n * math.sqrt(2 * float(size_f @ size_f) / self.size)
-        for f, (e, n) in zip(fs, self.steps, strict=True):
-            g = size_f / np.maximum(np.abs(f), 1e-300)
-            rms = math.sqrt(2 * float(g @ g) / self.size) * math.sqrt(float(e @ e))
-            error += n * (4 * log_n * rms + 6 * float(size_f.sum()) / self.size)
-        mass = np.fft.irfft(total, self.size).astype(np.float64)
-        mass = np.roll(np.maximum(mass, 0.0) + 2**-53 * error, -(self.first % self.size))
+        total, times = np.ones(self.size // 2 + 1, dtype=np.complex128), 0.0
+        root_log = math.sqrt(math.log2(self.size))
+        for e, n in self.steps:
+            total *= _power(np.fft.rfft(e), n)
+            times += n * (1 + root_log * math.sqrt(float(e @ e)))
+        mass = np.fft.irfft(total, self.size)
+        # round-off: independent over the frequencies, with this standard deviation per point
+        noise = 2**-53 * (times + root_log * math.sqrt(float(mass @ mass))) / math.sqrt(self.size)
         start = math.ceil(max(0.0, centre - 300 / (self.tilt + 1)) / self.h)
         skip = max(0, start - self.first)
         loss = (self.first + np.arange(skip, self.size)) * self.h
-        one = mass[skip:] * np.exp(self.log_mgf - self.tilt * loss)
-        two = one * np.exp(centre - loss)
-        up, down = np.cumsum(one[::-1])[::-1], np.cumsum(two[::-1])[::-1]
-        return loss, up * (1 + 4e-15 * self.times) + self.extra, down
+        weight = np.exp(self.log_mgf - self.tilt * loss)
+        one = np.roll(mass, -(self.first % self.size))[skip:] * weight
+        sums = [np.cumsum(v[::-1])[::-1] for v in (one, one * np.exp(centre - loss), weight**2)]
+        allowance = self.extra + 8 * noise * np.sqrt(sums[2])
+        return loss, sums[0] * (1 + 4e-15 * self.times) + allowance, sums[1]
 
     def delta(self, epsilon: float) -> float | None:
         loss, up, down = self._sums(epsilon)
