@@ -130,7 +130,8 @@ def test_the_radius_keeps_its_tail_beyond_31_bits() -> None:
     radius, _ = noise._polar(words, 1000, 1.0, torch.float64)
     # With 31 bits alone every one of these would be the same number, 6.66.
     assert float(radius.min()) > math.sqrt(2 * 31 * math.log(2)) - 1e-6
-    assert float(radius.max()) > 7.3
+    # One of a thousand exceeds 6.8 but with probability 1e-94.
+    assert float(radius.max()) > 6.8
     assert radius.unique().numel() > 990
 
 
