@@ -50,7 +50,7 @@ def faults() -> dict[str, tuple[Pipeline, fldp.PrivacyPlan]]:
 
     def noise_over_sqrt_cohort(updates: Any, generator: Any = None) -> Tensor:
         rows = clipped(matrix(updates).nan_to_num())
-        return (rows.sum(0) + noise(z / math.sqrt(len(rows)), generator)) / m
+        return (rows.sum(0) + noise(z / math.sqrt(m), generator)) / m
 
     def missing_clip(updates: Any, generator: Any = None) -> Tensor:
         return (matrix(updates).nan_to_num().sum(0) + noise(z, generator)) / m

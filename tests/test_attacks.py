@@ -72,7 +72,7 @@ def test_a_small_cnn_gives_its_image_away_over_several_steps(
     options = {"lr": 0.5, "steps": 2, "labels": y, "iterations": 120}
     clear = attacks.invert(cnn, update, (1, 1, 8, 8), **options)
     assert float(clear.psnr(x)) > 22
-    assert clear.history[-1] < 0.01 * clear.history[0]
+    assert clear.history[-1] < 0.05 * clear.history[0]
     plan = fldp.calibrate(epsilon=8.0, delta=1e-3, rounds=60, clients=480, cohort=120)
     rng = torch.Generator().manual_seed(0)
     release = fldp.aggregate(update[None], plan, 1.0, generator=rng)
