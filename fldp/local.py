@@ -6,13 +6,10 @@ Epochs, batches, learning rates and client sizes are a matter of utility alone.
 
 from __future__ import annotations
 
-import contextlib
 import copy
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from multiprocessing import get_all_start_methods, get_context
 from typing import Any, ClassVar
 
 import torch
@@ -20,56 +17,9 @@ from torch import Generator, Tensor, nn
 
 from fldp.checks import real, whole
 from fldp.clients import Population
+from fldp.engines import check_model, choose
 from fldp.parameters import load_, shapes, views
-from fldp.stacked import choose
-
-
-@contextlib.contextmanager
-def threads(count: int | None) -> Iterator[None]:
-    """Run with `count` torch threads and restore the caller's setting; None leaves it alone.
-
-    Small models lose by threads: on a busy machine two threads took 46 times as long as one.
-    """
-    before = torch.get_num_threads()
-    if count is not None and count != before:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        if torch.get_num_threads() != before:
-            torch.set_num_threads(before)
-
-
-def draw_seed(generator: Generator | None) -> int:
-    return int(torch.randint(2**62, (), generator=generator))
-
-
-@contextlib.contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's global random numbers and restore them afterwards."""
-    before = torch.get_rng_state()
-    on_device = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-    torch.default_generator.manual_seed(seed)
-    if on_device is not None:
-        torch.cuda.manual_seed(seed)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(before)
-        if on_device is not None:
-            torch.cuda.set_rng_state(on_device, device)
-
-
-def check_model(model: nn.Module) -> None:
-    """Refuse statistics over a batch: they leave a client without being clipped."""
-    for name, module in model.named_modules():
-        batch = isinstance(module, nn.modules.batchnorm._BatchNorm)
-        if batch or getattr(module, "track_running_stats", False):
-            raise ValueError(
-                f"layer {name!r} is a {type(module).__name__}: its running statistics are client "
-                "data outside the clipped update. Use nn.GroupNorm or nn.LayerNorm instead "
-                "(opacus.validators.ModuleValidator.fix replaces the layers for you)"
-            )
+from fldp.workers import Workers, draw_seed, seeded, threads
 
 
 @dataclass
@@ -81,9 +31,18 @@ class Algorithm:
     returns the part that the server optimiser steps along.
     """
 
+    def trains(self, name: str) -> bool:
+        """Whether the parameter `name` is trained; the others are no part of the update."""
+        return True
+
     def prepare(self, model: nn.Module) -> nn.Module:
         """Freeze what this algorithm does not train, in place, and check the model."""
         check_model(model)
+        for name, parameter in model.named_parameters():
+            if not self.trains(name):
+                parameter.requires_grad_(False)
+        if not shapes(model):
+            raise ValueError(f"{self} leaves nothing to train: name trainable parameters")
         return model
 
     def width(self, d: int) -> int:
@@ -129,10 +88,8 @@ class LocalSGD(Algorithm):
         self.workers = whole("workers", self.workers, 0)
         if self.batch_size is not None:
             self.batch_size = whole("batch_size", self.batch_size)
-        if self.momentum != 0:
-            real("momentum", self.momentum, 1)
-        if self.weight_decay != 0:
-            real("weight_decay", self.weight_decay)
+        self.momentum = self.momentum and real("momentum", self.momentum, 1)
+        self.weight_decay = self.weight_decay and real("weight_decay", self.weight_decay)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_workers"}
@@ -144,56 +101,26 @@ class LocalSGD(Algorithm):
             return bool(self.trainable(name))
         return name.startswith(tuple(self.trainable))
 
-    def prepare(self, model: nn.Module) -> nn.Module:
-        check_model(model)
-        for name, parameter in model.named_parameters():
-            if not self.trains(name):
-                parameter.requires_grad_(False)
-        if not shapes(model):
-            raise ValueError(f"trainable={self.trainable!r} leaves nothing to train")
-        return model
-
     def updates(
-        self,
-        model: nn.Module,
-        flat: Tensor,
-        population: Population,
-        ids: Tensor | Sequence[int],
-        generator: Generator | None = None,
-        *,
-        chunk: int | None = None,
-        round: int = 0,
-    ) -> Iterator[Tensor]:
+        self, model: nn.Module, flat: Tensor, population: Population, ids: Tensor | Sequence[int],
+        generator: Generator | None = None, *, chunk: int | None = None, round: int = 0,
+    ) -> Iterator[Tensor]:  # fmt: skip
         """Updates Δw of clients `ids` from the global vector `flat` (d,), in chunks (c, width)."""
         check_model(model)
-        layout = shapes(model)
+        layout, ids = shapes(model), torch.as_tensor(ids, dtype=torch.long)
         views(flat, layout)
         odd = [name for name, _, _ in layout if not self.trains(name)]
         if odd:
             raise ValueError(f"{odd[0]!r} is not to be trained: call prepare(model), then flatten")
-        ids = torch.as_tensor(ids, dtype=torch.long)
         if len(ids) == 0:
             return iter(())
-        return self._chunks(model, flat, population, ids, generator, chunk, round)
-
-    def _chunks(
-        self,
-        model: nn.Module,
-        flat: Tensor,
-        population: Population,
-        ids: Tensor,
-        generator: Generator | None,
-        chunk: int | None,
-        round: int,
-    ) -> Iterator[Tensor]:
-        width = int(population.sizes[ids].max())
+        width, seed = int(population.sizes[ids].max()), draw_seed(generator)
         engine, best = self._engine(model, flat, population, self.batch_size or width)
         parts = ids.split(1 if engine.random else chunk or best)
-        # Two streams of our own: neither chunks nor engines change what a client draws.
-        seed = draw_seed(generator)
-        shuffles, seeds = Generator().manual_seed(seed), Generator().manual_seed(seed + 1)
 
         def tasks() -> Iterator[tuple[Any, ...]]:
+            # Two streams of our own: neither chunks nor engines change what a client draws.
+            shuffles, seeds = Generator().manual_seed(seed), Generator().manual_seed(seed + 1)
             for part in parts:
                 keys = None
                 if self.batch_size is not None and self.batch_size < width:
@@ -201,17 +128,24 @@ class LocalSGD(Algorithm):
                 yield flat, part, keys, self._correction(flat, part), draw_seed(seeds), round
 
         if self.workers:
-            if self._workers is None or self._workers.about != (id(model), id(population)):
-                self._workers = Workers(self, model, population)  # type: ignore[misc]
+            if self._workers is None or self._workers.about != (model, population):
+                if population.device.type != "cpu":
+                    raise ValueError(f"workers need data on the CPU, not on {population.device}")
+                self._workers = Workers(self.workers, self, model, population)  # type: ignore[misc]
             done = self._workers.run(tasks())
         else:
-            done = (self._train(engine, shapes(model), population, *task) for task in tasks())
-        for part, moved in zip(parts, done, strict=True):
-            yield self._finish(moved, population.sizes[part], part, round)
+            done = (self._train(engine, layout, population, *task) for task in tasks())
+        return (
+            self._finish(moved, population.sizes[part], part, round)
+            for part, moved in zip(parts, done, strict=True)
+        )
 
-    def _engine(
-        self, model: nn.Module, flat: Tensor, population: Population, batch: int
-    ) -> tuple[Any, int]:
+    def work(self, model: nn.Module, population: Population, *task: Any) -> Tensor:
+        """One task in a worker process."""
+        engine, _ = self._engine(model, task[0], population, 1)
+        return self._train(engine, shapes(model), population, *task)
+
+    def _engine(self, model: nn.Module, flat: Tensor, population: Population, batch: int) -> Any:
         return choose(model, flat, population.x[:1], batch, self.engine, not self._plain)
 
     @property
@@ -232,15 +166,12 @@ class LocalSGD(Algorithm):
         return self.lr * (self.schedule(round, epoch) if self.schedule else 1.0)
 
     def _train(self, engine: Any, layout: Any, population: Population, *task: Any) -> Tensor:
-        flat, ids, keys, correction, seed, round = task
-        draws = seeded(seed, flat.device) if engine.random else contextlib.nullcontext()
+        draws = seeded(task[4], task[0].device) if engine.random else nullcontext()
         with threads(self.threads), draws:
-            return self._descend(engine, layout, population, flat, ids, keys, correction, round)
+            return self._descend(engine, layout, population, *task)
 
-    def _descend(
-        self, engine: Any, layout: Any, population: Population, flat: Tensor, ids: Tensor,
-        keys: Tensor | None, correction: Tensor | None, round: int,
-    ) -> Tensor:  # fmt: skip
+    def _descend(self, engine: Any, layout: Any, population: Population, *task: Any) -> Tensor:
+        flat, ids, keys, correction, _, round = task
         # Largest client first: the clients that still have a batch are a prefix, without a copy.
         sizes, largest = population.sizes[ids].sort(descending=True, stable=True)
         rows, mask = population.rows(ids[largest])
@@ -276,53 +207,10 @@ class LocalSGD(Algorithm):
                 if velocity is not None:
                     g = velocity[:k].mul_(self.momentum).add_(g)
                 w.add_(g, alpha=-rate)
-        back = torch.empty_like(largest)
-        back[largest] = torch.arange(len(largest))
         moved = weights.sub_(flat)
-        same = bool((largest[1:] > largest[:-1]).all())
-        return moved if same else moved[back.to(flat.device)]
-
-
-_JOB: Any = None  # in a worker process: the algorithm, the model and the population
-
-
-def _start(*job: Any) -> None:
-    global _JOB
-    _JOB = job
-
-
-def _work(batch: int, *task: Any) -> Any:
-    algorithm, model, population = _JOB
-    tensors = [torch.from_numpy(t) if hasattr(t, "dtype") else t for t in task]
-    engine, _ = algorithm._engine(model, tensors[0], population, batch)
-    return algorithm._train(engine, shapes(model), population, *tensors).numpy()
-
-
-class Workers:
-    """Processes that hold a model and a population and train chunks of clients.
-
-    Tasks and results cross as numpy arrays, a few at a time, so that memory stays bounded.
-    """
-
-    def __init__(self, algorithm: LocalSGD, model: nn.Module, population: Population) -> None:
-        if population.device.type != "cpu":
-            raise ValueError(f"workers need data on the CPU, this is on {population.device}")
-        self.about, self.kept = (id(model), id(population)), (model, population)
-        self.count, self.batch = algorithm.workers, algorithm.batch_size or 1
-        method = "fork" if "fork" in get_all_start_methods() else "spawn"
-        job = (algorithm, model, population)
-        self.pool = ProcessPoolExecutor(self.count, get_context(method), _start, job)
-
-    def run(self, tasks: Iterable[tuple[Any, ...]]) -> Iterator[Tensor]:
-        """Results in the order of the tasks."""
-        waiting: deque[Future[Any]] = deque()
-        for task in tasks:
-            arrays = [t.numpy() if isinstance(t, Tensor) else t for t in task]
-            waiting.append(self.pool.submit(_work, self.batch, *arrays))
-            if len(waiting) > 2 * self.count:
-                yield torch.from_numpy(waiting.popleft().result())
-        while waiting:
-            yield torch.from_numpy(waiting.popleft().result())
+        if bool((largest.diff() == 1).all()):
+            return moved
+        return moved[largest.argsort().to(flat.device)]
 
 
 @dataclass
@@ -336,8 +224,7 @@ class FedProx(LocalSGD):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.mu != 0:
-            real("mu", self.mu)
+        self.mu = self.mu and real("mu", self.mu)
 
     def _add_to(self, g: Tensor, w: Tensor, flat: Tensor) -> None:
         g.add_(w, alpha=self.mu).add_(flat, alpha=-self.mu)
@@ -420,16 +307,9 @@ class BringYourOwn(Algorithm):
     threads: int | None = 1
 
     def updates(
-        self,
-        model: nn.Module,
-        flat: Tensor,
-        population: Population,
-        ids: Tensor | Sequence[int],
-        generator: Generator | None = None,
-        *,
-        chunk: int | None = None,
-        round: int = 0,
-    ) -> Iterator[Tensor]:
+        self, model: nn.Module, flat: Tensor, population: Population, ids: Tensor | Sequence[int],
+        generator: Generator | None = None, *, chunk: int | None = None, round: int = 0,
+    ) -> Iterator[Tensor]:  # fmt: skip
         """Updates of clients `ids`, `chunk` at a time (16 by default)."""
         check_model(model)
         names = [name for name, _, _ in shapes(model)]

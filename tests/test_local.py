@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fldp.clients import Population
-from fldp.local import BringYourOwn, FedProx, LocalSGD, Scaffold, threads
+from fldp.local import BringYourOwn, FedProx, LocalSGD, Scaffold
 from fldp.parameters import flatten, load_, shapes
+from fldp.workers import threads
 
 SIZES = (7, 1, 4, 10, 3)
 

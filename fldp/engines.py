@@ -1,0 +1,145 @@
+"""How the gradients of many clients are computed: three engines with one interface.
+
+`engine.accumulate(weights, target, scale, x, y, share)` adds `scale` times the gradient of each
+client's weighted cross-entropy to `target`. Weights and target are named views (c, *shape) of a
+matrix (c, d), one row per client; x is (c, B, ...), y and share are (c, B). `share` is 1/n for each
+of a client's n records in the batch and 0 on padding, which stands at the end.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+
+from fldp.stacked import Stacked, Unsupported, Views
+
+# Working set per chunk, in bytes: what stays in the last-level cache of a CPU, what fills a GPU.
+_BUDGET = {"cpu": 12 << 20, "cuda": 1 << 30}
+
+
+# Above this many parameters the loop is as fast as `torch.func`, in less memory.
+_VMAP_LIMIT = 100_000
+
+
+def check_model(model: nn.Module) -> None:
+    """Refuse statistics over a batch: they leave a client without being clipped."""
+    for name, module in model.named_modules():
+        batch = isinstance(module, nn.modules.batchnorm._BatchNorm)
+        if batch or getattr(module, "track_running_stats", False):
+            raise ValueError(
+                f"layer {name!r} is a {type(module).__name__}: its running statistics are client "
+                "data outside the clipped update. Use nn.GroupNorm or nn.LayerNorm instead "
+                "(opacus.validators.ModuleValidator.fix replaces the layers for you)"
+            )
+
+
+class Vmapped:
+    """Any module that `torch.func` can batch over clients."""
+
+    random = False
+
+    def __init__(self, model: nn.Module) -> None:
+        def loss(p: dict[str, Tensor], x: Tensor, y: Tensor, share: Tensor) -> Tensor:
+            out = functional_call(model, p, (x,))
+            return (F.cross_entropy(out, y, reduction="none") * share).sum()
+
+        self._grad = vmap(grad(loss))
+
+    def accumulate(
+        self, weights: Views, target: Views, scale: float, x: Tensor, y: Tensor, share: Tensor
+    ) -> None:
+        found = self._grad(dict(weights), x, y, share)
+        for name, part in found.items():
+            target[name].add_(part, alpha=scale)
+
+
+class Loop:
+    """One client after the other on an ordinary module: for any model, and for large ones."""
+
+    random = True  # a layer may draw random numbers, which are then seeded per client
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+
+    def accumulate(
+        self, weights: Views, target: Views, scale: float, x: Tensor, y: Tensor, share: Tensor
+    ) -> None:
+        leaves = list(self.parameters.values())
+        for i, count in enumerate((share > 0).sum(1).tolist()):
+            for name, leaf in self.parameters.items():
+                leaf.data = weights[name][i]
+            with torch.enable_grad():
+                loss = F.cross_entropy(self.model(x[i, :count]), y[i, :count])
+                found = torch.autograd.grad(loss, leaves, allow_unused=True)
+            for name, part in zip(self.parameters, found, strict=True):
+                if part is not None:
+                    target[name][i].add_(part, alpha=scale)
+
+
+def choose(
+    model: nn.Module, flat: Tensor, record: Tensor, batch: int, name: str, extra: bool
+) -> tuple[Any, int]:
+    """The engine for `model` and how many clients to train at once.
+
+    `record` is (1, ...), `batch` records make a step, `name` is "auto" or an engine, `extra` says
+    that gradients are held beside the weights. Stacked kernels where they exist; else `torch.func`
+    while weights are small; else the loop, also for layers that draw random numbers.
+    """
+    if name not in ("auto", "stacked", "vmap", "loop"):
+        raise ValueError(f"engine is {name!r}; use 'auto', 'stacked', 'vmap' or 'loop'")
+    record = record.to(flat)
+    model = copy.deepcopy(model).train()
+    random = any(isinstance(m, nn.modules.dropout._DropoutNd) and m.p for m in model.modules())
+    if name == "loop" or (name == "auto" and random):
+        return Loop(model), 1
+    engine: Any = None
+    if name in ("auto", "stacked"):
+        try:
+            engine = Stacked(model, record)
+        except Unsupported as reason:
+            if name == "stacked":
+                text = f"no stacked kernel for this model ({reason}): use engine='vmap'"
+                raise ValueError(text) from None
+    if engine is None:
+        if name == "auto" and (flat.numel() > _VMAP_LIMIT or not _batches(model, flat, record)):
+            return Loop(model), 1
+        engine = Vmapped(model)
+    copies = 4 if extra else 2
+    one = 4 * (copies * flat.numel() + 2 * batch * _activations(model, record))
+    return engine, max(1, min(512, _BUDGET[flat.device.type] // one))
+
+
+def _activations(model: nn.Module, record: Tensor) -> int:
+    """Entries of all layers' outputs for one record."""
+    found = [record.numel()]
+    hooks = [
+        m.register_forward_hook(
+            lambda m, i, out: found.append(out.numel() if isinstance(out, Tensor) else 0)
+        )
+        for m in model.modules()
+        if not list(m.children())
+    ]
+    with torch.no_grad():
+        model(record)
+    for hook in hooks:
+        hook.remove()
+    return sum(found)
+
+
+def _batches(model: nn.Module, flat: Tensor, record: Tensor) -> bool:
+    """Whether `torch.func` can batch this module: tried on two clients of one record."""
+    weights = {n: p.detach().expand(2, *p.shape) for n, p in model.named_parameters()
+               if p.requires_grad}  # fmt: skip
+    target = {n: torch.zeros_like(p) for n, p in weights.items()}
+    x, share = record.expand(2, *record.shape), flat.new_ones(2, 1)
+    try:
+        Vmapped(model).accumulate(weights, target, 1.0, x, share.long() * 0, share)
+    except Exception:  # whatever the module raises, the loop still runs it
+        return False
+    return True
