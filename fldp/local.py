@@ -95,11 +95,10 @@ class LocalSGD(Algorithm):
         return {name: value for name, value in vars(self).items() if name != "_workers"}
 
     def trains(self, name: str) -> bool:
-        if self.trainable is None:
-            return True
-        if callable(self.trainable):
-            return bool(self.trainable(name))
-        return name.startswith(tuple(self.trainable))
+        wanted = self.trainable
+        if wanted is None or callable(wanted):
+            return wanted is None or bool(wanted(name))
+        return name.startswith(tuple(wanted))
 
     def updates(
         self, model: nn.Module, flat: Tensor, population: Population, ids: Tensor | Sequence[int],
@@ -128,22 +127,27 @@ class LocalSGD(Algorithm):
                 yield flat, part, keys, self._correction(flat, part), draw_seed(seeds), round
 
         if self.workers:
-            if self._workers is None or self._workers.about != (model, population):
+            key = (repr(self), id(model), id(population))
+            if self._workers is None or self._workers.key != key:
                 if population.device.type != "cpu":
                     raise ValueError(f"workers need data on the CPU, not on {population.device}")
-                self._workers = Workers(self.workers, self, model, population)  # type: ignore[misc]
+                self._workers = Workers(self.workers, key, self, model, population)  # type: ignore[misc]
             done = self._workers.run(tasks())
         else:
-            done = (self._train(engine, layout, population, *task) for task in tasks())
+            done = (self.work(model, population, *task, engine=engine) for task in tasks())
         return (
             self._finish(moved, population.sizes[part], part, round)
             for part, moved in zip(parts, done, strict=True)
         )
 
-    def work(self, model: nn.Module, population: Population, *task: Any) -> Tensor:
-        """One task in a worker process."""
-        engine, _ = self._engine(model, task[0], population, 1)
-        return self._train(engine, shapes(model), population, *task)
+    def work(
+        self, model: nn.Module, population: Population, *task: Any, engine: Any = None
+    ) -> Tensor:
+        """Train one chunk of clients: what a worker process calls."""
+        engine = engine or self._engine(model, task[0], population, 1)[0]
+        draws = seeded(task[4], task[0].device) if engine.random else nullcontext()
+        with threads(self.threads), draws:
+            return self._descend(engine, shapes(model), population, *task)
 
     def _engine(self, model: nn.Module, flat: Tensor, population: Population, batch: int) -> Any:
         return choose(model, flat, population.x[:1], batch, self.engine, not self._plain)
@@ -164,11 +168,6 @@ class LocalSGD(Algorithm):
 
     def rate(self, round: int, epoch: int) -> float:
         return self.lr * (self.schedule(round, epoch) if self.schedule else 1.0)
-
-    def _train(self, engine: Any, layout: Any, population: Population, *task: Any) -> Tensor:
-        draws = seeded(task[4], task[0].device) if engine.random else nullcontext()
-        with threads(self.threads), draws:
-            return self._descend(engine, layout, population, *task)
 
     def _descend(self, engine: Any, layout: Any, population: Population, *task: Any) -> Tensor:
         flat, ids, keys, correction, _, round = task
@@ -208,9 +207,8 @@ class LocalSGD(Algorithm):
                     g = velocity[:k].mul_(self.momentum).add_(g)
                 w.add_(g, alpha=-rate)
         moved = weights.sub_(flat)
-        if bool((largest.diff() == 1).all()):
-            return moved
-        return moved[largest.argsort().to(flat.device)]
+        same = bool((largest.diff() == 1).all())
+        return moved if same else moved[largest.argsort().to(flat.device)]
 
 
 @dataclass
@@ -291,16 +289,6 @@ class BringYourOwn(Algorithm):
 
     The update is whatever changed in the trainable parameters. Torch's global random numbers are
     seeded per client from the generator while `fn` runs, so results do not depend on the order.
-
-    >>> from fldp.parameters import flatten
-    >>> def shrink(model, x, y):
-    ...     with torch.no_grad():
-    ...         model.weight.mul_(0.9)
-    >>> model = nn.Linear(2, 2, bias=False)
-    >>> people = Population(torch.ones(2, 2), torch.tensor([0, 1]), [[0], [1]])
-    >>> rows = next(BringYourOwn(shrink).updates(model, flatten(model), people, [0, 1]))
-    >>> bool(torch.allclose(rows, -0.1 * flatten(model).expand(2, -1)))
-    True
     """
 
     fn: Callable[[nn.Module, Tensor, Tensor], Any]

@@ -67,13 +67,13 @@ def _work(task: list[Any]) -> Any:
 class Workers:
     """`count` processes that call `worker.work(*about, *task)` for many tasks.
 
-    `worker` and `about` reach a process once; where the system can fork, without a copy. Tasks and
-    results cross as numpy arrays, a few at a time, so that memory stays bounded. The processes end
-    when this object does.
+    `worker` and `about` reach a process once, as they are when it starts, and without a copy where
+    the system can fork; `key` names them. Tasks and results cross as numpy arrays, a few at a time,
+    so that memory stays bounded. The processes end when this object does.
     """
 
-    def __init__(self, count: int, worker: Any, *about: Any) -> None:
-        self.count, self.about = count, about
+    def __init__(self, count: int, key: Any, worker: Any, *about: Any) -> None:
+        self.count, self.key, self.kept = count, key, about
         method = "fork" if "fork" in get_all_start_methods() else "spawn"
         self.pool = ProcessPoolExecutor(count, get_context(method), _start, (worker, *about))
 
