@@ -77,7 +77,7 @@ def faults() -> dict[str, tuple[Pipeline, fldp.PrivacyPlan]]:
     def noise_at_next_clip_norm(updates: Any, generator: Any = None) -> Tensor:
         rows = matrix(updates).nan_to_num()
         inside = float((rows.norm(dim=1) <= 1).double().mean())
-        following = math.exp(-(inside - 0.5))
+        following = math.exp(-1.2 * (inside - 0.5))
         return (clipped(rows).sum(0) + noise(z * following, generator)) / m
 
     def reused_noise_seed(updates: Any, generator: Any = None) -> Tensor:

@@ -242,3 +242,36 @@ def test_bad_input_is_refused() -> None:
         audit.mean_lower_bound([2.0])
     with pytest.raises(ValueError, match="correct"):
         audit.one_run_epsilon(10, 5, 6, delta=0)
+
+
+def benchmark_faults() -> Any:
+    from benchmarks.audits import faults
+
+    return faults()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "noise_over_sqrt_cohort", "missing_clip", "per_tensor_clip", "example_weighted_mean",
+        "nan_bypass", "noise_at_next_clip_norm", "reused_noise_seed", "realised_denominator",
+        "recipe_669",
+    ],
+)  # fmt: skip
+def test_every_planted_fault_is_found(name: str) -> None:
+    from benchmarks.audits import LIKE
+
+    planted = benchmark_faults()
+    assert len(planted) == 9
+    fn, plan = planted[name]
+    if audit.neighbour_test(fn, plan, like=LIKE).violated:
+        return
+    found = audit.pipeline(fn, plan, like=LIKE, canary="orthogonal", runs=400)
+    assert found.violated, found.statement()
+
+
+def test_no_pipeline_of_the_package_fails_the_neighbour_test() -> None:
+    from benchmarks.audits import LIKE, correct
+
+    for name, (fn, plan) in correct().items():
+        assert not audit.neighbour_test(fn, plan, like=LIKE).violated, name
