@@ -10,17 +10,18 @@ export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 export PYTHONPATH :=
 
-.PHONY: help book test lab bench colab lock clean
+.PHONY: help book test lab bench notebooks colab lock clean
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make book    execute every notebook here and build the HTML book in _build/html/"
-	@echo "make test    unit tests, every notebook, lint and types"
-	@echo "make lab     open the book in JupyterLab"
-	@echo "make bench   run the benchmarks; results go to benchmarks/results/"
-	@echo "make colab   write the Colab version of every notebook into colab/"
-	@echo "make lock    pin requirements.in into requirements.txt"
-	@echo "make clean   remove everything that make has made"
+	@echo "make book       execute every notebook here and build the HTML book in _build/html/"
+	@echo "make test       unit tests, every notebook, lint and types"
+	@echo "make lab        open the book in JupyterLab"
+	@echo "make bench      run the benchmarks; results go to benchmarks/results/"
+	@echo "make notebooks  execute every notebook and store its outputs"
+	@echo "make colab      write the Colab version of every notebook into colab/"
+	@echo "make lock       pin requirements.in into requirements.txt"
+	@echo "make clean      remove everything that make has made"
 
 $(READY): requirements.txt pyproject.toml tools/bootstrap.sh
 	@bash tools/bootstrap.sh "$(PYTHON)" $(VENV)
@@ -42,6 +43,10 @@ lab: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks
+
+notebooks: $(READY)
+	$(BIN)/python tools/run_notebooks.py
+	$(BIN)/python tools/colab.py
 
 colab: $(READY)
 	$(BIN)/python tools/colab.py

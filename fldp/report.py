@@ -56,8 +56,8 @@ def table(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
 
 
 def fill(line: str) -> str:
-    """A long line wrapped at 100 characters, what follows indented; a table as it is."""
-    return line if "\n" in line else textwrap.fill(line, 100, subsequent_indent="    ")
+    """A long line wrapped at 76 characters, what follows indented; a table as it is."""
+    return line if "\n" in line else textwrap.fill(line, 76, subsequent_indent="    ")
 
 
 def up(epsilon: float) -> str:
