@@ -302,7 +302,7 @@ GOOD = {"noise_multiplier": 1.0, "delta": 1e-5, "rounds": 10, "sampling_rate": 0
         ("noise_multiplier", -1.0),
         ("noise_multiplier", math.nan),
         ("noise_multiplier", math.inf),
-        ("noise_multiplier", "1"),
+        ("noise_multiplier", "one"),
         ("delta", 0.0),
         ("delta", 1.0),
         ("delta", None),
