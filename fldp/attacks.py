@@ -7,7 +7,6 @@ clear, clipped, or the mean of a noised release.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,20 +42,13 @@ class Inversion:
         """Share of the images whose label a classifier (images to labels) reads correctly."""
         return float((torch.as_tensor(predict(self.images)) == truth).double().mean())
 
-    def plot(self, originals: Tensor | None = None, shape: tuple[int, int] | None = None) -> Any:
-        """Gray images in a row, above them the originals if given; returns the axes."""
-        import matplotlib.pyplot as plt
+    def plot(self, originals: Tensor | None = None, count: int = 8) -> Any:
+        """The first `count` images, above them the originals if given; returns the figure."""
+        from fldp.plotting import digits_grid
 
-        rows = [self.images] if originals is None else [originals, self.images]
-        count, side = min(10, len(self.images)), math.isqrt(self.images[0].numel())
-        size = shape or (side, -1)
-        figure = plt.figure(figsize=(count, 1.2 * len(rows)))
-        axes = figure.subplots(len(rows), count, squeeze=False)
-        for line, images in zip(axes, rows, strict=True):
-            for ax, image in zip(line, images, strict=False):
-                ax.imshow(image.reshape(size).tolist(), cmap="gray_r", vmin=0, vmax=1)
-                ax.set_axis_off()
-        return axes
+        rows = [] if originals is None else [originals[:count].reshape(self.images[:count].shape)]
+        count = min(count, len(self.images))
+        return digits_grid(torch.cat([*rows, self.images[:count].clamp(0, 1)]), columns=count)
 
 
 def invert_linear(weight: Any, bias: Any) -> Inversion:
@@ -203,9 +195,9 @@ class Membership:
 
     def plot(self, ax: Any = None) -> Any:
         """True against false positive rates, on logarithmic axes; returns the axes."""
-        import matplotlib.pyplot as plt
+        from fldp.plotting import axes
 
-        ax = plt.subplots()[1] if ax is None else ax
+        ax = axes(ax)
         rates = np.arange(1, len(self.others) + 1) / len(self.others)
         ax.step(rates, [self.tpr(r) for r in rates], label=f"AUC {self.auc:.3f}")
         ax.plot(rates, rates, ":", label="a coin")

@@ -75,9 +75,9 @@ class AuditResult:
 
     def plot(self, ax: Any = None) -> Any:
         """The measured curve, and the curves that the bound and the claim allow; returns axes."""
-        import matplotlib.pyplot as plt
+        from fldp.plotting import axes
 
-        ax = plt.subplots()[1] if ax is None else ax
+        ax = axes(ax)
         x = np.linspace(0, 1, 201)
         ax.step(*self.curve, where="post", label="measured")
         value = self.estimate if self.lower_bound is None else self.lower_bound

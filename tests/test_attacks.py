@@ -54,7 +54,7 @@ def test_digits_are_read_without_protection_and_not_from_a_noised_sum(
     noisy = attacks.invert_linear(*(views(sums, layout)[k] for k in ("weight", "bias")))
     assert abs(noisy.read(read, y[:600]) - 0.1) <= 0.05
     assert noisy.psnr(x[:600]).mean() < clear.psnr(x[:600]).mean() - 20
-    assert clear.plot(x[:600]).shape == (2, 10)
+    assert len(clear.plot(x[:600]).axes) == 16
 
 
 @pytest.fixture(scope="module")
