@@ -78,7 +78,7 @@ def figure(
     """A figure of the book's width (inches) with its axes, in the book's style.
 
     >>> fig, ax = figure()
-    >>> round(fig.get_figwidth(), 1)
+    >>> round(float(fig.get_figwidth()), 1)
     5.6
     """
     with style():
