@@ -95,8 +95,10 @@ def choose(
         raise ValueError(f"engine is {name!r}; use 'auto', 'stacked', 'vmap' or 'loop'")
     record = record.to(flat)
     model = copy.deepcopy(model).train()
-    random = any(isinstance(m, nn.modules.dropout._DropoutNd) and m.p for m in model.modules())
-    if name == "loop" or (name == "auto" and random):
+    # torch.func has no batched kernel for recurrent layers, and refuses to draw random numbers.
+    drawn = [m for m in model.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p]
+    single = drawn or any(isinstance(m, nn.RNNBase) for m in model.modules())
+    if name == "loop" or (name == "auto" and single):
         return Loop(model), 1
     engine: Any = None
     if name in ("auto", "stacked"):
