@@ -380,7 +380,8 @@ def noise_multiplier(
     x, slope = 0.0, -1.5
     if ours and _checked([event], adjacency, accountant):
         x, slope = _settle(guess, target, x, slope, 1e-2)
-        x, slope = _settle(rough, target, x, slope, 3e-3)
+        # what the coarse grid adds in the ordinary case is known: aim above by as much
+        x, slope = _settle(rough, target * (1 + 12.5 * pld.ACCURACY), x, slope, 3e-2)
     return math.exp(_settle(full, target, x, slope, 8e-4, _Z_RANGE[ours])[0])
 
 
@@ -402,7 +403,7 @@ def _settle(
         if target * (1 - tol) <= value <= target * (1 if final else 1 + tol) or (
             edge and not final
         ):
-            return x, slope
+            return (x if final or edge else x - y / slope), slope
         if edge and left:
             raise ValueError(
                 f"epsilon is {target}: it cannot be reached, the smallest is {value:.4g}; ask for "

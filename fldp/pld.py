@@ -1,29 +1,29 @@
-# ruff: noqa: E501
 """Privacy-loss distributions: the kernel behind :mod:`fldp.accounting`.
 
 One round is described by its dominating pair (P, Q), the two output distributions that differ most
-between neighbouring populations. With L = log(P/Q) under P, summed over the rounds, delta(epsilon) =
-E[(1 - e^(epsilon - L))_+] (Sommer et al. 2019; Koskela et al. 2020). The steps:
+between neighbouring populations. With L = log(P/Q) under P, summed over the rounds,
+delta(epsilon) = E[(1 - e^(epsilon - L))_+] (Sommer et al. 2019; Koskela et al. 2020). The steps:
 
 1. A saddle point (Alghamdi et al. 2022) predicts the answer, and from it grid step and window.
-2. Every cell of the loss axis keeps its P- and Q-mass and moves both to its two ends: "connect the
-   dots" (Doroshenko et al. 2022), never below the true delta.
-3. The step is tilted by e^(theta L), so that the answer lies in the bulk of the sum: one FFT, power T
-   and its inverse then have a small *relative* error however small delta is.
+2. Every cell of the loss axis keeps its P- and Q-mass and moves both to its two ends: "connect
+   the dots" (Doroshenko et al. 2022), never below the true delta.
+3. The step is tilted by e^(theta L), so that the answer lies in the bulk of the sum: one FFT,
+   power T and its inverse then have a small *relative* error however small delta is.
 4. Mass above the window (Chernoff), truncated mass and 8 standard deviations of the FFT's round-off
    are added; mass that wraps from below only adds to delta. So the result is an upper bound.
 
 In units of the clip norm, with noise N(0, z^2) and sampling rate q, the pairs are
 
-- ``remove``: (1-q)N(0) + qN(1) against N(0), and ``add``, the same reversed: Poisson, add-or-remove;
-- ``replace``: (1-q)N(0) + qN(1) against (1-q)N(0) + qN(-1): Poisson, replace-one;
-- ``fixed``: fixed size without replacement, replace-one. Reveal the rest of the cohort and the client
-  y that takes the target's place when it is out: (1-q)N(0) + qN(u) against (1-q)N(0) + qN(v), with
-  u = x-y, v = x'-y and |u|, |v|, |u-v| <= 2. For thresholds e^epsilon >= 1 the optimal test's region
-  is convex with normals in the cone of -u and v-u; so the divergence grows while v turns away from u
-  and while u and v slide along their line until v = 0: (2, 0) is the worst for every epsilon >= 0.
-  Neighbours are symmetric, so below 1 the profile is its mirror image (Zhu, Dong & Wang 2022): the
-  loss has the ``remove`` pair's law at z/2 above 0, the mirrored law below, the rest of the mass at 0.
+- `remove`: (1-q)N(0) + qN(1) against N(0), and `add`, the reverse: Poisson, add-or-remove;
+- `replace`: (1-q)N(0) + qN(1) against (1-q)N(0) + qN(-1): Poisson, replace-one;
+- `fixed`: fixed size without replacement, replace-one. Reveal the rest of the cohort and the
+  client y that takes the target's place when it is out: (1-q)N(0) + qN(u) against
+  (1-q)N(0) + qN(v), u = x-y, v = x'-y, with |u|, |v|, |u-v| <= 2. For thresholds e^epsilon >= 1
+  the optimal test's region is convex with normals in the cone of -u and v-u; so the divergence
+  grows while v turns away from u, and while u and v slide along their line until v = 0: (2, 0) is
+  the worst for every epsilon >= 0. Neighbours are symmetric, so below 1 the profile is its mirror
+  image (Zhu, Dong & Wang 2022): the loss has the `remove` pair's law at z/2 above 0, the mirrored
+  law below, and the rest of its mass at 0.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _log_mix(q: float, y: Array) -> Array:
 
 
 def _loss(kind: str, q: float, z: float, x: Array) -> Array:
-    """log(P/Q) of a ``remove`` or ``replace`` pair at output x; increasing in x."""
+    """log(P/Q) of a `remove` or `replace` pair at output x; increasing in x."""
     up = _log_mix(q, (2 * x - 1) / (2 * z * z))
     return up - _log_mix(q, -(2 * x + 1) / (2 * z * z)) if kind == "replace" else up
 
@@ -106,7 +106,7 @@ def _nodes(part: Part, reach: float) -> tuple[Array, Array]:
 
 
 def _grid(part: Part, h: float, reach: float) -> tuple[int, Array, Array, float]:
-    """First index, mass at the multiples of ``h``, squared spread put in, mass at infinite loss."""
+    """First index, mass at the multiples of `h`, squared spread put in, mass at infinite loss."""
     weight, kind, q, z = part
     z = z / 2 if kind == "fixed" else z
     ends = np.array([-reach * z - (kind == "replace"), 1 + reach * z])
@@ -251,10 +251,10 @@ def solve(
     epsilon: float | None = None,
     accuracy: float = ACCURACY,
 ) -> float:
-    """Upper bound, in one direction, on epsilon at ``delta`` or on delta at ``epsilon``.
+    """Upper bound, in one direction, on epsilon at `delta` or on delta at `epsilon`.
 
-    ``rounds`` holds what ran: each a mixture of parts (weight, kind, q, z) and a number of rounds. With
-    ``delta``, ``epsilon`` is a first guess. A delta below 1e-100 is reported as 1e-100.
+    `rounds` holds what ran: each a mixture of parts (weight, kind, q, z) and a number of rounds.
+    With `delta`, `epsilon` is a first guess. A delta below 1e-100 is reported as 1e-100.
 
     >>> 4.377 < solve([([(1.0, "remove", 1.0, 1.0)], 1)], delta=1e-5) < 4.381
     True
@@ -320,7 +320,7 @@ def _smooth(n: float) -> int:
 
 
 class _Composed:
-    """The composed loss on the window of ``size`` multiples of ``h`` from ``first`` on."""
+    """The composed loss on the window of `size` multiples of `h` from `first` on."""
 
     def __init__(
         self,
