@@ -7,6 +7,7 @@ per-user cache. Nothing is ever substituted for a data set that is not there.
 
 from __future__ import annotations
 
+import http.client
 import os
 import socket
 from collections.abc import Callable
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 Pair = tuple[Tensor, Tensor]
+Root = str | os.PathLike[str] | None
 # A dead connection must end in an error message, not in a notebook that hangs.
 _NETWORK_TIMEOUT = 20.0
 
@@ -26,7 +28,7 @@ class DatasetUnavailable(FileNotFoundError):
     """The data set is neither on disk nor to be downloaded; the message says where was looked."""
 
 
-def folder(root: str | os.PathLike[str] | None = None) -> Path:
+def folder(root: Root = None) -> Path:
     """Where data sets live: ``root``, else ``FLDP_DATA``, else a per-user cache."""
     if root is not None:
         return Path(root).expanduser()
@@ -52,9 +54,7 @@ def digits() -> Pair:
     return x, torch.from_numpy(np.asarray(data.target, dtype=np.int64))
 
 
-def _through_torchvision(
-    name: str, root: str | os.PathLike[str] | None, download: bool, **options: Any
-) -> Pair:
+def _through_torchvision(name: str, root: Root, download: bool, **options: Any) -> Pair:
     from fldp.torchvision_compat import import_torchvision
 
     where = folder(root)
@@ -70,7 +70,7 @@ def _through_torchvision(
         try:
             where.mkdir(parents=True, exist_ok=True)
             data = make(str(where), download=True, **options)
-        except (RuntimeError, OSError) as error:
+        except (RuntimeError, OSError, http.client.HTTPException) as error:
             reason = error
         finally:
             socket.setdefaulttimeout(before)
@@ -86,35 +86,32 @@ def _through_torchvision(
     return x, torch.as_tensor(data.targets, dtype=torch.int64)
 
 
-def mnist(
-    root: str | os.PathLike[str] | None = None, *, train: bool = True, download: bool = True
-) -> Pair:
+def mnist(root: Root = None, *, train: bool = True, download: bool = True) -> Pair:
     """MNIST: x (60000 or 10000, 1, 28, 28), y; DatasetUnavailable where it cannot be had."""
     return _through_torchvision("MNIST", root, download, train=train)
 
 
-def fashion_mnist(
-    root: str | os.PathLike[str] | None = None, *, train: bool = True, download: bool = True
-) -> Pair:
+def fashion_mnist(root: Root = None, *, train: bool = True, download: bool = True) -> Pair:
     """Fashion-MNIST, shaped like MNIST; DatasetUnavailable where it cannot be had."""
     return _through_torchvision("FashionMNIST", root, download, train=train)
 
 
 def emnist(
-    root: str | os.PathLike[str] | None = None,
+    root: Root = None,
     *,
     split: str = "digits",
     train: bool = True,
     download: bool = True,
 ) -> Pair:
-    """EMNIST, upright; ``split`` is one of torchvision's ("digits", "letters", "byclass", ...)."""
+    """EMNIST, upright; ``split`` is one of torchvision's ("digits", "letters", "byclass", ...).
+
+    The labels are torchvision's: those of "letters" run from 1 to 26.
+    """
     x, y = _through_torchvision("EMNIST", root, download, train=train, split=split)
     return x.transpose(2, 3).contiguous(), y
 
 
-def cifar10(
-    root: str | os.PathLike[str] | None = None, *, train: bool = True, download: bool = True
-) -> Pair:
+def cifar10(root: Root = None, *, train: bool = True, download: bool = True) -> Pair:
     """CIFAR-10: x (50000 or 10000, 3, 32, 32), y; DatasetUnavailable where it cannot be had."""
     return _through_torchvision("CIFAR10", root, download, train=train)
 

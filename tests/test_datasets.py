@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -43,15 +45,22 @@ def test_without_files_the_error_says_where_it_looked_and_names_digits(
     assert "fldp.datasets.digits()" in message
 
 
+@pytest.mark.parametrize(
+    "failure", [OSError("the network is unreachable"), http.client.IncompleteRead(b"half")]
+)
 def test_a_failed_download_is_one_clear_error(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    failure: Exception, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    before = socket.getdefaulttimeout()
+
     def refuse(*_: object, **__: object) -> None:
-        raise OSError("the network is unreachable")
+        assert socket.getdefaulttimeout() is not None  # a dead connection must not hang
+        raise failure
 
     monkeypatch.setattr("urllib.request.urlopen", refuse)
     with pytest.raises(datasets.DatasetUnavailable, match="its download failed"):
         datasets.mnist(tmp_path)
+    assert socket.getdefaulttimeout() == before
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
