@@ -166,3 +166,21 @@ def test_bad_input_is_refused(cnn: nn.Module) -> None:
         attacks.Membership(np.ones(3), np.array([np.nan]))
     with pytest.raises(ValueError, match="records"):
         attacks.shadow_runs(lambda mask, seed: [0.0], 3, 4)
+
+
+def test_one_record_in_a_linear_layer_is_read_exactly_whatever_the_steps() -> None:
+    for seed in range(20):
+        rng = torch.Generator().manual_seed(seed)
+        layer = nn.Linear(16, 5).double()
+        x = torch.rand(1, 16, generator=rng, dtype=torch.float64)
+        y = torch.randint(5, (1,), generator=rng)
+        start = [p.detach().clone() for p in layer.parameters()]
+        for step in range(1 + seed % 7):
+            loss = nn.functional.cross_entropy(layer(x), y) + layer(x).square().sum()
+            gradients = torch.autograd.grad(loss, list(layer.parameters()))
+            for parameter, slope in zip(layer.parameters(), gradients, strict=True):
+                parameter.data -= 0.05 / (1 + step) * slope
+        weight, bias = (p.detach() - s for p, s in zip(layer.parameters(), start, strict=True))
+        for row in range(5):
+            torch.testing.assert_close(weight[row] / bias[row], x[0], rtol=1e-7, atol=1e-9)
+        torch.testing.assert_close(attacks.invert_linear(weight, bias).images, x)
