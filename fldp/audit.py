@@ -134,7 +134,8 @@ def one_shot(
     """ε estimated from canary clients in one ordinary training (Andrew et al. 2024): no bound.
 
     `cosines` (k,) are those of each canary, a random unit direction scaled to C, with the sum of
-    all released updates; a direction that did not take part would have N(0, 1/dimension).
+    all released updates; a direction that did not take part would have N(0, 1/dimension). The
+    estimate hangs on the fitted spread: 100 canaries can be off by 80 %, 400 by 40 %.
     """
     c = checked(cosines, "cosines", delta, 0.95).ravel()
     if c.size < 3 or np.ptp(c) == 0:

@@ -275,3 +275,18 @@ def test_no_pipeline_of_the_package_fails_the_neighbour_test() -> None:
 
     for name, (fn, plan) in correct().items():
         assert not audit.neighbour_test(fn, plan, like=LIKE).violated, name
+
+
+def test_one_shot_canaries_in_an_ordinary_training_estimate_its_epsilon() -> None:
+    rounds, size, count = 10, 20_000, 400
+    plan = plan_of(4.0, rounds=rounds, clients=count)
+    rng = torch.Generator().manual_seed(0)
+    canaries = torch.nn.functional.normalize(torch.randn(count, size, generator=rng), dim=1)
+    total = sum(
+        (fldp.aggregate(canaries, plan, 1.0, generator=rng).mean for _ in range(rounds)),
+        torch.zeros(size),
+    )
+    cosines = canaries @ total / total.norm()
+    found = audit.one_shot(cosines, size, delta=DELTA, claimed=plan.epsilon())
+    assert found.estimate == pytest.approx(plan.epsilon(), rel=0.5)
+    assert "not a bound" in found.statement()
