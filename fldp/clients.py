@@ -42,7 +42,6 @@ class Population:
         if int(self.index.max()) >= len(self.y) or not torch.equal(inside, self.index >= 0):
             wanted = f"record numbers below {len(self.y)}, padded at the end with -1"
             raise ValueError(f"index must hold {wanted}")
-        self.groups: list[Any] | None = None
 
     @classmethod
     def from_datasets(cls, datasets: Sequence[Any]) -> Population:
@@ -124,12 +123,10 @@ class Population:
         with plotting.style():
             figure, (left, right) = plt.subplots(1, 2, figsize=(8.0, 2.8))
             counts = self.label_counts()[:clients].numpy()
-            base = counts.cumsum(1) - counts
-            for label, shade in enumerate(
-                plt.get_cmap("viridis")(np.linspace(0, 1, base.shape[1]))
-            ):
-                bottom = base[:, label]
-                left.bar(np.arange(len(counts)), counts[:, label], bottom=bottom, color=shade)
+            base, shades = counts.cumsum(1) - counts, plt.get_cmap("viridis")
+            for label, (height, bottom) in enumerate(zip(counts.T, base.T, strict=True)):
+                shade = shades(label / len(counts.T))
+                left.bar(np.arange(len(counts)), height, bottom=bottom, color=shade)
             left.set(xlabel="client", ylabel="records (colour: label)")
             right.hist(self.sizes.numpy(), bins=min(30, int(self.sizes.max())))
             right.set(xlabel="records of a client", ylabel="clients")
@@ -137,17 +134,9 @@ class Population:
 
 
 def partition(
-    x: Any,
-    y: Any,
-    clients: int | None = None,
-    scheme: str = "iid",
-    *,
-    alpha: float = 0.5,
-    shards: int = 2,
-    sigma: float = 1.0,
-    groups: Any = None,
-    seed: int = 0,
-) -> Population:
+    x: Any, y: Any, clients: int | None = None, scheme: str = "iid", *, alpha: float = 0.5,
+    shards: int = 2, sigma: float = 1.0, groups: Any = None, seed: int = 0,
+) -> Population:  # fmt: skip
     """Deal the records (x, y) to `clients` clients; every record to one client, nobody empty.
 
     - ``"iid"``: at random, sizes differ by at most one.
@@ -169,7 +158,14 @@ def partition(
     x, y = _records(x, y)
     n, rng = len(y), np.random.default_rng(seed)
     if scheme == "group":
-        return _grouped(x, y, groups, clients)
+        if groups is None or len(groups) != n:
+            size = "None" if groups is None else len(groups)
+            raise ValueError(f"groups has length {size}: give one group per record, {n} in all")
+        owner = np.unique(np.asarray(groups), return_inverse=True)[1]
+        sizes = np.bincount(owner)
+        if clients is not None and clients != len(sizes):
+            raise ValueError(f"clients is {clients}, groups names {len(sizes)}: leave clients out")
+        return Population(x, y, _table(np.argsort(owner, kind="stable"), sizes))
     clients, alpha, sigma = whole("clients", clients), real("alpha", alpha), real("sigma", sigma)
     least = clients * (whole("shards", shards) if scheme == "shards" else 1)
     if least > n:
@@ -215,19 +211,6 @@ def _table(order: np.ndarray, sizes: np.ndarray) -> Tensor:
     index = np.full(inside.shape, -1, dtype=np.int64)
     index[inside] = order
     return torch.from_numpy(index)
-
-
-def _grouped(x: Tensor, y: Tensor, groups: Any, clients: int | None) -> Population:
-    if groups is None or len(groups) != len(y):
-        size = "None" if groups is None else len(groups)
-        raise ValueError(f"groups has length {size}; give one group per record, {len(y)} in all")
-    names, owner = np.unique(np.asarray(groups), return_inverse=True)
-    if clients is not None and clients != len(names):
-        raise ValueError(f"clients is {clients}, but groups names {len(names)}: leave clients out")
-    sizes = np.bincount(owner)
-    population = Population(x, y, _table(np.argsort(owner, kind="stable"), sizes))
-    population.groups = names.tolist()
-    return population
 
 
 def _dirichlet(

@@ -65,10 +65,10 @@ class LocalSGD(Algorithm):
     Vectorised over clients in bounded chunks, and equal to `torch.optim.SGD` run at each client
     alone: batches of `batch_size` (None: all records at once) partition the client's own shuffled
     records, the last one may be smaller, and a client that is done takes no further step. Results
-    do not depend on the chunk size. `schedule(round, epoch)` is a factor on `lr`. `trainable`
-    (name prefixes, or a predicate on names) trains a part of the model: fewer coordinates, less
-    noise in total. `engine` is "auto", "stacked", "vmap" or "loop". `threads`: torch threads while
-    clients train. `workers`: processes, for an idle machine with several cores.
+    do not depend on the chunk size. `schedule(round, epoch)` is a factor on `lr`; `mu` is the pull
+    of `FedProx`. `trainable` (name prefixes, or a predicate on names) trains a part of the model:
+    fewer coordinates, less noise in total. `engine` is "auto", "stacked", "vmap" or "loop".
+    `threads`: torch threads while clients train. `workers`: processes, for several idle cores.
     """
 
     lr: float = 0.1
@@ -76,6 +76,7 @@ class LocalSGD(Algorithm):
     batch_size: int | None = None
     momentum: float = 0.0
     weight_decay: float = 0.0
+    mu: float = 0.0
     schedule: Callable[[int, int], float] | None = None
     trainable: Sequence[str] | Callable[[str], bool] | None = None
     engine: str = "auto"
@@ -90,6 +91,7 @@ class LocalSGD(Algorithm):
             self.batch_size = whole("batch_size", self.batch_size)
         self.momentum = self.momentum and real("momentum", self.momentum, 1)
         self.weight_decay = self.weight_decay and real("weight_decay", self.weight_decay)
+        self.mu = self.mu and real("mu", self.mu)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_workers"}
@@ -140,14 +142,12 @@ class LocalSGD(Algorithm):
             for part, moved in zip(parts, done, strict=True)
         )
 
-    def work(
-        self, model: nn.Module, population: Population, *task: Any, engine: Any = None
-    ) -> Tensor:
+    def work(self, model: nn.Module, people: Population, *task: Any, engine: Any = None) -> Tensor:
         """Train one chunk of clients: what a worker process calls."""
-        engine = engine or self._engine(model, task[0], population, 1)[0]
+        engine = engine or self._engine(model, task[0], people, 1)[0]
         draws = seeded(task[4], task[0].device) if engine.random else nullcontext()
         with threads(self.threads), draws:
-            return self._descend(engine, shapes(model), population, *task)
+            return self._descend(engine, shapes(model), people, *task)
 
     def _engine(self, model: nn.Module, flat: Tensor, population: Population, batch: int) -> Any:
         return choose(model, flat, population.x[:1], batch, self.engine, not self._plain)
@@ -155,7 +155,7 @@ class LocalSGD(Algorithm):
     @property
     def _plain(self) -> bool:
         """Whether a step is w -= lr * gradient and nothing else."""
-        return self.momentum == 0 and self.weight_decay == 0 and type(self) is LocalSGD
+        return not (self.momentum or self.weight_decay or self.mu or isinstance(self, Scaffold))
 
     def _correction(self, flat: Tensor, ids: Tensor) -> Tensor | None:
         return None
@@ -163,69 +163,60 @@ class LocalSGD(Algorithm):
     def _finish(self, moved: Tensor, sizes: Tensor, ids: Tensor, round: int) -> Tensor:
         return moved
 
-    def _add_to(self, g: Tensor, w: Tensor, flat: Tensor) -> None:
-        """Add this algorithm's own term to the gradients g of the weights w, both (c, d)."""
-
     def rate(self, round: int, epoch: int) -> float:
         return self.lr * (self.schedule(round, epoch) if self.schedule else 1.0)
 
     def _descend(self, engine: Any, layout: Any, population: Population, *task: Any) -> Tensor:
         flat, ids, keys, correction, _, round = task
         # Largest client first: the clients that still have a batch are a prefix, without a copy.
-        sizes, largest = population.sizes[ids].sort(descending=True, stable=True)
-        rows, mask = population.rows(ids[largest])
+        ordered, largest = population.sizes[ids].sort(descending=True, stable=True)
+        sizes, (rows, mask) = ordered.tolist(), population.rows(ids[largest])
         weights = flat.detach().expand(len(ids), -1).clone()
         gradients = None if self._plain else torch.empty_like(weights)
+        own = views(weights, layout)
+        target = views(weights.data if gradients is None else gradients, layout)
         velocity = torch.zeros_like(weights) if self.momentum else None
         if correction is not None:
             correction = correction[largest.to(flat.device)]
-        batch = self.batch_size or rows.shape[1]
+        batch = self.batch_size or sizes[0]
         for epoch in range(self.epochs):
             order, rate = rows, self.rate(round, epoch)
             if keys is not None:
-                own = keys[largest, epoch, : rows.shape[1]].masked_fill_(~mask, 2.0)
-                order = rows.gather(1, own.argsort(1))
-            for start in range(0, rows.shape[1], batch):
-                left = (sizes - start).clamp(0, batch)
-                k, wide = int((left > 0).sum()), int(left[0])
-                share = (torch.arange(wide) < left[:k, None]).to(flat.dtype) / left[:k, None]
+                drawn = keys[largest, epoch, : sizes[0]].masked_fill_(~mask, 2.0)
+                order = rows.gather(1, drawn.argsort(1))
+            for start in range(0, sizes[0], batch):
+                left = [min(size - start, batch) for size in sizes if size > start]
+                k, wide = len(left), left[0]
+                share = flat.new_full((k, wide), 1 / wide)
+                if left[-1] < wide:
+                    counts = torch.tensor(left, device=flat.device).unsqueeze(1)
+                    share = (torch.arange(wide, device=flat.device) < counts).to(flat) / counts
                 picked = order[:k, start : start + wide].to(population.device)
                 x, y = population.x[picked].to(flat), population.y[picked].to(flat.device)
-                w, share = weights[:k], share.to(flat.device)
+                p, into = ({n: v[:k] for n, v in part.items()} for part in (own, target))
                 if gradients is None:
-                    own_views = views(w, layout)
-                    engine.accumulate(own_views, views(w.data, layout), -rate, x, y, share)
+                    engine.accumulate(p, into, -rate, x, y, share)
                     continue
-                g = gradients[:k].zero_()
-                engine.accumulate(views(w, layout), views(g, layout), 1.0, x, y, share)
+                g, w = gradients[:k].zero_(), weights[:k]
+                engine.accumulate(p, into, 1.0, x, y, share)
                 if correction is not None:
                     g.add_(correction[:k])
-                self._add_to(g, w, flat)
+                if self.mu:
+                    g.add_(w, alpha=self.mu).add_(flat, alpha=-self.mu)
                 if self.weight_decay:
                     g.add_(w, alpha=self.weight_decay)
                 if velocity is not None:
                     g = velocity[:k].mul_(self.momentum).add_(g)
                 w.add_(g, alpha=-rate)
         moved = weights.sub_(flat)
-        same = bool((largest.diff() == 1).all())
-        return moved if same else moved[largest.argsort().to(flat.device)]
+        return moved if sizes[0] == sizes[-1] else moved[largest.argsort().to(flat.device)]
 
 
 @dataclass
 class FedProx(LocalSGD):
-    """LocalSGD plus the gradient of mu/2 · ‖w − w_global‖²: keeps clients near the global model.
-
-    Li et al. 2020. The privacy account is that of LocalSGD.
-    """
+    """LocalSGD plus the gradient of mu/2 · ‖w − w_global‖² (Li et al. 2020): less client drift."""
 
     mu: float = 0.01
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.mu = self.mu and real("mu", self.mu)
-
-    def _add_to(self, g: Tensor, w: Tensor, flat: Tensor) -> None:
-        g.add_(w, alpha=self.mu).add_(flat, alpha=-self.mu)
 
 
 @dataclass
