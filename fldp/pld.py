@@ -286,13 +286,13 @@ def solve(
         aim = dial * accuracy * near
         h = min(h, math.sqrt(12 * aim / (total.times * (tilt + 1))), max(sd, 1e-12) / 4)
         t, low, high, t_top = total.window(tilt, guess, log_d)
-        low, high = min(low, 0.98 * guess - 8 * h) - wide, max(high, guess + 8 * h) + wide
-        size = _smooth(max(64.0, (high - low) / h + 4))
-        sums = _Composed(rounds, h, math.floor(low / h), size, (t, t_top), total.reach)
+        sums = _Composed(rounds, h, (t, t_top), total.reach)
         excess = sums.excess * (tilt + 1) / 2
         if excess > 1.6 * aim:
             h /= min(8.0, max(1.1, excess / (1.6 * aim)))
             continue
+        low, high = min(low, 0.98 * guess - 8 * h) - wide, max(high, guess + 8 * h) + wide
+        sums.fit(low, high)
         found = sums.delta(guess) if delta is None else sums.epsilon(delta, guess)
         if found is None:
             wide += high - low
@@ -303,7 +303,8 @@ def solve(
         elif dial <= 1 and (abs(found - guess) <= 0.15 * found or found < 1e-8):
             return found
         else:
-            dial = 1.0 if dial > 1 and abs(found - guess) <= 0.05 * found else 0.3
+            right = dial > 1 and abs(found - guess) <= 0.05 * found
+            dial = 1.0 if right else (0.3 if found > 0.25 else 0.08)
             guess, h = found, found / 8
             tilt, _, _, _, sd = total.saddle(None, found)
     raise ValueError(
@@ -320,61 +321,70 @@ def _smooth(n: float) -> int:
 
 
 class _Composed:
-    """The composed loss on the window of `size` multiples of `h` from `first` on."""
+    """The tilted step on multiples of `h`, and its sum over the rounds on a window of them."""
 
     def __init__(
-        self,
-        rounds: Sequence[Round],
-        h: float,
-        first: int,
-        size: int,
-        tilts: tuple[float, float],
-        reach: float,
+        self, rounds: Sequence[Round], h: float, tilts: tuple[float, float], reach: float
     ) -> None:
-        self.h, self.first, self.size, self.tilt = h, first, size, tilts[0]
-        self.log_mgf = log_tail = self.extra = self.excess = 0.0
-        self.steps: list[tuple[Array, int]] = []
-        self.times = 0
+        self.h, (self.tilt, self.t_top), self.times = h, tilts, 0
+        self.log_mgf = self.log_top = self.infinite = self.excess = 0.0
+        self.built: list[tuple[int, Array, int]] = []
         for parts, n in rounds:
             start, mass, spread, infinite = _merged(parts, h, reach)
             at = h * (start + np.arange(mass.size))
             with np.errstate(divide="ignore"):
                 log_mass = np.log(mass)
             logs = []
-            for t in reversed(tilts):
+            for t in (self.t_top, self.tilt):
                 e = log_mass + t * at
                 top = float(e.max())
                 e = np.exp(e - top)
                 logs.append(n * (top + math.log(float(e.sum()))))
             e /= e.sum()
-            log_tail += logs[0]
-            self.log_mgf += logs[1]
+            self.log_top, self.log_mgf = self.log_top + logs[0], self.log_mgf + logs[1]
             ratio = np.divide(spread, mass, out=np.zeros_like(mass), where=mass > 0)
             self.excess += n * float(e @ ratio)
-            tilted = np.bincount(np.arange(start, start + e.size) % size, e, size)
-            self.steps.append((tilted.astype(np.float64), n))
-            self.extra += n * infinite
+            self.built.append((start, e, n))
+            self.infinite += n * infinite
             self.times += n
-        self.extra += math.exp(min(0.0, log_tail - tilts[1] * h * (first + size - 1)))
 
-    def _sums(self, centre: float) -> tuple[Any, Any, Any]:
+    def fit(self, low: float, high: float) -> None:
+        """Choose the window, wider than [low, high] by how far the grid itself moves the sum."""
+        h, flips = self.h, self.excess / self.h**2
+        margin = min(self.times, 7 * math.sqrt(flips) + 12) + 2
+        self.first = math.floor(low / h - margin)
+        self.size = size = _smooth(max(64.0, (high - low) / h + 2 * margin + 2))
+        self.steps = [
+            (np.bincount((start + np.arange(e.size)) % size, e, size), n)
+            for start, e, n in self.built
+        ]
+        above = self.log_top - self.t_top * h * (self.first + size - 1)
+        self.extra = self.infinite + math.exp(min(0.0, above))
+
+    def _sums(self, centre: float, kind: Any = np.float64) -> tuple[Any, Any, Any]:
         """Losses, and the sums of mass and mass * e^(centre - loss) from each of them upwards."""
-        total, times = np.ones(self.size // 2 + 1, dtype=np.complex128), 0.0
-        root_log = math.sqrt(math.log2(self.size))
+        total: Any = 1.0
+        times, root_log = 0.0, math.sqrt(math.log2(self.size))
         for e, n in self.steps:
-            total *= _power(np.fft.rfft(e), n)
+            total = total * _power(np.fft.rfft(e.astype(kind)), n)
             times += n * (1 + root_log * math.sqrt(float(e @ e)))
         mass = np.fft.irfft(total, self.size)
+        unit, mass = float(np.finfo(mass.dtype).eps) / 2, mass.astype(np.float64)
         # round-off: independent over the frequencies, with this standard deviation per point
-        noise = 2**-53 * (times + root_log * math.sqrt(float(mass @ mass))) / math.sqrt(self.size)
+        noise = unit * (times + root_log * math.sqrt(float(mass @ mass))) / math.sqrt(self.size)
         start = math.ceil(max(0.0, centre - 300 / (self.tilt + 1)) / self.h)
         skip = max(0, start - self.first)
         loss = (self.first + np.arange(skip, self.size)) * self.h
         weight = np.exp(self.log_mgf - self.tilt * loss)
         one = np.roll(mass, -(self.first % self.size))[skip:] * weight
-        sums = [np.cumsum(v[::-1])[::-1] for v in (one, one * np.exp(centre - loss), weight**2)]
-        allowance = self.extra + 8 * noise * np.sqrt(sums[2])
-        return loss, sums[0] * (1 + 4e-15 * self.times) + allowance, sums[1]
+        up, down, square = (
+            np.cumsum(v[::-1])[::-1] for v in (one, one * np.exp(centre - loss), weight**2)
+        )
+        allowance = 8 * noise * np.sqrt(square)
+        i = min(int(np.searchsorted(loss, centre)), loss.size - 1)
+        if allowance[i] > 1e-4 * (up[i] - down[i]) and kind is np.float64:
+            return self._sums(centre, np.longdouble)
+        return loss, up * (1 + 4e-15 * self.times) + allowance + self.extra, down
 
     def delta(self, epsilon: float) -> float | None:
         loss, up, down = self._sums(epsilon)
@@ -397,7 +407,7 @@ class _Composed:
         return min(float(loss[i]), max(float(loss[i - 1]), found))
 
 
-def _power(x: NDArray[np.complex128], n: int) -> NDArray[np.complex128]:
+def _power(x: Any, n: int) -> Any:
     out = np.ones_like(x)
     while True:
         if n & 1:
