@@ -15,8 +15,9 @@ FOLDER = Path(fldp.__file__).parent
 ORDER = (
     "checks", "pld", "accounting", "report", "plan", "records", "recipe", "extrapolation",
     "ledger", "cli", "parameters", "clipping", "noise", "reference", "aggregation", "sampling",
-    "clients", "stacked", "local", "server", "history", "training", "baselines", "attacks",
-    "neighbours", "audit", "torchvision_compat", "datasets", "plotting",
+    "clients", "stacked", "engines", "workers", "local", "server", "history", "training",
+    "baselines", "neighbours", "attacks", "bounds", "audit", "torchvision_compat", "datasets",
+    "plotting",
 )  # fmt: skip
 TORCH_FREE = ORDER[: ORDER.index("parameters")]
 HEAVY = ("torch", "scipy", "opacus", "matplotlib", "sklearn", "torchvision", "dp_accounting")
