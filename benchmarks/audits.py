@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 import fldp
-from fldp import audit
+from fldp import attacks, audit
 from fldp.accounting import gaussian_epsilon
+from fldp.parameters import shapes, views
 
 RESULTS = Path(__file__).parent / "results" / "audits.json"
 LIKE = [torch.zeros(8, 8), torch.zeros(8), torch.zeros(4, 8)]
@@ -171,6 +173,33 @@ def violations(epsilon: float, confidence: float, repetitions: int = 200) -> dic
     return count
 
 
+def inversion(clients: int = 600) -> dict[str, float]:
+    """Share of one-digit clients whose image a classifier of other clients reads from Δw.
+
+    The private release is the noised sum of a cohort in which every other client sent zeros: the
+    strongest position of a reader of sums.
+    """
+    x, y = fldp.datasets.digits()
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+    x, y = x[order], y[order]
+    model = torch.nn.Linear(64, 10)
+    updates = torch.stack(
+        [attacks.simulate(model, x[i : i + 1], y[i : i + 1], 0.5, 3) for i in range(clients)]
+    ).detach()
+    reader = LogisticRegression(max_iter=500).fit(x[clients:].numpy(), y[clients:].numpy())
+    plan = fldp.calibrate(epsilon=8.0, delta=1e-3, rounds=60, clients=480, cohort=120)
+
+    def read(rows: Tensor) -> float:
+        parts = views(rows, shapes(model))
+        found = attacks.invert_linear(parts["weight"], parts["bias"])
+        return found.read(
+            lambda images: torch.from_numpy(reader.predict(images.clamp(0, 1).numpy())), y[:clients]
+        )
+
+    sums = [fldp.aggregate(update[None], plan, 1.0).mean for update in updates]
+    return {"unprotected": read(updates), "epsilon 8, central": read(torch.stack(sums))}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=1000)
@@ -194,8 +223,12 @@ def main() -> None:
         row = power(epsilon, arguments.runs)
         results["power"][f"{epsilon:g}"] = {k: row[k] for k in ("gdp", "clopper_pearson")}
         print(f"{epsilon:7g}{row['gdp']:7.2f}{row['clopper_pearson']:17.2f} ({row['ceiling']:.2f})")
-    for method, count in violations(2.0, 0.9).items():
+    results["violations"] = violations(2.0, 0.9)
+    for method, count in results["violations"].items():
         print(f"{method}: {count} of 200 bounds above the truth at 90 % confidence (nominal 20)")
+    results["inversion"] = inversion()
+    for release, share in results["inversion"].items():
+        print(f"digits read from Δw, {release}: {share:.3f} (chance 0.100)")
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(results, indent=2) + "\n")
 

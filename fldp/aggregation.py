@@ -125,7 +125,7 @@ class PrivateAggregator:
         if not math.isclose(ran, plan.event.noise_multiplier, rel_tol=1e-9):
             raise ValueError(f"the plan accounts for z = {plan.event.noise_multiplier}, not {ran}")
         self._sum = self._mechanism.start(self._layout.total, self._layout.empty)
-        # Per tile: norms, whether within C, whether finite. Per malformed structure: a count.
+        # Per tile: norms, clip factors, whether finite. Per malformed structure: a count.
         self._log: list[tuple[Tensor, Tensor, Tensor]] = []
         self._count = self._waiting = self._misshapen = 0
         self._released = False
@@ -172,7 +172,7 @@ class PrivateAggregator:
             if self._waiting == step:
                 self._flush()
             return
-        for tile, part in zip(rows.split(step), weights.split(step), strict=True):
+        for tile, part in zip(rows.split(_ROWS), weights.split(_ROWS), strict=True):
             self._tile(tile, part)
 
     def _room(self, count: int) -> None:
@@ -198,13 +198,12 @@ class PrivateAggregator:
 
     def _tile(self, rows: Tensor, weights: Tensor) -> None:
         rows, norms, finite = bounded_rows(rows)
-        factors = self._clip.factors(rows, norms, self._layout.slices)
-        within = factors.amin(dim=1) >= 1
+        factors = scales = self._clip.factors(rows, norms, self._layout.slices)
         if self._cap is not None:
             usable = torch.isfinite(weights) & (weights >= 0)
             finite = finite & usable
             factors = factors * torch.where(usable, weights, 0.0).clamp_(max=self._cap)[:, None]
-        self._log.append((norms, within, finite))
+        self._log.append((norms, scales, finite))
         spans = self._layout.slices if factors.shape[1] > 1 else [("", 0, rows.shape[1])]
         for (_, start, stop), column in zip(spans, factors.unbind(1), strict=True):
             part = self._sum[start:stop]
@@ -244,8 +243,11 @@ class PrivateAggregator:
 
     def _diagnostics(self) -> tuple[PrivateDiagnostics, Tensor]:
         """What is not for release, and the raw sum of half-shifted bits."""
-        parts: Any = zip(*self._log, strict=True) if self._log else [[torch.zeros(0)]] * 3
-        norms, within, finite = (torch.cat([x.cpu() for x in part]).double() for part in parts)
+        parts: Any = zip(*self._log, strict=True)
+        if not self._log:
+            parts = [[torch.zeros(0)], [torch.zeros(0, 1)], [torch.zeros(0)]]
+        norms, scales, finite = (torch.cat([x.cpu() for x in part]).double() for part in parts)
+        within = (scales.amin(dim=1) >= 1).double()
         bad, clipped = int((1 - finite).sum()), int((finite * (1 - within)).sum())
         private = PrivateDiagnostics(
             norms.tolist(), clipped / max(1, self._count), bad + self._misshapen, self._count,

@@ -25,12 +25,15 @@ _SMALLEST, _LARGEST = 1e-9, 1e9
 
 def row_norms(rows: Tensor) -> Tensor:
     """Euclidean norms of the rows of a float (c, d) matrix, float64 of shape (c,)."""
-    whole = rows.shape[1] // _BLOCK * _BLOCK
-    rest = torch.linalg.vector_norm(rows[:, whole:], dim=1).double()
+    width = rows.shape[1]
+    whole = width // _BLOCK * _BLOCK
     if not whole:
-        return rest
+        return torch.linalg.vector_norm(rows, dim=1).double()
     blocks = torch.linalg.vector_norm(rows[:, :whole].unflatten(1, (-1, _BLOCK)), dim=-1)
-    return torch.linalg.vector_norm(blocks, dim=1, dtype=torch.float64).hypot_(rest)
+    norms = torch.linalg.vector_norm(blocks, dim=1, dtype=torch.float64)
+    if whole < width:
+        norms.hypot_(torch.linalg.vector_norm(rows[:, whole:], dim=1).double())
+    return norms
 
 
 def bounded_rows(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
