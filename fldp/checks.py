@@ -28,7 +28,7 @@ def whole(name: str, value: Any, low: int = 1) -> int:
 def real(name: str, value: Any, high: float = math.inf) -> float:
     """`value` as a float strictly between 0 and `high`, else a ValueError."""
     try:
-        if isinstance(value, bool) or not 0 < float(value) < high:
+        if isinstance(value, bool | str | bytes) or not 0 < float(value) < high:
             raise ValueError
     except (TypeError, ValueError, OverflowError):
         where = f"in (0, {high:g})" if high < math.inf else "> 0 and finite"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +74,19 @@ def test_imports_point_downward_only(path: Path) -> None:
             assert other not in ORDER or ORDER.index(other) < ORDER.index(path.stem), name
     if path.stem in TORCH_FREE:
         assert not {n.split(".")[0] for n in imports(path, top_level_only=True)} & set(HEAVY)
+
+
+def test_every_module_has_its_tests() -> None:
+    shared = {"engines": "stacked", "workers": "local"}
+    here = Path(__file__).parent
+    for path in FOLDER.glob("[a-z]*.py"):
+        assert (here / f"test_{shared.get(path.stem, path.stem)}.py").exists(), path.stem
+
+
+def test_contributors_are_told_the_order() -> None:
+    text = (FOLDER.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    told = re.findall(r"`(\w+)`", text[text.index("in this order:") : text.index("Those up to")])
+    assert told == [name for name in ORDER if (FOLDER / f"{name}.py").exists()]
 
 
 def test_the_package_stays_small() -> None:
