@@ -40,6 +40,7 @@ _NAMES = {
     "FedProx": "local",
     "Scaffold": "local",
     "BringYourOwn": "local",
+    "DPSGD": "baselines",
     "FedAvg": "server",
     "FedAvgM": "server",
     "FedAdam": "server",

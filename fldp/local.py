@@ -51,6 +51,13 @@ class Algorithm:
     def absorb(self, mean: Tensor, rate: float = 1.0) -> Tensor:
         return mean
 
+    def begin(self, population: Population, rounds: int, rate: float) -> None:
+        """Refuse a run that this algorithm must not take part in; most take part in any."""
+
+    def statement(self) -> str:
+        """What the algorithm itself guarantees, beside the plan: most guarantee nothing."""
+        return ""
+
     def state_dict(self) -> dict[str, Any]:
         return {}
 

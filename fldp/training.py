@@ -145,6 +145,7 @@ class _Run:
                 raise ValueError(f"cohort is {cohort!r}: give a number in (0, {count}]")
             usual: Sampler = Poisson(self.cohort / count) if self.cohort < count else Everyone()
             self.sampler = sampler or usual
+            self.local.begin(population, self.total, self.cohort / count)
             return
         if rounds is not None or cohort is not None:
             raise ValueError("rounds and cohort are the plan's: calibrate a plan with other ones")
@@ -163,6 +164,7 @@ class _Run:
                 f"q={plan.sampling_rate:g}, cap={plan.cap}, adjacency={plan.adjacency!r}): "
                 "calibrate a plan for this sampler, or leave sampler out"
             )
+        self.local.begin(population, self.total, plan.cohort / count)
 
     def account(self, book: Ledger | None) -> None:
         """What an earlier run has put into the ledger is spent, whatever came of it."""
@@ -296,8 +298,11 @@ class _Run:
         chosen = patience is not None and self.validation is not None
         load_(self.model, self.best[1] if chosen else self.server.report(self.flat))
         self.history.model = self.model
+        own = self.local.statement()
         if self.plan is None:
-            self.history.statement = "No noise was added: this run guarantees nothing to anybody."
+            nothing = "No noise was added: this run guarantees nothing to anybody."
+            client = f"{own}\nClient level: this run guarantees nothing."
+            self.history.statement = client if own else nothing
         else:
             told = self.plan.statement(reproducible=self.noise_generator is not None)
             if chosen:
@@ -305,7 +310,7 @@ class _Run:
                     "\nThe model was chosen by its validation accuracy. If those records are the "
                     "clients' own, that choice is not covered."
                 )
-            self.history.statement = told
+            self.history.statement = f"{told}\n{own}" if own else told
         return self.history
 
 
