@@ -1,0 +1,161 @@
+"""Training runs killed at random instants and resumed: is the account ever below the truth?
+
+    python -m benchmarks.kill_test [--runs 200] [--seed 0]
+
+Each run trains in a forked process that is sent SIGKILL at a random instant, up to three times, and
+is then left to end. The truth is kept by a witness outside the run: the process writes one byte to
+a pipe of the parent after every release it makes. After each kill the ledger's account is compared
+with it. A kill may come between an event on disk and its release, so each may cost one event that
+bought nothing, and never the other way round. After some kills half of a further line is appended,
+as a torn write leaves it. Prints the counts, writes `benchmarks/results/kill_test.json`, and exits
+with status 1 on a violation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import fldp
+from fldp.aggregation import PrivateAggregator
+from fldp.history import spent
+
+RESULTS = Path(__file__).parent / "results" / "kill_test.json"
+ROUNDS, KILLS = 12, 3
+
+
+def setting() -> tuple[fldp.PrivacyPlan, Any]:
+    """A small federation; the plan has room for the rounds that kills may waste."""
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(200, 8, generator=generator), torch.arange(200) % 3
+    plan = fldp.calibrate(epsilon=8.0, delta=1e-3, rounds=ROUNDS, clients=50, cohort=20)
+    return plan, fldp.clients.partition(x, y, clients=50, seed=0)
+
+
+def train(folder: Path, plan: fldp.PrivacyPlan, people: Any, witness: int) -> fldp.History:
+    """One attempt at the run in `folder`; a byte goes to `witness` after each release."""
+    release = PrivateAggregator.release
+
+    def witnessed(self: PrivateAggregator) -> Any:
+        result = release(self)
+        os.write(witness, b"r")
+        return result
+
+    PrivateAggregator.release = witnessed  # type: ignore[method-assign]
+    try:
+        return fldp.train(
+            torch.nn.Linear(8, 3), people, plan, clip=fldp.AdaptiveClip(count_noise=10.0),
+            server=fldp.FedAvgM(momentum=0.5), ledger=folder / "ledger.jsonl",
+            checkpoint=folder / "run.pt", resume=True,
+        )  # fmt: skip
+    finally:
+        PrivateAggregator.release = release  # type: ignore[method-assign]
+
+
+def attempt(folder: Path, plan: Any, people: Any, witness: int, after: float | None) -> bool:
+    """Fork, train, kill `after` seconds (None: never); whether the run came to its end."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            history = train(folder, plan, people, witness)
+            accounted = len(history.before) + len(history.events)
+            (folder / "ended").write_text(f"{accounted} {history.epsilon[-1]}")
+            status = 0
+        finally:
+            os._exit(status)
+    if after is not None:
+        time.sleep(after)
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    if os.WIFEXITED(status) and os.WEXITSTATUS(status):
+        raise RuntimeError(f"a resumed run failed: see above; its files are in {folder}")
+    return os.WIFEXITED(status)
+
+
+def one_run(plan: Any, people: Any, dice: random.Random, longest: float) -> dict[str, int]:
+    """Kill and resume one run; counts of kills, wasted events and violations."""
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    found = {"kills": 0, "torn": 0, "wasted": 0, "under": 0, "over": 0, "ended": 0}
+    released = 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        ledger = folder / "ledger.jsonl"
+        ended = False
+        while not ended:
+            after = dice.uniform(0, longest) if found["kills"] < KILLS else None
+            ended = attempt(folder, plan, people, write, after)
+            found["kills"] += not ended
+            with contextlib.suppress(BlockingIOError):
+                released += len(os.read(read, 1 << 16))
+            if ledger.exists():
+                events = fldp.Ledger.read(ledger)
+                found["under"] += len(events) < released
+                found["over"] += len(events) > released + found["kills"]
+                found["wasted"] = len(events) - released
+                if not ended and dice.random() < 0.3:
+                    with open(ledger, "ab") as file:
+                        file.write(b'{"round": 3, "event": {"noise')
+                    found["torn"] += 1
+            else:
+                found["under"] += released > 0
+        accounted, epsilon = (folder / "ended").read_text().split()
+        found["ended"] += 1
+        found["under"] += int(accounted) < released
+        found["under"] += float(epsilon) < spent(plan, [plan.event] * released) * (1 - 1e-9)
+        found["over"] += int(accounted) > released + found["kills"]
+    os.close(read)
+    os.close(write)
+    return found
+
+
+def measure(runs: int, seed: int) -> dict[str, int]:
+    """`runs` killed and resumed runs; the sums of their counts."""
+    plan, people = setting()
+    sink, seconds = os.open(os.devnull, os.O_WRONLY), 0.0
+    for _ in range(2):  # the first warms up
+        started = time.perf_counter()
+        with tempfile.TemporaryDirectory() as name:
+            train(Path(name), plan, people, sink)
+        seconds = time.perf_counter() - started
+    os.close(sink)
+    dice, total = random.Random(seed), {"runs": runs}
+    for _ in range(runs):
+        for key, value in one_run(plan, people, dice, seconds).items():
+            total[key] = total.get(key, 0) + value
+    return total
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    found = measure(arguments.runs, arguments.seed)
+    print(
+        f"{found['runs']} runs, {found['kills']} kills, {found['torn']} torn lines; "
+        f"{found['ended']} runs ended, {found['wasted']} events bought nothing\n"
+        f"accounts below the truth: {found['under']}; more than one round a kill above it: "
+        f"{found['over']}"
+    )
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.write_text(json.dumps(found, indent=2) + "\n")
+    return int(bool(found["under"] or found["over"] or found["ended"] < found["runs"]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,31 @@
+"""Runs that are killed and resumed: a small version of `python -m benchmarks.kill_test`."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from benchmarks.kill_test import measure
+from fldp.accounting import Event
+from fldp.ledger import Ledger
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+
+def test_the_account_survives_kills() -> None:
+    found = measure(5, seed=1)
+    assert found["ended"] == 5
+    assert found["kills"] >= 3
+    assert found["under"] == found["over"] == 0
+
+
+def test_a_ledger_that_writes_late_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    write = Ledger.record
+
+    def late(self: Ledger, event: Event, round: int) -> None:
+        if round > 1:
+            write(self, event, round - 1)
+
+    monkeypatch.setattr(Ledger, "record", late)
+    assert measure(5, seed=1)["under"] > 0
