@@ -323,3 +323,13 @@ def test_workers_give_the_same_updates() -> None:
             two = collect(pooled, model, people, ids, seed, chunk=2)
             torch.testing.assert_close(one, two, atol=1e-7, rtol=1e-6)
         assert deepcopy(pooled).lr == 0.1
+
+
+def test_one_full_step_is_a_step_on_the_pooled_records() -> None:
+    torch.manual_seed(0)
+    model, people = nn.Linear(8, 3).double(), population((8,))
+    flat, n = flatten(model), people.sizes.double()
+    updates = torch.cat(list(LocalSGD(lr=0.3).updates(model, flat, people, range(len(people)))))
+    F.cross_entropy(model(people.x.double()), people.y).backward()
+    gradient = torch.cat([p.grad.reshape(-1) for p in model.parameters() if p.grad is not None])
+    torch.testing.assert_close(n / n.sum() @ updates, -0.3 * gradient, atol=1e-12, rtol=1e-9)
