@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from fldp.accounting import Event
     from fldp.plan import PrivacyPlan
 
-# A tile of rows stays in cache between the pass for its norms and the pass for its sum.
-_ROWS, _TILE = 16, 1 << 22
+# A tile of rows stays in cache between the pass for its norms and the pass for its sum, and has
+# rows enough that reading and writing the sum once a tile costs little beside them.
+_FEW, _MANY, _TILE = 4, 16, 1 << 20
 
 
 @dataclass(frozen=True, repr=False)
@@ -129,7 +130,8 @@ class PrivateAggregator:
         self._log: list[tuple[Tensor, Tensor, Tensor]] = []
         self._count = self._waiting = self._misshapen = 0
         self._released = False
-        size = max(1, min(_ROWS, _TILE // self._layout.total))
+        self._step = max(_FEW, min(_MANY, _TILE // self._layout.total))
+        size = max(1, min(_MANY, 4 * _TILE // self._layout.total))
         self._held = self._layout.empty.new_empty(size, self._layout.total)
         self._held_weights = self._held.new_zeros(size, dtype=torch.float64)
         self._problem: str | None = None
@@ -172,7 +174,7 @@ class PrivateAggregator:
             if self._waiting == step:
                 self._flush()
             return
-        for tile, part in zip(rows.split(_ROWS), weights.split(_ROWS), strict=True):
+        for tile, part in zip(rows.split(self._step), weights.split(self._step), strict=True):
             self._tile(tile, part)
 
     def _room(self, count: int) -> None:
@@ -204,8 +206,10 @@ class PrivateAggregator:
             finite = finite & usable
             factors = factors * torch.where(usable, weights, 0.0).clamp_(max=self._cap)[:, None]
         self._log.append((norms, scales, finite))
-        spans = self._layout.slices if factors.shape[1] > 1 else [("", 0, rows.shape[1])]
-        for (_, start, stop), column in zip(spans, factors.unbind(1), strict=True):
+        if factors.shape[1] == 1:
+            self._mechanism.accumulate_(self._sum, rows, factors[:, 0], self._std)
+            return
+        for (_, start, stop), column in zip(self._layout.slices, factors.unbind(1), strict=True):
             part = self._sum[start:stop]
             self._mechanism.accumulate_(part, rows[:, start:stop], column, self._std)
 

@@ -1,7 +1,7 @@
 """Bounding one client's contribution: every clip carries its own sensitivity.
 
-Rounding. Norms are taken over blocks of 512 coordinates in float32 and combined in float64. A sum
-of 512 squares in any order is right to a factor 1 ± 513u, u = 2^-24, so each norm is right to
+Rounding. Norms of blocks of at most 512 coordinates, in float32, are combined in float64. A sum of
+512 squares in any order is right to a factor 1 ± 513u, u = 2^-24, so each norm is right to
 1 ± 258u < 1 ± 2^-15.9; rounding a scale to float32 adds 2u. Scaling to C (1 - 2^-15) instead of C
 therefore keeps the norm of (stored scale) x (update), taken in exact arithmetic, at or below C.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -23,13 +24,21 @@ _HUGE = 2.0**40
 _SMALLEST, _LARGEST = 1e-9, 1e9
 
 
+@lru_cache
+def _block(width: int) -> int:
+    """At most 512 coordinates: whole vector registers, and no rest, where the width allows it."""
+    fits = (size for size in range(_BLOCK, _BLOCK // 4, -16) if width % size == 0)
+    return next(fits, _BLOCK)
+
+
 def row_norms(rows: Tensor) -> Tensor:
     """Euclidean norms of the rows of a float (c, d) matrix, float64 of shape (c,)."""
     width = rows.shape[1]
-    whole = width // _BLOCK * _BLOCK
+    block = _block(width)
+    whole = width // block * block
     if not whole:
         return torch.linalg.vector_norm(rows, dim=1).double()
-    blocks = torch.linalg.vector_norm(rows[:, :whole].unflatten(1, (-1, _BLOCK)), dim=-1)
+    blocks = torch.linalg.vector_norm(rows[:, :whole].unflatten(1, (-1, block)), dim=-1)
     norms = torch.linalg.vector_norm(blocks, dim=1, dtype=torch.float64)
     if whole < width:
         norms.hypot_(torch.linalg.vector_norm(rows[:, whole:], dim=1).double())
