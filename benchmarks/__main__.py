@@ -9,15 +9,14 @@ seconds between runs.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent.parent
-RESULTS = HERE / "benchmarks" / "results"
-ALL = ("accounting", "aggregation", "simulation", "audits", "digits", "algorithms", "kill_test")
+ALL = ("accounting", "aggregation", "simulation", "algorithms", "audits", "digits", "kill_test")
+WITH_DATA = ("mnist",)  # what reads FLDP_DATA
 WITH_PEERS = {"aggregation", "simulation"}
 # pfl pins an old dp-accounting, so the accounting benchmark cannot share this environment.
 PEERS = ("flwr[simulation]>=1.30", "pfl>=0.6")
@@ -48,10 +47,11 @@ def peers_environment() -> Path | None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Run the benchmarks and print one table.")
-    parser.add_argument("names", nargs="*", choices=[*ALL, []], help=f"of {', '.join(ALL)}")
+    parser.add_argument("names", nargs="*", choices=[*ALL, *WITH_DATA, []],
+                        help=f"of {', '.join([*ALL, *WITH_DATA])}")  # fmt: skip
     parser.add_argument("--no-peers", action="store_true", help="do not install Flower and pfl")
     arguments = parser.parse_args()
-    names = arguments.names or [n for n in ALL if (HERE / "benchmarks" / f"{n}.py").exists()]
+    names = arguments.names or [*ALL, *(WITH_DATA if os.environ.get("FLDP_DATA") else ())]
     python = None if arguments.no_peers or not WITH_PEERS & {*names} else peers_environment()
     environment = {**os.environ, "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"}
     failed = []
@@ -61,10 +61,10 @@ def main() -> int:
         command = [chosen, "-m", f"benchmarks.{name}"]
         if subprocess.run(command, cwd=HERE, env=environment, check=False).returncode:
             failed.append(name)
-    print("\n== results")
-    for path in sorted(RESULTS.glob("*.json")):
-        keys = ", ".join(json.loads(path.read_text(encoding="utf-8")))
-        print(f"{path.relative_to(HERE)}: {keys}")
+    print(flush=True)
+    subprocess.run(
+        [sys.executable, "-m", "benchmarks.table"], cwd=HERE, env=environment, check=True
+    )
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
