@@ -360,9 +360,20 @@ def noise_multiplier(
     """
     target, delta = real("epsilon", epsilon), real("delta", delta, 1)
     event = Event(1.0, sampling_rate, sampling, rounds, clients, cap)
-    ours = accountant == "pld"
-    if ours and event.everyone and _checked([event], adjacency, accountant):
+    if accountant == "pld" and event.everyone and _checked([event], adjacency, accountant):
         return _mu([event], adjacency) / gaussian_mu(target, delta) * (1 + 1e-10)
+
+    try:
+        return _search(target, delta, event, adjacency, accountant)
+    except pld.OutOfReach:
+        raise ValueError(
+            f"epsilon is {target}: it is out of numerical reach here; ask for a value between "
+            "0.01 and 500, or change delta or rounds"
+        ) from None
+
+
+def _search(target: float, delta: float, event: Event, adjacency: str, accountant: str) -> float:
+    """Search log z: by the saddle point, then on a coarse grid, then for good."""
 
     def run(x: float) -> list[Event]:
         return [replace(event, noise_multiplier=math.exp(x))]
@@ -377,7 +388,7 @@ def noise_multiplier(
     def full(x: float) -> float:
         return epsilon_of(run(x), delta, adjacency, accountant)
 
-    x, slope = 0.0, -1.5
+    x, slope, ours = 0.0, -1.5, accountant == "pld"
     if ours and _checked([event], adjacency, accountant):
         x, slope = _settle(guess, target, x, slope, 1e-2)
         # what the coarse grid adds in the ordinary case is known: aim above by as much

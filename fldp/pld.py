@@ -215,8 +215,12 @@ class _Sum:
         return (*best[1:], float(_TILTS[int(np.argmin(tops))]))
 
 
-def _too_fine(points: float) -> ValueError:
-    return ValueError(
+class OutOfReach(ValueError):
+    """The answer lies beyond what the grid can hold."""
+
+
+def _too_fine(points: float) -> OutOfReach:
+    return OutOfReach(
         f"the privacy loss needs {points:.3g} grid points, more than {MAX_POINTS}: use more noise, "
         "fewer rounds or a larger delta"
     )
@@ -307,7 +311,7 @@ def solve(
             dial = 1.0 if right else (0.3 if found > 0.25 else 0.08)
             guess, h = found, found / 8
             tilt, _, _, _, sd = total.saddle(None, found)
-    raise ValueError(
+    raise OutOfReach(
         f"no answer within numerical range for epsilon={epsilon}, delta={delta}: "
         "use more noise or fewer rounds"
     )
