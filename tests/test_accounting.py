@@ -269,7 +269,7 @@ def kolmogorov(x, cdf):
 
 
 @pytest.mark.parametrize(("dimension", "mu"), [(1, 0.3), (7, 1.0), (200, 2.5)])
-def test_the_loss_of_a_gaussian_is_gaussian_in_any_dimension(dimension, mu):
+def test_the_loss_of_a_gaussian_is_gaussian(dimension, mu):
     rng, n, sigma = np.random.default_rng(dimension), 20_000, 1.7
     v = rng.standard_normal(dimension)
     v *= mu * sigma / np.linalg.norm(v)
@@ -302,7 +302,7 @@ def test_noise_levels_add_in_squares(epsilon):
 
 
 @pytest.mark.parametrize("entry", entries("gaussian_calibration", "classical"))
-def test_the_classical_formula_keeps_its_promise_only_at_small_epsilon(entry):
+def test_the_classical_formula_at_known_values(entry):
     p = entry["params"]
     sigma = math.sqrt(2 * math.log(1.25 / p["delta"])) / p["epsilon"]
     assert sigma == pytest.approx(entry["value"], rel=1e-12)
@@ -316,7 +316,7 @@ def test_the_classical_formula_keeps_its_promise_only_at_small_epsilon(entry):
 
 @few
 @given(st.floats(0.01, 1), st.floats(-12, -0.1).map(lambda x: 10**x))
-def test_the_classical_formula_is_private_below_one_and_never_for_large_epsilon(epsilon, delta):
+def test_the_classical_formula_below_one_and_far_above(epsilon, delta):
     def true(e):
         return accounting.gaussian_delta(e / math.sqrt(2 * math.log(1.25 / delta)), e)
 
