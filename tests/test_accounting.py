@@ -8,7 +8,9 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from statistics import NormalDist
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -254,6 +256,72 @@ def test_min_cohort_reproduces_the_published_tutorial():
     assert accounting.min_cohort(**run) < entry["value"]
     with pytest.raises(ValueError, match="even all 3383 clients"):
         accounting.min_cohort(**{**run, "noise_on_mean": 1e-4})
+
+
+# ---- the Gaussian mechanism from first principles (chapter 3)
+
+
+def kolmogorov(x, cdf):
+    """The largest distance between the empirical and the given distribution function."""
+    values = np.array([cdf(v) for v in np.sort(x)])
+    steps = np.arange(len(x) + 1) / len(x)
+    return max((values - steps[:-1]).max(), (steps[1:] - values).max())
+
+
+@pytest.mark.parametrize(("dimension", "mu"), [(1, 0.3), (7, 1.0), (200, 2.5)])
+def test_the_loss_of_a_gaussian_is_gaussian(dimension, mu):
+    rng, n, sigma = np.random.default_rng(dimension), 20_000, 1.7
+    v = rng.standard_normal(dimension)
+    v *= mu * sigma / np.linalg.norm(v)
+    noise = sigma * rng.standard_normal((n, dimension))
+    for sign, outcomes in ((1, v + noise), (-1, noise)):
+        loss = ((outcomes**2).sum(axis=1) - ((outcomes - v) ** 2).sum(axis=1)) / (2 * sigma**2)
+        law = NormalDist(sign * mu**2 / 2, mu)
+        # False alarms, by the inequality of Dvoretzky, Kiefer, Wolfowitz and Massart: 1e-9.
+        assert kolmogorov(loss, law.cdf) < math.sqrt(math.log(2e9) / (2 * n))
+        assert kolmogorov(loss + 0.1 * mu, law.cdf) > math.sqrt(math.log(2e9) / (2 * n))
+
+
+@pytest.mark.parametrize("epsilon", [0.5, 2.0, 5.0])
+def test_noise_levels_add_in_squares(epsilon):
+    """The excess of the joint loss of three releases, each choosing its function by the last."""
+    rng, n, mus = np.random.default_rng(7), 200_000, (0.4, 0.8, 1.2)
+    loss, seen = np.zeros(n), np.zeros(n)
+    for mu in mus:
+        shift = np.where(seen > 0, mu, -mu)  # the direction follows the previous release
+        seen = shift + rng.standard_normal(n)
+        loss += (seen**2 - (seen - shift) ** 2) / 2
+    excess = np.maximum(0.0, -np.expm1(epsilon - loss))
+    joint = math.sqrt(sum(mu**2 for mu in mus))
+    delta = accounting.gaussian_delta(joint, epsilon)
+    # Five standard errors: a false alarm in 6e-7 of all runs.
+    assert abs(excess.mean() - delta) < 5 * excess.std() / math.sqrt(n)
+    assert abs(excess.mean() - accounting.gaussian_delta(sum(mus), epsilon)) > 0.1 * delta
+    events = [Event(1 / mu) for mu in mus]
+    assert accounting.delta_of(events, epsilon) == pytest.approx(delta, rel=1e-9)
+
+
+@pytest.mark.parametrize("entry", entries("gaussian_calibration", "classical"))
+def test_the_classical_formula_at_known_values(entry):
+    p = entry["params"]
+    sigma = math.sqrt(2 * math.log(1.25 / p["delta"])) / p["epsilon"]
+    assert sigma == pytest.approx(entry["value"], rel=1e-12)
+    true = accounting.gaussian_delta(1 / sigma, p["epsilon"])
+    assert true == pytest.approx(entry["true_delta_achieved"], rel=1e-5)
+    if p["epsilon"] <= 4:
+        assert true < p["delta"]
+    if p["epsilon"] >= 50:
+        assert true > 1e4 * p["delta"]
+
+
+@few
+@given(st.floats(0.01, 1), st.floats(-12, -0.1).map(lambda x: 10**x))
+def test_the_classical_formula_below_one_and_far_above(epsilon, delta):
+    def true(e):
+        return accounting.gaussian_delta(e / math.sqrt(2 * math.log(1.25 / delta)), e)
+
+    assert true(epsilon) <= delta
+    assert true(1000.0) > 0.99
 
 
 # ---- Opacus behind the same signature
