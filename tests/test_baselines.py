@@ -149,7 +149,7 @@ def test_an_empty_batch_is_noise_alone(people: Any, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(("clients", "n"), [(400, 1), (50, 8), (8, 50)])
-def test_noise_on_the_mean_falls_with_records_and_root_of_clients(clients: int, n: int) -> None:
+def test_noise_that_arrives_on_the_mean(clients: int, n: int) -> None:
     # Blank images: the 640 weights get no gradient and carry the noise alone. 3840 draws, so that
     # 6 % is more than 5 standard errors: a false alarm in a million.
     blank = fldp.clients.partition(torch.zeros(400, 64), torch.arange(400) % 10, clients, seed=0)
