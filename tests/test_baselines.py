@@ -148,6 +148,28 @@ def test_an_empty_batch_is_noise_alone(people: Any, monkeypatch: pytest.MonkeyPa
     assert abs(float(rows.std()) / wanted - 1) < 0.02
 
 
+@pytest.mark.parametrize(("clients", "n"), [(400, 1), (50, 8), (8, 50)])
+def test_noise_that_arrives_on_the_mean(clients: int, n: int) -> None:
+    # Blank images: the 640 weights get no gradient and carry the noise alone. 3840 draws, so that
+    # 6 % is more than 5 standard errors: a false alarm in a million.
+    blank = fldp.clients.partition(torch.zeros(400, 64), torch.arange(400) % 10, clients, seed=0)
+    account: Any = {"epsilon": 8.0, "delta": 1e-4, "rounds": 1}
+    plan = fldp.calibrate(**account, clients=clients)
+    inside = records(blank, **account, batch_size=n)
+    z, start = plan.noise_multiplier, model()
+    assert inside.noise_multiplier == pytest.approx(z, rel=1e-4)
+    gradients, updates = [], []
+    for seed in range(6):
+        local = dpsgd(inside, seed, lr=0.3, max_grad_norm=2.0)
+        gradients.append(flatten(run(blank, local, 1).model) - flatten(start))
+        drawn = torch.Generator().manual_seed(seed)
+        history = fldp.train(start, blank, plan, clip=0.7, noise_generator=drawn)
+        updates.append(flatten(history.model) - flatten(start))
+    spread = [float(torch.stack(moved)[:, :640].std()) for moved in (gradients, updates)]
+    assert spread[0] == pytest.approx(0.3 * z * 2.0 / (n * clients**0.5), rel=0.06)
+    assert spread[1] == pytest.approx(z * 0.7 / clients, rel=0.06)
+
+
 def test_without_noise_it_is_a_step_on_the_clipped_mean(people: Any) -> None:
     plan = records(people, batch_size=40)
     object.__setattr__(plan, "noise_multipliers", plan.noise_multipliers * 0)

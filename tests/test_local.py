@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fldp.clients import Population
+from fldp.clipping import clip
 from fldp.local import BringYourOwn, FedProx, LocalSGD, Scaffold
 from fldp.parameters import flatten, load_, shapes
 from fldp.workers import threads
@@ -333,3 +334,31 @@ def test_one_full_step_is_a_step_on_the_pooled_records() -> None:
     F.cross_entropy(model(people.x.double()), people.y).backward()
     gradient = torch.cat([p.grad.reshape(-1) for p in model.parameters() if p.grad is not None])
     torch.testing.assert_close(n / n.sum() @ updates, -0.3 * gradient, atol=1e-12, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "local",
+    [LocalSGD(lr=0.5), LocalSGD(lr=0.5, epochs=5, batch_size=1, momentum=0.9), FedProx(lr=0.5)],
+)
+def test_one_record_can_turn_a_clipped_update_around(local: LocalSGD) -> None:
+    """Data sets that differ in one record send clipped updates up to 2C apart, and no more."""
+    C, model = 0.7, nn.Linear(8, 3)
+    rng = torch.Generator().manual_seed(0)
+
+    def sent(x: Tensor, y: Tensor) -> Tensor:
+        (row,) = local.updates(model, torch.zeros(27), Population(x, y, [range(len(x))]), [0],
+                               torch.Generator().manual_seed(1))  # fmt: skip
+        return clip(row[0], norm=C)[0]
+
+    apart = []
+    for size in (0.1, 1.0, 1e2, 1e4):
+        x = torch.randn(5, 8, generator=rng)
+        y = torch.randint(0, 3, (5,), generator=rng)
+        loud, quiet, other = x.clone(), x.clone(), x.clone()
+        loud[0], quiet[0] = size * x[0], -size * x[0]
+        other[0] = size * torch.randn(8, generator=rng)
+        one = sent(loud, y)
+        apart += [float(torch.dist(one, sent(quiet, y))), float(torch.dist(one, sent(other, y)))]
+        apart.append(float(torch.dist(one, sent(x[1:], y[1:]))))  # the record removed
+    assert max(apart) <= 2 * C * (1 + 1e-6)
+    assert max(apart) >= 1.99 * C

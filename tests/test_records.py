@@ -34,6 +34,28 @@ def test_agrees_with_opacus_where_it_can_say_it():
     assert tight.noise_multiplier < ours.noise_multiplier
 
 
+def test_each_client_is_accounted_for_the_steps_it_runs():
+    # Opacus' PRV accountant, told each client's own steps and rate, is at most 0.02 above the
+    # truth. A step more or less per epoch, or the rate of the pooled records, lies outside.
+    from opacus.accountants import PRVAccountant
+
+    sizes, options = [17, 40, 100, 400], BASE | {"rounds": 10, "local_epochs": 2, "epsilon": 20.0}
+    plan = calibrate_records(**options, client_sizes=sizes)
+
+    def theirs(steps, rate):
+        accountant = PRVAccountant()
+        accountant.history = [(plan.noise_multiplier, rate, 10 * 2 * steps)]
+        return accountant.get_epsilon(1e-5)
+
+    for n, spent in zip(sizes, plan.epsilons, strict=True):
+        steps = math.ceil(n / 16)
+        upper = theirs(steps, 1 / steps)
+        assert upper - 0.03 <= spent <= upper + 1e-3
+        if steps > 2:
+            assert theirs(steps - 1, 1 / steps) < spent - 0.03
+        assert theirs(steps, 16 / sum(sizes)) < spent - 0.03
+
+
 def test_batch_larger_than_a_client_is_one_full_step():
     plan = calibrate_records(**BASE, client_sizes=[3])
     exact = accounting.noise_multiplier(epsilon=8, delta=1e-5, rounds=20, sampling="none")
