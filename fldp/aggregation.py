@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # A tile of rows stays in cache between the pass for its norms and the pass for its sum, and has
 # rows enough that reading and writing the sum once a tile costs little beside them.
-_FEW, _MANY, _TILE = 4, 16, 1 << 20
+_FEW, _MANY, _TILE = 2, 16, 1 << 20
 
 
 @dataclass(frozen=True, repr=False)

@@ -33,12 +33,14 @@ def _block(width: int) -> int:
 
 def row_norms(rows: Tensor) -> Tensor:
     """Euclidean norms of the rows of a float (c, d) matrix, float64 of shape (c,)."""
-    width = rows.shape[1]
-    block = _block(width)
+    (count, width), block = rows.shape, _block(rows.shape[1])
     whole = width // block * block
     if not whole:
         return torch.linalg.vector_norm(rows, dim=1).double()
-    blocks = torch.linalg.vector_norm(rows[:, :whole].unflatten(1, (-1, block)), dim=-1)
+    if whole == width and rows.is_contiguous():
+        blocks = torch.linalg.vector_norm(rows.view(-1, block), dim=1).view(count, -1)
+    else:
+        blocks = torch.linalg.vector_norm(rows[:, :whole].unflatten(1, (-1, block)), dim=-1)
     norms = torch.linalg.vector_norm(blocks, dim=1, dtype=torch.float64)
     if whole < width:
         norms.hypot_(torch.linalg.vector_norm(rows[:, whole:], dim=1).double())
