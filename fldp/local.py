@@ -234,7 +234,9 @@ class Scaffold(LocalSGD):
     noise, so the account is that of any other update. `absorb` takes the noisy mean apart: the
     first half is for the server optimiser, the second moves the server's control, on the server.
     Clients keep their own controls; they never leave, except through the clip. The public factor
-    `control_scale` s balances the halves (None: lr).
+    `control_scale` s balances the halves (None: lr · epochs; with full batches they then start
+    equally long). The noise stays in the server's control and adds up over t rounds, to
+    √t · zC / (N·s): a larger s leaves less of it, and less of the clip to Δw.
     """
 
     control_scale: float | None = None
@@ -245,7 +247,7 @@ class Scaffold(LocalSGD):
         super().__post_init__()
         if self.momentum:
             raise ValueError("Scaffold's control needs plain steps: set momentum=0")
-        scale = self.lr if self.control_scale is None else self.control_scale
+        scale = self.lr * self.epochs if self.control_scale is None else self.control_scale
         self.control_scale = real("control_scale", scale)
 
     def width(self, d: int) -> int:
@@ -269,8 +271,9 @@ class Scaffold(LocalSGD):
         change = moved / (steps.to(moved) * -total).unsqueeze(1)
         if self.control is not None:
             change -= self.control
-        for i, row in zip(ids.tolist(), change, strict=True):
-            if bool(torch.isfinite(row).all()):
+        finite = torch.isfinite(change).all(dim=1).tolist()
+        for i, row, usable in zip(ids.tolist(), change, finite, strict=True):
+            if usable:
                 self.own[i] = self.own[i] + row if i in self.own else row.clone()
         return torch.cat([moved, change.mul_(float(self.control_scale or 1))], 1)
 

@@ -10,10 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fldp.aggregation import PrivateAggregator
 from fldp.clients import Population
 from fldp.clipping import clip
 from fldp.local import BringYourOwn, FedProx, LocalSGD, Scaffold
 from fldp.parameters import flatten, load_, shapes
+from fldp.plan import calibrate
 from fldp.workers import threads
 
 SIZES = (7, 1, 4, 10, 3)
@@ -231,6 +233,21 @@ def test_scaffold_follows_the_paper() -> None:
         algorithm.load_state_dict(saved)
 
 
+def test_scaffold_halves_are_balanced_and_its_noise_adds_up_as_documented() -> None:
+    torch.manual_seed(0)
+    model, people = nn.Linear(8, 3), population((8,))
+    algorithm = Scaffold(lr=0.1, epochs=5)
+    step, control = collect(algorithm, model, people, range(5)).chunk(2, dim=1)
+    torch.testing.assert_close(control, -step, atol=1e-6, rtol=1e-4)
+    # The control after t rounds of pure noise of std σ on the mean: √t · σ · (m/N) / s.
+    # 40,000 coordinates: a false alarm needs 14 standard deviations.
+    quiet, generator = Scaffold(lr=0.1, control_scale=4.0), torch.Generator().manual_seed(0)
+    for _ in range(25):
+        quiet.absorb(0.5 * torch.randn(80_000, generator=generator), rate=0.25)
+    assert quiet.control is not None
+    assert float(quiet.control.std()) == pytest.approx(25**0.5 * 0.5 * 0.25 / 4, rel=0.05)
+
+
 def test_bring_your_own_equals_local_sgd_and_is_reproducible() -> None:
     def adamless(model: nn.Module, x: Tensor, y: Tensor) -> None:
         optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -362,3 +379,80 @@ def test_one_record_can_turn_a_clipped_update_around(local: LocalSGD) -> None:
         apart.append(float(torch.dist(one, sent(x[1:], y[1:]))))  # the record removed
     assert max(apart) <= 2 * C * (1 + 1e-6)
     assert max(apart) >= 1.99 * C
+
+
+def _explode(model: nn.Module, x: Tensor, y: Tensor) -> None:
+    for p in model.parameters():
+        p.data.mul_(1e30)
+
+
+def _spoil(model: nn.Module, x: Tensor, y: Tensor) -> None:
+    model.weight.data.fill_(1e6)
+    model.bias.data[0] = float("nan")
+
+
+def _send_the_records(model: nn.Module, x: Tensor, y: Tensor) -> None:
+    model.weight.data[0].add_(1e3 * x[0])
+
+
+def _adam(model: nn.Module, x: Tensor, y: Tensor) -> None:
+    optimiser = torch.optim.Adam(model.parameters(), lr=0.5)
+    for _ in range(3):
+        optimiser.zero_grad()
+        F.cross_entropy(model(x), y).backward()
+        optimiser.step()
+
+
+ANY: dict[str, Callable[[], LocalSGD | BringYourOwn]] = {
+    "sgd": lambda: LocalSGD(lr=2.0),
+    "many epochs": lambda: LocalSGD(lr=5.0, epochs=20, batch_size=2),
+    "local momentum": lambda: LocalSGD(lr=1.0, epochs=3, momentum=0.9),
+    "fedprox": lambda: FedProx(lr=1.0, epochs=5, mu=0.3),
+    "scaffold": lambda: Scaffold(lr=1.0, epochs=5),
+    "part": lambda: LocalSGD(lr=2.0, trainable=["bias"]),
+    "adam": lambda: BringYourOwn(_adam),
+    "explode": lambda: BringYourOwn(_explode),
+    "spoil": lambda: BringYourOwn(_spoil),
+    "send the records": lambda: BringYourOwn(_send_the_records),
+}
+
+
+def moved_by_one_client(rows: Tensor, halves: int = 1) -> float:
+    """How far the release moves, same noise, when the last client stays away; in units of C/m.
+
+    `halves` 2 is the fault: the two vectors of SCAFFOLD clipped and noised each on its own.
+    """
+    plan = calibrate(epsilon=8.0, delta=1e-3, rounds=3, clients=5, sampling="none")
+    means = []
+    for present in (rows, rows[:-1]):
+        parts = []
+        for part in present.chunk(halves, dim=1):
+            noise = torch.Generator().manual_seed(0)
+            aggregator = PrivateAggregator(part[0], plan, 1.0, generator=noise)
+            aggregator.add(part)
+            parts.append(aggregator.release().mean.double())
+        means.append(torch.cat(parts))
+    return float((means[0] - means[1]).norm()) * plan.denominator
+
+
+@pytest.mark.parametrize("name", ANY)
+def test_no_algorithm_exceeds_the_clip(name: str) -> None:
+    """Three rounds, so that algorithms with a memory use it; float32 may round by 1e-5."""
+    torch.manual_seed(0)
+    algorithm = ANY[name]()
+    model, people = algorithm.prepare(nn.Linear(8, 3)), population((8,))
+    for turn in range(3):
+        flat = flatten(model)
+        rows = collect(algorithm, model, people, range(5), seed=turn)
+        assert rows.shape == (5, algorithm.width(len(flat)))
+        assert moved_by_one_client(rows) <= 1 + 1e-5
+        if torch.isfinite(rows).all():
+            load_(model, flat + algorithm.absorb(rows.clamp(-1, 1).mean(0)))
+
+
+def test_two_clips_under_one_account_are_found_out() -> None:
+    torch.manual_seed(0)
+    model, people = nn.Linear(8, 3), population((8,))
+    rows = 100 * collect(Scaffold(lr=1.0, epochs=5), model, people, range(5))
+    assert moved_by_one_client(rows) == pytest.approx(1.0, abs=1e-4)
+    assert moved_by_one_client(rows, halves=2) == pytest.approx(2**0.5, abs=1e-4)
