@@ -94,6 +94,8 @@ class LocalSGD(Algorithm):
     def __post_init__(self) -> None:
         self.lr, self.epochs = real("lr", self.lr), whole("epochs", self.epochs)
         self.workers = whole("workers", self.workers, 0)
+        if self.workers and self.threads != 1:
+            raise ValueError(f"threads is {self.threads}: worker processes take one thread each")
         if self.batch_size is not None:
             self.batch_size = whole("batch_size", self.batch_size)
         self.momentum = self.momentum and real("momentum", self.momentum, 1)
@@ -123,7 +125,8 @@ class LocalSGD(Algorithm):
         if len(ids) == 0:
             return iter(())
         width, seed = int(population.sizes[ids].max()), draw_seed(generator)
-        engine, best = self._engine(model, flat, population, self.batch_size or width)
+        with threads(self.threads):
+            engine, best = self._engine(model, flat, population, self.batch_size or width)
         parts = ids.split(1 if engine.random else chunk or best)
 
         def tasks() -> Iterator[tuple[Any, ...]]:

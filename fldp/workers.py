@@ -57,6 +57,7 @@ _JOB: Any = None  # in a worker process: the object whose `work` is called, and 
 def _start(*job: Any) -> None:
     global _JOB
     _JOB = job
+    torch.set_num_threads(1)  # a forked process waits for ever for its parent's threads
 
 
 def _work(task: list[Any]) -> Any:
@@ -65,7 +66,7 @@ def _work(task: list[Any]) -> Any:
 
 
 class Workers:
-    """`count` processes that call `worker.work(*about, *task)` for many tasks.
+    """`count` processes, one torch thread each, that call `worker.work(*about, *task)`.
 
     `worker` and `about` reach a process once, as they are when it starts, and without a copy where
     the system can fork; `key` names them. Tasks and results cross as numpy arrays, a few at a time,

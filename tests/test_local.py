@@ -16,7 +16,7 @@ from fldp.clipping import clip
 from fldp.local import BringYourOwn, FedProx, LocalSGD, Scaffold
 from fldp.parameters import flatten, load_, shapes
 from fldp.plan import calibrate
-from fldp.workers import threads
+from fldp.workers import Workers, threads
 
 SIZES = (7, 1, 4, 10, 3)
 
@@ -323,6 +323,20 @@ def test_threads_are_restored() -> None:
     with threads(before + 1):
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
+
+
+class ThreadCount:
+    def work(self) -> Tensor:
+        return torch.tensor(torch.get_num_threads())
+
+
+def test_worker_processes_do_not_wait_for_threads_that_a_fork_left_behind() -> None:
+    with threads(2):
+        torch.randn(1_000_000).exp()  # the parent's threads exist now
+        (count,) = Workers(1, "count", ThreadCount()).run([()])
+    assert count == 1
+    with pytest.raises(ValueError, match="one thread each"):
+        LocalSGD(workers=2, threads=2)
 
 
 def test_workers_give_the_same_updates() -> None:
