@@ -281,16 +281,17 @@ def flower(name: str, clients: int, rounds: int = 5) -> float | None:
 
 
 def measure(contenders: dict[str, Round], repeats: int, device: str = "cpu") -> dict[str, float]:
-    """Median seconds of each, interleaved, after one round that is not counted."""
+    """Median seconds of each, interleaved: in its turn each runs for 50 ms, or once."""
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(repeats + 1):
         for name, run in contenders.items():
-            start = time.perf_counter()
-            run()
-            if device == "cuda":
-                torch.cuda.synchronize()
-            if turn:
-                times[name].append(time.perf_counter() - start)
+            begun = time.perf_counter()
+            while (start := time.perf_counter()) < begun + 0.05:
+                run()
+                if device == "cuda":
+                    torch.cuda.synchronize()
+                if turn:  # the first turn warms up
+                    times[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in times.items()}
 
 

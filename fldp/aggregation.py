@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # A tile of rows stays in cache between the pass for its norms and the pass for its sum, and has
 # rows enough that reading and writing the sum once a tile costs little beside them.
-_FEW, _MANY, _TILE = 2, 16, 1 << 20
+_FEW, _MANY, _TILE = 2, 512, 1 << 20
 
 
 @dataclass(frozen=True, repr=False)
@@ -131,7 +131,7 @@ class PrivateAggregator:
         self._count = self._waiting = self._misshapen = 0
         self._released = False
         self._step = max(_FEW, min(_MANY, _TILE // self._layout.total))
-        size = max(1, min(_MANY, 4 * _TILE // self._layout.total))
+        size = max(1, min(16, 4 * _TILE // self._layout.total))
         self._held = self._layout.empty.new_empty(size, self._layout.total)
         self._held_weights = self._held.new_zeros(size, dtype=torch.float64)
         self._problem: str | None = None

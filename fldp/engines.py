@@ -94,26 +94,27 @@ def choose(
     if name not in ("auto", "stacked", "vmap", "loop"):
         raise ValueError(f"engine is {name!r}; use 'auto', 'stacked', 'vmap' or 'loop'")
     record = record.to(flat)
-    model = copy.deepcopy(model).train()
     # torch.func has no batched kernel for recurrent layers, and refuses to draw random numbers.
     drawn = [m for m in model.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p]
     single = drawn or any(isinstance(m, nn.RNNBase) for m in model.modules())
-    if name == "loop" or (name == "auto" and single):
-        return Loop(model), 1
     engine: Any = None
-    if name in ("auto", "stacked"):
+    activations = 0
+    if name == "stacked" or (name == "auto" and not single):
         try:
             engine = Stacked(model, record)
+            activations = engine.activations
         except Unsupported as reason:
             if name == "stacked":
                 text = f"no stacked kernel for this model ({reason}): use engine='vmap'"
                 raise ValueError(text) from None
     if engine is None:
-        if name == "auto" and (flat.numel() > _VMAP_LIMIT or not _batches(model, flat, record)):
+        model = copy.deepcopy(model).train()
+        alone = name == "loop" or (name == "auto" and (single or flat.numel() > _VMAP_LIMIT))
+        if alone or (name == "auto" and not _batches(model, flat, record)):
             return Loop(model), 1
-        engine = Vmapped(model)
+        engine, activations = Vmapped(model), _activations(model, record)
     copies = 4 if extra else 2
-    one = 4 * (copies * flat.numel() + 2 * batch * _activations(model, record))
+    one = 4 * (copies * flat.numel() + 2 * batch * activations)
     return engine, max(1, min(512, _BUDGET[flat.device.type] // one))
 
 

@@ -28,8 +28,11 @@ class Algorithm:
 
     `prepare(model)` before the model is flattened, `updates(...)` for the cohort's update matrix in
     chunks, `width(d)` for its number of columns, and `absorb(mean, rate)` on the noisy mean, which
-    returns the part that the server optimiser steps along.
+    returns the part that the server optimiser steps along. `remembers`: a client's update depends
+    on its own earlier rounds, which is accounted only if clients are drawn independently.
     """
+
+    remembers: ClassVar[bool] = False
 
     def trains(self, name: str) -> bool:
         """Whether the parameter `name` is trained; the others are no part of the update."""
@@ -242,6 +245,7 @@ class Scaffold(LocalSGD):
     √t · zC / (N·s): a larger s leaves less of it, and less of the clip to Δw.
     """
 
+    remembers: ClassVar[bool] = True
     control_scale: float | None = None
     control: Tensor | None = field(default=None, init=False, repr=False)
     own: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False)

@@ -18,6 +18,7 @@ _ELEMENTWISE = (
     nn.ReLU, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Tanh, nn.Sigmoid,
     nn.Softplus, nn.Softsign, nn.Hardtanh, nn.ReLU6, nn.Hardswish, nn.Identity,
 )  # fmt: skip
+_SMALL = 1 << 18  # entries of all clients' weights of one layer
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 
 
@@ -48,12 +49,14 @@ class Stacked:
         if record.ndim not in (2, 4):
             raise Unsupported(f"records of shape {tuple(record.shape[1:])}")
         layers = [m for m in _flatten(model) if not _inert(m)]
+        self.activations = record.numel()  # of one record, in all layers
         with torch.no_grad():
             for layer in layers:
                 if layer._forward_hooks or layer._forward_pre_hooks:
                     raise Unsupported("forward hooks")
                 before, record = record.shape, layer(record)
                 self._add(layer, before)
+                self.activations += record.numel()
         owned = [id(p) for layer in layers for p in layer.parameters()]
         if record.ndim != 2 or len(owned) != len(set(owned)):
             raise Unsupported("tied parameters, or an output that is not (records, labels)")
@@ -96,7 +99,11 @@ def _linear(h: Tensor, p: Views, names: list[str]) -> tuple[Tensor, Back]:
     def back(g: Tensor, target: Views, scale: float, deeper: bool) -> Tensor | None:
         below = torch.bmm(g, w) if deeper else None  # before w itself may change
         if names[0] in target:
-            target[names[0]].baddbmm_(g.mT, h, alpha=scale)
+            into = target[names[0]]
+            if into.numel() > _SMALL:
+                into.baddbmm_(g.mT, h, alpha=scale)
+            else:  # small strided outputs are faster in two steps
+                into.add_(torch.bmm(g.mT, h), alpha=scale)
         if names[-1] in target and len(names) == 2:
             target[names[1]].add_(g.sum(1), alpha=scale)
         return below
@@ -137,7 +144,8 @@ def _chain(first: Op, second: Op) -> Op:
 
 def _slope(logits: Tensor, y: Tensor, share: Tensor) -> Tensor:
     """Derivative of the sum of weighted cross-entropies in the logits, (c, B, labels)."""
-    g = torch.softmax(logits, -1)
+    g = logits.sub(logits.amax(-1, keepdim=True)).exp_()  # few labels: torch.softmax is slower
+    g.div_(g.sum(-1, keepdim=True))
     g.scatter_add_(-1, y.unsqueeze(-1), torch.full_like(g[..., :1], -1.0))
     return g.mul_(share.unsqueeze(-1))
 

@@ -164,6 +164,13 @@ class _Run:
                 f"q={plan.sampling_rate:g}, cap={plan.cap}, adjacency={plan.adjacency!r}): "
                 "calibrate a plan for this sampler, or leave sampler out"
             )
+        if self.local.remembers and (plan.sampling == "fixed" or plan.cap is not None):
+            told = "fixed" if plan.cap is None else f"poisson with cap={plan.cap}"
+            raise ValueError(
+                f"sampling is {told}: one client's draw then moves what others remember, which is "
+                f"not accounted; run {type(self.local).__name__} under sampling='poisson' without "
+                "a cap, or with everyone"
+            )
         self.local.begin(population, self.total, plan.cohort / count)
 
     def account(self, book: Ledger | None) -> None:

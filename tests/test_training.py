@@ -264,6 +264,18 @@ def test_adaptive_clipping_and_scaffold_run_within_the_same_account(people: Any)
         assert history.epsilon[-1] == plan.epsilon()
 
 
+@pytest.mark.parametrize(
+    "sampled", [{"sampling": "fixed", "adjacency": "replace-one"}, {"cap": 200}]
+)
+def test_clients_with_a_memory_are_refused_where_one_client_moves_the_others_coins(
+    people: Any, sampled: dict[str, Any]
+) -> None:
+    plan = fldp.calibrate(epsilon=8.0, delta=1e-3, rounds=2, clients=480, cohort=120, **sampled)
+    with pytest.raises(ValueError, match="remember"):
+        fldp.train(model(), people, plan, local=fldp.Scaffold(lr=0.5))
+    assert fldp.train(model(), people, plan, local=fldp.LocalSGD(lr=0.5)).rounds == 2
+
+
 def test_what_may_be_published_holds_nothing_private(
     people: Any, data: tuple[Tensor, Tensor]
 ) -> None:
