@@ -36,6 +36,7 @@ from typing import Any
 
 import dp_accounting
 import numpy as np
+import torch
 from dp_accounting.pld import PLDAccountant
 from dp_accounting.pld import privacy_loss_distribution as distributions
 from opacus.accountants.utils import get_noise_multiplier
@@ -241,6 +242,7 @@ def main() -> None:
     parser.add_argument("--random", type=int, default=500, help="random settings to compare")
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
+    torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     result = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}

@@ -392,7 +392,7 @@ def _search(target: float, delta: float, event: Event, adjacency: str, accountan
     if ours and _checked([event], adjacency, accountant):
         x, slope = _settle(guess, target, x, slope, 1e-2)
         # what the coarse grid adds in the ordinary case is known: aim above by as much
-        x, slope = _settle(rough, target * (1 + 12.5 * pld.ACCURACY), x, slope, 3e-2)
+        x, slope = _settle(rough, target * (1 + 12.5 * pld.ACCURACY), x, slope, 1e-2)
     return math.exp(_settle(full, target, x, slope, 8e-4, _Z_RANGE[ours])[0])
 
 

@@ -347,7 +347,7 @@ class _Composed:
             e /= e.sum()
             self.log_top, self.log_mgf = self.log_top + logs[0], self.log_mgf + logs[1]
             ratio = np.divide(spread, mass, out=np.zeros_like(mass), where=mass > 0)
-            self.excess += n * float(e @ ratio)
+            self.excess += n * float((e * ratio).sum())  # not BLAS, which may start threads
             self.built.append((start, e, n))
             self.infinite += n * infinite
             self.times += n
@@ -371,11 +371,12 @@ class _Composed:
         times, root_log = 0.0, math.sqrt(math.log2(self.size))
         for e, n in self.steps:
             total = total * _power(np.fft.rfft(e.astype(kind)), n)
-            times += n * (1 + root_log * math.sqrt(float(e @ e)))
+            times += n * (1 + root_log * math.sqrt(float((e * e).sum())))
         mass = np.fft.irfft(total, self.size)
         unit, mass = float(np.finfo(mass.dtype).eps) / 2, mass.astype(np.float64)
         # round-off: independent over the frequencies, with this standard deviation per point
-        noise = unit * (times + root_log * math.sqrt(float(mass @ mass))) / math.sqrt(self.size)
+        spread = root_log * math.sqrt(float((mass * mass).sum()))
+        noise = unit * (times + spread) / math.sqrt(self.size)
         start = math.ceil(max(0.0, centre - 300 / (self.tilt + 1)) / self.h)
         skip = max(0, start - self.first)
         loss = (self.first + np.arange(skip, self.size)) * self.h
