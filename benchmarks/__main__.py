@@ -15,7 +15,8 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent.parent
-ALL = ("accounting", "aggregation", "simulation", "algorithms", "audits", "digits", "kill_test")
+ALL = ("accounting", "aggregation", "simulation", "algorithms", "rates", "audits", "digits",
+       "kill_test")  # fmt: skip
 WITH_DATA = ("mnist",)  # what reads FLDP_DATA
 WITH_PEERS = {"aggregation", "simulation"}
 # pfl pins an old dp-accounting, so the accounting benchmark cannot share this environment.

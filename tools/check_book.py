@@ -94,7 +94,7 @@ class Measures:
         time_ = "-" if self.seconds is None else f"{self.seconds:.1f}"
         tested = sum(bool(box.tests) for box in self.boxes)
         return (
-            f"{self.path.stem:<24}{self.words:>6}{len(self.lengths):>6}{middle:>7.1f}"
+            f"{self.path.stem:<36}{self.words:>6}{len(self.lengths):>6}{middle:>7.1f}"
             f"{self.p90:>5}{max(self.lengths, default=0):>5}{time_:>7}{self.size / 1024:>7.0f}"
             f"{self.figures:>6}{self.without_alt:>7}{len(self.exercises):>5}"
             f"{len(self.solutions):>5}{len(self.boxes):>6}{tested:>7}"
@@ -102,7 +102,7 @@ class Measures:
 
 
 HEAD = (
-    f"{'':<24}{'words':>6}{'cells':>6}{'median':>7}{'p90':>5}{'max':>5}{'s':>7}{'KB':>7}"
+    f"{'':<36}{'words':>6}{'cells':>6}{'median':>7}{'p90':>5}{'max':>5}{'s':>7}{'KB':>7}"
     f"{'figs':>6}{'no alt':>7}{'ex.':>5}{'sol.':>5}{'boxes':>6}{'tested':>7}"
 )
 
