@@ -194,8 +194,8 @@ def compare(setting: Setting) -> tuple[float, bool, bool]:
     """Our gap to the reference, whether that took long doubles, and whether finer grids."""
     z, q, rounds, delta = setting
     found = accounting.epsilon(noise_multiplier=z, sampling_rate=q, rounds=rounds, delta=delta)
-    grid = 1e-5 if found < 50 else 1e-4
     long = bool(rounds * np.finfo(float).eps > 1e-3 * delta)
+    grid = 1e-5 if found < (2 if long else 50) else 1e-4
     reference = long_epsilon if long else pld_epsilon
     truth = reference(z, q, rounds, delta, grid)
     if not abs(reference(z, q, rounds, delta, 10 * grid) / truth - 1) <= 0.01:
