@@ -297,6 +297,7 @@ class BringYourOwn(Algorithm):
 
     The update is whatever changed in the trainable parameters. Torch's global random numbers are
     seeded per client from the generator while `fn` runs, so results do not depend on the order.
+    `fn` may keep nothing of one client for another: no account covers what clients share.
     """
 
     fn: Callable[[nn.Module, Tensor, Tensor], Any]
