@@ -186,11 +186,12 @@ def draw(growth: dict[str, list[dict[str, float]]]) -> None:
     figure, panels = plt.subplots(1, 3, figsize=(8.4, 2.8), constrained_layout=True)
     for axes, (name, rows) in zip(panels, growth.items(), strict=True):
         by = "parameters" if name == "parameters" else "clients"
-        for key in ("plain loop (ms)", "fldp (ms)"):
+        for colour, key in zip(plotting.CYCLE, ("fldp (ms)", "plain loop (ms)"), strict=False):
             points = [(row[by], row[key]) for row in rows if key in row]
             if points:
-                axes.plot(*zip(*points, strict=True), marker="o", label=key.removesuffix(" (ms)"))
-        axes.set(xscale="log", yscale="log", xlabel=name)
+                label = key.removesuffix(" (ms)")
+                axes.plot(*zip(*points, strict=True), "o-", color=colour, label=label)
+        axes.set(xscale="log", yscale="log", xlabel=name, ylim=(0.8, 200))
     panels[0].set_ylabel("ms a round")
     panels[0].legend()
     figure.savefig(RESULTS / "growth.svg", metadata={"Date": None})
