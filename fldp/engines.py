@@ -93,7 +93,7 @@ def choose(
     """
     if name not in ("auto", "stacked", "vmap", "loop"):
         raise ValueError(f"engine is {name!r}; use 'auto', 'stacked', 'vmap' or 'loop'")
-    record = record.to(flat)
+    record = record.to(flat, copy=True)  # a layer may work in place
     # torch.func has no batched kernel for recurrent layers, and refuses to draw random numbers.
     drawn = [m for m in model.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p]
     single = drawn or any(isinstance(m, nn.RNNBase) for m in model.modules())

@@ -306,6 +306,16 @@ def test_bad_settings(bad: dict[str, float]) -> None:
         LocalSGD(**bad)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("engine", ["stacked", "vmap", "loop"])
+def test_a_layer_that_works_in_place_leaves_the_clients_records_alone(engine: str) -> None:
+    people = population((8,))
+    before = people.x.clone()
+    assert bool((before[0] < 0).any())
+    net = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(8, 3))
+    collect(LocalSGD(lr=0.1, engine=engine), net, people, range(5))
+    assert torch.equal(people.x, before)
+
+
 def test_bad_engine_and_bad_target_of_training() -> None:
     model, people = Residual(), population((8,))
     with pytest.raises(ValueError, match="engine"):
