@@ -135,17 +135,11 @@ class PrivacyPlan:
     def group(self, k: int) -> float:
         """ε at the same δ for k clients that leave or change together (k devices of one person).
 
-        Uncapped Poisson sampling: rate 1-(1-q)^k at noise z/k dominates, since a random contraction
-        maps N(k) to any N(j), j <= k, and N(0) to N(0). Otherwise: no amplification.
+        Exact under uncapped Poisson sampling (a mixture of Gaussians, Ganesh 2024); otherwise an
+        upper bound against whoever knows how many of the k took part in each round.
         """
-        event = dataclasses.replace(
-            self.event, noise_multiplier=self.noise_multiplier / whole("k", k)
-        )
-        if event.sampling == "poisson" and self.cap is None and self.adjacency != "replace-one":
-            rate = 1 - (1 - event.sampling_rate) ** k
-            return self._epsilon(self.rounds, dataclasses.replace(event, sampling_rate=rate))
-        doubled = "replace-one" if self.cap is not None else self.adjacency  # others may move up
-        return self._epsilon(self.rounds, Event(event.noise_multiplier), adjacency=doubled)
+        event = dataclasses.replace(self.event, rounds=self.rounds)
+        return accounting.epsilon_of([event], self.delta, self.adjacency, group=whole("k", k))
 
     @property
     def gdp_mu(self) -> float:
