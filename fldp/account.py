@@ -32,6 +32,8 @@ from fldp.pairs import Fixed, Group, Shifted, Subsampled, approximate, concentra
 ACCOUNTANTS = ("pld", "prv", "rdp", "gdp")
 _OPACUS = {"prv": "PRVAccountant", "rdp": "RDPAccountant", "gdp": "GaussianAccountant"}
 
+# Room for the quadrature behind a bound by moments.
+_MARGIN = 1e-3
 # A group's weights are tabulated; nobody has so many devices.
 MOST_IN_GROUP = 1000
 
@@ -244,14 +246,17 @@ def _ask(
         return remove
     add = rounds_of(events, adjacency, "add", group)
     if delta is None:
-        return max(remove, pld.solve(add, epsilon=epsilon))
-    bound = pld.ceiling(add, delta)
-    if bound < 0.999 * remove:
+        bound = math.exp(pld.log_ceiling(add, epsilon))
+    else:
+        bound = pld.ceiling(add, delta)
+    # the moment bound takes a hundredth of the time; its margin covers its quadrature
+    if bound < (1 - _MARGIN) * remove:
         return remove
     try:
-        return max(remove, pld.solve(add, delta=delta))
-    except ValueError:  # next to zero the grid can be out of reach: the moment bound stands in
-        return max(remove, bound)
+        found = pld.solve(add, delta=delta, epsilon=epsilon if delta is None else None)
+    except pld.OutOfReach:  # next to zero the grid can be out of reach
+        found = bound * (1 + _MARGIN)
+    return max(remove, found)
 
 
 def _one_sided(events: Sequence[AnyEvent], adjacency: str) -> bool:
