@@ -245,18 +245,14 @@ def _ask(
     if not _one_sided(events, adjacency):
         return remove
     add = rounds_of(events, adjacency, "add", group)
+    # the bound by moments takes a hundredth of the time; the margin is for its quadrature
     if delta is None:
-        bound = math.exp(pld.log_ceiling(add, epsilon))
-    else:
-        bound = pld.ceiling(add, delta)
-    # the moment bound takes a hundredth of the time; its margin covers its quadrature
-    if bound < (1 - _MARGIN) * remove:
+        if math.exp(pld.log_ceiling(add, epsilon)) < (1 - _MARGIN) * remove:
+            return remove
+        return max(remove, pld.solve(add, epsilon=epsilon))
+    if pld.ceiling(add, delta) < (1 - _MARGIN) * remove:
         return remove
-    try:
-        found = pld.solve(add, delta=delta, epsilon=epsilon if delta is None else None)
-    except pld.OutOfReach:  # next to zero the grid can be out of reach
-        found = bound * (1 + _MARGIN)
-    return max(remove, found)
+    return max(remove, pld.solve(add, delta=delta))
 
 
 def _one_sided(events: Sequence[AnyEvent], adjacency: str) -> bool:

@@ -155,7 +155,8 @@ def wrapped(law: Law, size: int) -> Array:
         out = np.zeros(size)
         out[: law.mass.size] = law.mass
         return np.roll(out, law.first % size)
-    return np.bincount((law.first + np.arange(law.mass.size)) % size, law.mass, size)
+    places = (law.first + np.arange(law.mass.size)) % size
+    return np.asarray(np.bincount(places, law.mass, size), np.float64)
 
 
 def round_off(laws: Sequence[tuple[Law, int]], mass: Array, unit: float) -> float:
@@ -202,7 +203,7 @@ def _merged(parts: Sequence[Part], step: float, window: Window) -> tuple[int, Ar
 def _moment_growth(t: float, step: float) -> float:
     """By how much, at most, connecting dots a `step` apart raises log E[e^(tL)]."""
     ahead = step * np.linspace(0, 1, 201)
-    up = np.expm1(-ahead) / math.expm1(-step)
+    up = np.minimum(np.expm1(-ahead) / math.expm1(-step), 1.0)
     with np.errstate(divide="ignore"):
         growth = np.logaddexp(np.log1p(-up) - t * ahead, np.log(up) + t * (step - ahead))
     # between two of the 201 places it may be a little higher still

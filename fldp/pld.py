@@ -170,7 +170,8 @@ def _epsilon(rounds: Sequence[Round], delta: float, first: float | None, accurac
     normal = first is not None or not guide.bends(saddle.tilt)
     dial = 1.0 if normal else _COARSE
     refined = _Refinement()
-    extra, kind = 0.0, np.float64
+    extra = 0.0
+    kind: Any = np.float64
     for _ in range(_TRIES):
         near = max(guess, _NEAR_ZERO * saddle.spread, _LEAST)
         aim = dial * accuracy * near
@@ -207,7 +208,8 @@ def _delta(rounds: Sequence[Round], epsilon: float, accuracy: float) -> float:
     fine = accuracy / ACCURACY * _ACCURACY_OF_DELTA
     dial = 1.0 if normal else _COARSE
     refined = _Refinement()
-    extra, kind = 0.0, np.float64
+    extra = 0.0
+    kind: Any = np.float64
     for _ in range(_TRIES):
         near = max(epsilon, _NEAR_ZERO * saddle.spread, _LEAST)
         # where that takes very many points, what epsilon would be given has to do
