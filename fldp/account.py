@@ -8,13 +8,12 @@ have closed forms and take no kernel.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from fldp import pld
+from fldp import opacus, pld
 from fldp.binomial import binomial_tail, log_pmf
 from fldp.checks import between, choice, whole
 from fldp.events import ADJACENCIES, AnyEvent, Approximate, Concentrated, Event, Laplace, checked
@@ -30,7 +29,6 @@ from fldp.gaussian import (
 from fldp.pairs import Fixed, Group, Shifted, Subsampled, approximate, concentrated, silent
 
 ACCOUNTANTS = ("pld", "prv", "rdp", "gdp")
-_OPACUS = {"prv": "PRVAccountant", "rdp": "RDPAccountant", "gdp": "GaussianAccountant"}
 
 # Room for the quadrature behind a bound by moments.
 _MARGIN = 1e-3
@@ -101,7 +99,7 @@ def _capped(event: Event, kind: str, free: list[pld.Part]) -> list[pld.Part]:
     return [(full, bound)] if full >= 1 else [(1 - full, free[0][1]), (full, bound)]
 
 
-def _mu(events: Sequence[Event], adjacency: str, group: int = 1) -> float:
+def mu_of(events: Sequence[Event], adjacency: str, group: int = 1) -> float:
     sensitivity = 2 if adjacency == "replace-one" else 1
     return sensitivity * group * math.sqrt(sum(e.rounds / e.noise_multiplier**2 for e in events))
 
@@ -120,7 +118,7 @@ def rounds_of(
         elif isinstance(one, Approximate):
             rounds.append(([(1.0, approximate(one.epsilon, one.delta))], n))
     if plain:
-        rounds.append(([(1.0, _plain(1 / _mu(plain, adjacency, group)))], 1))
+        rounds.append(([(1.0, _plain(1 / mu_of(plain, adjacency, group)))], 1))
     if rho := _rho(events, group):
         rounds.append(([(1.0, concentrated(rho))], 1))
     return rounds
@@ -211,10 +209,10 @@ def _ask_closed(
     delta: float | None,
     epsilon: float,
 ) -> float:
-    base = _mu(plain, adjacency)
+    base = mu_of(plain, adjacency)
     if known is None:
         return gaussian_delta(base, epsilon) if delta is None else gaussian_epsilon(base, delta)
-    unit, q, n = _mu([replace(known, rounds=1)], adjacency), known.sampling_rate, known.rounds
+    unit, q, n = mu_of([replace(known, rounds=1)], adjacency), known.sampling_rate, known.rounds
     if delta is None:
         return known_delta(unit, q, n, epsilon, base)
     return known_epsilon(unit, q, n, delta, base)
@@ -302,6 +300,15 @@ def epsilon_of(
     >>> epsilon_of([*run, Laplace(10.0)], delta=1e-5) < epsilon_of(run, delta=1e-5) + 0.1
     True
     """
+    found = spent(events, delta, adjacency, accountant, group)
+    opacus.warn_if_approximate(accountant)
+    return found
+
+
+def spent(
+    events: Sequence[AnyEvent], delta: float, adjacency: str, accountant: str, group: int = 1
+) -> float:
+    """:func:`epsilon_of` for searches, which ask many times: without a warning."""
     delta = between("delta", delta)
     choice("accountant", accountant, ACCOUNTANTS)
     found = prepared(events, adjacency, group)
@@ -310,7 +317,7 @@ def epsilon_of(
     if delta == 0:
         return _pure(found, group)
     if accountant != "pld":
-        return _opacus(found, delta, adjacency, accountant, group)
+        return opacus.epsilon(found, delta, adjacency, accountant, group)
     if delta < _infinite(found):
         return math.inf
     basic = _basic(found, adjacency, group, delta)
@@ -385,44 +392,3 @@ def delta_of(
     if epsilon >= _pure(_without_deltas(found), group):
         return _infinite(found)
     return _ask(found, adjacency, group, None, epsilon)
-
-
-def _opacus(
-    events: Sequence[AnyEvent], delta: float, adjacency: str, accountant: str, group: int
-) -> float:
-    name = f"accountant is {accountant!r}"
-    gaussians = [e for e in events if isinstance(e, Event)]
-    if len(gaussians) < len(events) or group > 1:
-        raise ValueError(f"{name}: it knows Gaussian events and no groups; use accountant='pld'")
-    sampled = any(not e.everyone for e in gaussians)
-    if any(e.sampling == "fixed" or e.cap is not None or e.known for e in gaussians):
-        raise ValueError(
-            f"{name}: it knows no fixed-size cohorts, no caps and no known participation; use "
-            "accountant='pld'"
-        )
-    if adjacency == "replace-one" and sampled:
-        raise ValueError(f"{name}: it has no replace-one for sampling; use accountant='pld'")
-    if accountant == "gdp" and len(gaussians) != 1:
-        raise ValueError(f"{name}: it takes one kind of round only; use accountant='pld'")
-    scale = 0.5 if adjacency == "replace-one" else 1.0
-    try:
-        from opacus import accountants
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tool = getattr(accountants, _OPACUS[accountant])()
-            tool.history = [
-                (scale * e.noise_multiplier, e.sampling_rate, e.rounds) for e in gaussians
-            ]
-            found = float(tool.get_epsilon(delta))
-        if not math.isfinite(found):
-            raise ArithmeticError(f"its epsilon is {found}")
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise ValueError(f"{name}: Opacus fails here ({reason}); use accountant='pld'") from error
-    if accountant == "gdp":
-        warnings.warn(
-            f"{name}: a central-limit approximation, no guarantee; it can under-report eightfold",
-            stacklevel=4,
-        )
-    return max(0.0, found)
