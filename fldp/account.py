@@ -30,6 +30,9 @@ from fldp.pairs import Fixed, Group, Shifted, Subsampled, approximate, concentra
 
 ACCOUNTANTS = ("pld", "prv", "rdp", "gdp")
 
+# Below this noise a participation shows. Against who knows of it epsilon is larger by a share of
+# 2 z^2 log(1/q) at most, and it has a closed form.
+_VISIBLE = 1e-3
 # Room for the quadrature behind a bound by moments.
 _MARGIN = 1e-3
 # A group's weights are tabulated; nobody has so many devices.
@@ -165,7 +168,34 @@ def prepared(events: Sequence[AnyEvent], adjacency: str, group: int) -> list[Any
     for event in found:
         if isinstance(event, Event):
             _agree(event, adjacency, group)
-    return [_grouped(event, group) for event in found if _says_something(event)]
+    counted = [_grouped(event, group) for event in found if _says_something(event)]
+    return [
+        _shown(event, adjacency) if _is_visible(event, adjacency) else event for event in counted
+    ]
+
+
+def _is_visible(event: AnyEvent, adjacency: str) -> bool:
+    """Whether so little noise hides nobody's participation: then nothing is lost by saying so.
+
+    Not for one client in the place of another under Poisson sampling: that still hides behind 0.
+    """
+    if not isinstance(event, Event) or event.everyone or event.noise_multiplier >= _VISIBLE:
+        return False
+    return event.sampling == "fixed" or adjacency != "replace-one"
+
+
+def _shown(event: AnyEvent, adjacency: str) -> AnyEvent:
+    """The event against a stronger adversary, which knows who took part.
+
+    An upper bound, since delta is jointly convex: the sum moves with the chance q of taking part,
+    by 2 where another client takes the place.
+    """
+    if not isinstance(event, Event) or event.known or event.everyone:
+        return event
+    z = event.noise_multiplier
+    if event.cap is not None and adjacency != "replace-one":
+        z /= 2
+    return Event(z, event.sampling_rate, "poisson", event.rounds, event.clients, known=True)
 
 
 def _agree(event: Event, adjacency: str, group: int) -> None:
@@ -324,6 +354,9 @@ def spent(
     try:
         return min(basic, _ask(found, adjacency, group, delta))
     except pld.OutOfReach:
+        shown = [_shown(event, adjacency) for event in found]
+        if shown != found:
+            return min(basic, _ask(shown, adjacency, group, delta))
         if math.isfinite(basic):
             return basic
         raise
@@ -391,4 +424,10 @@ def delta_of(
         return 0.0
     if epsilon >= _pure(_without_deltas(found), group):
         return _infinite(found)
-    return _ask(found, adjacency, group, None, epsilon)
+    try:
+        return _ask(found, adjacency, group, None, epsilon)
+    except pld.OutOfReach:
+        shown = [_shown(event, adjacency) for event in found]
+        if shown == found:
+            raise
+        return _ask(shown, adjacency, group, None, epsilon)

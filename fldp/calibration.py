@@ -19,7 +19,7 @@ from fldp.gaussian import gaussian_mu
 
 # Where a noise multiplier is looked for: by our own accountant, and by those of Opacus, which fail
 # outside their range.
-_OURS, _OPACUS = (1e-4, 1e12), (0.05, 1e3)
+_OURS, _OPACUS = (1e-6, 1e12), (0.05, 1e3)
 # The largest epsilon that is worth a search; beyond, the answer is "no privacy" anyway.
 MOST_EPSILON = 1e7
 # The final answer lies between this share below the budget and the budget.
