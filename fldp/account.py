@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from fldp import opacus, pld
-from fldp.binomial import binomial_tail, log_pmf
+from fldp.binomial import binomial_tail, log_pmf, tail_error
 from fldp.checks import between, choice, whole
 from fldp.events import ADJACENCIES, AnyEvent, Approximate, Concentrated, Event, Laplace, checked
 from fldp.gaussian import (
@@ -98,7 +98,9 @@ def _capped(event: Event, kind: str, free: list[pld.Part]) -> list[pld.Part]:
     full, over = binomial_tail(cap - 1, n - 1, q), binomial_tail(cap, n, q)
     if full <= 0 or over <= 0:
         return free
-    bound = Subsampled("replace", min(1.0, over * cap / full / n), z / 2)
+    # `full` may be a little too large, and must not make the rate too small
+    rate = over * cap / full / n * (1 + tail_error(n))
+    bound = Subsampled("replace", min(1.0, rate), z / 2)
     return [(full, bound)] if full >= 1 else [(1 - full, free[0][1]), (full, bound)]
 
 

@@ -43,6 +43,7 @@ _NEWTON = 60
 _LAPLACE_NODES = 2000
 # The zCDP profile is tabulated at so many points per standard deviation, down to this delta.
 _PER_SD = 40
+_MOST_VALUES = 20_000
 _LOG_LEAST = math.log(1e-200)
 
 
@@ -516,16 +517,16 @@ def concentrated(rho: float) -> Atoms:
     sd = math.sqrt(2 * rho)  # of the loss of a Gaussian with this rho
     # beyond this the conversion's delta is below 1e-200
     top = rho + 2 * math.sqrt(rho * -_LOG_LEAST)
-    losses = np.linspace(0.0, top, math.ceil(_PER_SD * top / sd) + 1)
+    losses = np.linspace(0.0, top, min(_MOST_VALUES, math.ceil(_PER_SD * top / sd) + 1))
     profile = np.exp(zcdp_log_deltas(rho, losses))
     # a line that is its own mirror image passes through k and 1/k: none may cut the profile at 1
-    profile[0] = float((1 - 2 * (1 - profile) / (1 + np.exp(losses))).min())
+    profile[0] = float((1 - 2 * (1 - profile) / (1 + np.exp(np.minimum(losses, 700.0)))).min())
     kept = _convex(losses, profile)
     losses, profile = losses[kept], profile[kept]
     falls = profile[:-1] - profile[1:]
     gaps = np.diff(losses)
     before = falls / -np.expm1(-gaps)
-    after = np.append(falls[1:] / np.expm1(gaps[1:]), 0.0)
+    after = np.append(falls[1:] / np.expm1(np.minimum(gaps[1:], 700.0)), 0.0)
     up = np.maximum(before - after, 0.0)  # P-mass at losses[1:]
     down = up * np.exp(-losses[1:])  # Q-mass there, which is the P-mass at the mirror image
     rest = max(0.0, 1 - float(up.sum() + down.sum()) - float(profile[-1]))
@@ -542,7 +543,7 @@ def _convex(losses: Array, profile: Array) -> list[int]:
         while len(kept) > 1:
             i, j = kept[-2:]
             before = (value[i] - value[j]) / -math.expm1(at[i] - at[j])
-            if before * math.expm1(at[m] - at[j]) > value[j] - value[m]:
+            if before * math.expm1(min(700.0, at[m] - at[j])) > value[j] - value[m]:
                 break
             kept.pop()
         kept.append(m)
