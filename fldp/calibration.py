@@ -12,10 +12,11 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from fldp import pld
-from fldp.account import delta_of, mu_of, prepared, rounds_of, spent
+from fldp.account import delta_of, spent
 from fldp.checks import MOST
 from fldp.events import Event
 from fldp.gaussian import gaussian_mu
+from fldp.rounds import mu_of, prepared, rounds_of
 
 # Where a noise multiplier is looked for: by our own accountant, and by those of Opacus, which fail
 # outside their range.

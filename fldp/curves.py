@@ -8,11 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fldp.account import delta_of, epsilon_of, prepared, rounds_of
+from fldp.account import delta_of, epsilon_of
 from fldp.checks import between, choice, listed, real
 from fldp.events import ADJACENCIES, AnyEvent, Approximate, Concentrated, Event, Laplace
 from fldp.gaussian import Array
 from fldp.guide import log_sum
+from fldp.rounds import prepared, rounds_of
 
 # Lines that bound the trade-off curve from below: how many, and the delta at which they end.
 _LINES, _LAST_DELTA = 96, 1e-9

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fldp.checks import MOST, between, choice, real, whole
+from fldp.checks import MOST, MOST_RHO, between, choice, real, whole
 
 SAMPLINGS = ("poisson", "fixed", "none")
 ADJACENCIES = ("add-or-remove", "zero-out", "replace-one")
@@ -198,7 +198,7 @@ class Concentrated:
     Parameters
     ----------
     rho
-        ρ of one step, below 1e15, in the adjacency accounted.
+        ρ of one step, below 1e9, in the adjacency accounted.
     rounds
         How often it ran.
 
@@ -212,7 +212,7 @@ class Concentrated:
     rounds: int = 1
 
     def __post_init__(self) -> None:
-        _put(self, "rho", real("rho", self.rho, MOST))
+        _put(self, "rho", real("rho", self.rho, MOST_RHO))
         _put(self, "rounds", whole("rounds", self.rounds))
 
     def to_dict(self) -> dict[str, Any]:

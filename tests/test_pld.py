@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fldp import accounting, pld
-from fldp.pairs import Fixed, Subsampled
+from fldp.gaussian_pairs import Fixed, Subsampled
 
 
 def sf(x):
