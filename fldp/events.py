@@ -18,7 +18,7 @@ SAMPLINGS = ("poisson", "fixed", "none")
 ADJACENCIES = ("add-or-remove", "zero-out", "replace-one")
 
 # Beyond these no accountant of ours has an answer, and squares of z leave double precision.
-NOISE_RANGE = (1e-9, 1e15)
+NOISE_RANGE = (1e-9, 1e12)
 
 
 def _noise(value: Any) -> float:
@@ -39,7 +39,7 @@ class Event:
     Parameters
     ----------
     noise_multiplier
-        z: standard deviation of the noise on the sum, in clip norms; 1e-9 to 1e15.
+        z: standard deviation of the noise on the sum, in clip norms; 1e-9 to 1e12.
     sampling_rate
         q = m/N, the chance of a client to take part in a round; 0 (nobody ever) to 1.
     sampling
@@ -136,7 +136,7 @@ class Laplace:
     Parameters
     ----------
     noise_multiplier
-        b divided by the L1 sensitivity in the adjacency accounted; 1e-9 to 1e15.
+        b divided by the L1 sensitivity in the adjacency accounted; 1e-9 to 1e12.
     rounds
         How often it ran.
 

@@ -50,6 +50,7 @@ def _exp_square(x: Array) -> Array:
 
 def erfcx(x: Array) -> Array:
     """exp(x^2) erfc(x) for x >= 0, relative error below 1e-15."""
+    x = np.minimum(x, 1e300)
     t = (x - _ERFCX_CENTRE) / (x + _ERFCX_CENTRE)
     value = np.full_like(t, _ERFCX[-1])
     for coefficient in reversed(_ERFCX[:-1]):

@@ -32,8 +32,7 @@ _NEWTON = 60
 
 def normal_masses(x: Array) -> tuple[Array, float, float]:
     """Normal mass between successive nodes, below the first and above the last; tails are exact."""
-    # beyond 100 the tail is 0 in double precision, also at infinity
-    tail = 0.5 * erfc(np.minimum(np.abs(x) * math.sqrt(0.5), 100.0))
+    tail = 0.5 * erfc(np.abs(x) * math.sqrt(0.5))
     mass = np.abs(np.diff(tail))
     across = (x[:-1] < 0) & (x[1:] > 0)
     mass[across] = 1.0 - tail[:-1][across] - tail[1:][across]

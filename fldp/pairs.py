@@ -27,9 +27,10 @@ MAX_POINTS = 1 << 21
 MOST_NODES = 4000
 # Nodes of a Laplace loss, which is bounded.
 _LAPLACE_NODES = 2000
-# The zCDP profile is tabulated at so many points per standard deviation, down to this delta.
-_PER_SD = 40
-_MOST_VALUES = 20_000
+# The zCDP profile is tabulated down to this delta, at most so many standard deviations apart; its
+# chords are then 3e-3 above it at most, in relative terms.
+_APART = 0.1
+_MOST_VALUES = 10_000
 _LOG_LEAST = math.log(1e-200)
 
 
@@ -223,7 +224,15 @@ def concentrated(rho: float) -> Atoms:
     sd = math.sqrt(2 * rho)  # of the loss of a Gaussian with this rho
     # beyond this the conversion's delta is below 1e-200
     top = rho + 2 * math.sqrt(rho * -_LOG_LEAST)
-    losses = np.linspace(0.0, top, min(_MOST_VALUES, math.ceil(_PER_SD * top / sd) + 1))
+    low = min(_MOST_VALUES, math.ceil(rho / (_APART * sd)))
+    # above the mean log delta falls ever more steeply: closer points
+    high = np.arange(math.ceil(((1 + (top - rho) / sd) ** 2 - 1) / (2 * _APART)) + 1)
+    losses = np.concatenate(
+        [
+            np.linspace(0.0, rho, low, endpoint=False),
+            rho + sd * (np.sqrt(1 + 2 * _APART * high) - 1),
+        ]
+    )
     profile = np.exp(zcdp_log_deltas(rho, losses))
     # a line that is its own mirror image passes through k and 1/k: none may cut the profile at 1
     profile[0] = float((1 - 2 * (1 - profile) / (1 + np.exp(np.minimum(losses, 700.0)))).min())
