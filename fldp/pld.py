@@ -37,12 +37,12 @@ __all__ = [
     "OutOfReach",
     "Part",
     "Round",
+    "Saddle",
     "ceiling",
     "estimate",
-    "estimate_log_delta",
     "log_ceiling",
+    "saddle_at",
     "solve",
-    "tilt_at",
 ]
 
 # Aimed looseness of the grid, relative in epsilon.
@@ -78,14 +78,12 @@ def estimate(rounds: Sequence[Round], delta: float) -> float:
     return Guide(rounds, math.log(delta)).at_delta(math.log(delta)).epsilon
 
 
-def estimate_log_delta(rounds: Sequence[Round], epsilon: float) -> float:
-    """log delta at the saddle point, likewise."""
-    return Guide(rounds, math.log(LEAST_DELTA)).at_epsilon(epsilon).log_delta
+def saddle_at(rounds: Sequence[Round], epsilon: float, near: float) -> Saddle:
+    """The saddle point at this epsilon, whose delta will be near to `near`; likewise no bound.
 
-
-def tilt_at(rounds: Sequence[Round], epsilon: float) -> float:
-    """The tilt of the saddle point: by how much log delta falls when epsilon rises."""
-    return Guide(rounds, math.log(LEAST_DELTA)).at_epsilon(epsilon).tilt
+    Its tilt is by how much log delta falls when epsilon rises.
+    """
+    return Guide(rounds, math.log(near) - _SLACK).at_epsilon(epsilon)
 
 
 def ceiling(rounds: Sequence[Round], delta: float) -> float:
