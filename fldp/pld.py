@@ -61,7 +61,7 @@ _COARSER, _COARSEST = 16.0, 1e5
 # How much larger than two grids show a looseness may be.
 _UNSURE = 1.5
 # Two grids tell something if their excess variances differ by this factor.
-_APART = 1.5
+_APART = 1.2
 # The first look at a law that is far from normal is so much coarser.
 _COARSE = 64.0
 # A guess was right if the answer differs by less than this.
@@ -203,7 +203,7 @@ def _epsilon(rounds: Sequence[Round], delta: float, first: float | None, accurac
     # far from a normal law the saddle point misleads: look coarsely first
     normal = first is not None or not guide.bends(saddle.tilt)
     dial = 1.0 if normal else _COARSE
-    refined = _Refinement()
+    refined = _Refinement(guide.smooth)
     extra = 0.0
     kind: Any = np.float64
     for _ in range(_TRIES):
@@ -251,7 +251,7 @@ def _delta(rounds: Sequence[Round], epsilon: float, accuracy: float) -> float:
     normal = not guide.bends(saddle.tilt)
     fine = accuracy / ACCURACY * _ACCURACY_OF_DELTA
     dial = 1.0 if normal else _COARSE
-    refined = _Refinement()
+    refined = _Refinement(guide.smooth)
     extra = 0.0
     kind: Any = np.float64
     for _ in range(_TRIES):
@@ -277,7 +277,7 @@ def _delta(rounds: Sequence[Round], epsilon: float, accuracy: float) -> float:
         elif abs(found - log_delta) > _AGREES:
             if found < log_delta - _SLACK:
                 guide = Guide(rounds, found - _SLACK)
-            normal, log_delta = False, found
+            normal, log_delta = False, min(found, 0.0)
             refined.next(found, curve.excess, 0.0)
         elif normal:
             return min(1.0, max(LEAST_DELTA, math.exp(found)))
@@ -293,15 +293,19 @@ class _Refinement:
     """Ever finer grids, until two of them show that the finer one is fine enough.
 
     Where the law is far from normal, the variance that a grid adds tells its looseness up to an
-    unknown factor: two grids show it. It may change between them, so some more is assumed.
+    unknown factor: two grids show it. It may change between them, so some more is assumed. Next to
+    an atom of a law that is not smooth the looseness falls with the standard deviation only.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, smooth: bool) -> None:
+        self.smooth = smooth
         self.best, self.last, self.excess = math.inf, math.inf, math.inf
 
     def next(self, found: float, excess: float, target: float) -> float:
         """By how much to turn the dial down; 1 if the best so far is loose by `target` at most."""
         finer, coarser = sorted([excess, self.excess])
+        if not self.smooth:
+            finer, coarser = math.sqrt(finer), math.sqrt(coarser)
         error = math.inf
         if _APART * finer < coarser < math.inf:
             error = _UNSURE * abs(self.last - found) * finer / (coarser - finer)
