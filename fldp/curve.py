@@ -43,8 +43,8 @@ _ROUND_OFF_SEEN = 1e-7
 # error counts tilt times.
 _POWER_ERROR, _MEAN_ERROR = 4e-15, 1e-15
 _UNIT = float(np.finfo(np.float64).eps)
-# Where a weight exceeds e^300 the loss is far below the answer.
-_KEPT = 300.0
+# Where a weight exceeds e^150 the loss is far below the answer.
+_KEPT = 150.0
 # exp beyond this is infinite in double precision.
 _LARGEST_EXP = 700.0
 
@@ -229,7 +229,8 @@ class Curve:
         square = weight * weight
         plain = _sums_from(square)
         crossed = _sums_from(square * behind) * self._ahead
-        twice = _sums_from(square * behind * behind) * self._ahead**2
+        twice = _sums_from(square * behind * behind)
+        twice *= np.exp(np.minimum(2 * (self.loss - self.centre), _LARGEST_EXP))
         spread = np.maximum(plain - 2 * crossed + twice, 0.0) + _UNIT * plain
         spread[: self.kept] = plain[: self.kept]
         return np.asarray(np.sqrt(spread))
