@@ -24,7 +24,7 @@ from fldp.gaussian import (
     zcdp_epsilon,
     zcdp_log_deltas,
 )
-from fldp.rounds import mu_of, prepared, rho_of, rounds_of, shown
+from fldp.rounds import disclosed, mu_of, prepared, rho_of, rounds_of
 
 ACCOUNTANTS = ("pld", "prv", "rdp", "gdp")
 
@@ -282,7 +282,7 @@ def _without_grid(
         else:
             bounds.append(pld.ceiling(rounds, delta))
     bound = max(bounds) * (1 + _MARGIN)
-    against = [shown(event, adjacency) for event in events]
+    against = [disclosed(event, adjacency) for event in events]
     simple = _closed(against)
     if simple is not None and (group == 1 or simple[1] is None):
         bound = min(bound, _ask(against, adjacency, group, delta, epsilon))

@@ -13,13 +13,13 @@ from fldp.checks import between, choice, listed, real
 from fldp.events import ADJACENCIES, AnyEvent, Approximate, Concentrated, Event, Laplace
 from fldp.gaussian import Array
 from fldp.guide import log_sum
-from fldp.rounds import prepared, rounds_of
+from fldp.rounds import mu_of, prepared, rounds_of
 
 # Lines that bound the trade-off curve from below: how many, and the delta at which they end.
 _LINES, _LAST_DELTA = 96, 1e-9
 # A quadrature for one order reaches this many standard deviations beyond the place of its peak.
 _BEYOND = 14.0
-_NODES = 1 << 17
+_NODES = 1 << 21
 
 
 def privacy_curve(
@@ -74,7 +74,7 @@ def renyi(
     events, adjacency, group
         As in :func:`fldp.accounting.epsilon_of`.
     orders
-        Values > 1, of any shape.
+        Values > 1, of any shape; with sampled rounds up to about 1e5 noise multipliers.
 
     Returns
     -------
@@ -92,7 +92,7 @@ def renyi(
     [0.75, 1.5]
     """
     at = _numbers("orders", orders)
-    if at.size and not (at > 1).all():
+    if at.size and not (at > 1).all():  # at 1 it is the Kullback-Leibler divergence
         raise ValueError(f"orders hold {at.min():g}: give orders > 1")
     counted = prepared(events, adjacency, group)
     values = [_renyi(counted, adjacency, group, order) for order in at.ravel().tolist()]
@@ -103,7 +103,9 @@ def _renyi(events: Sequence[AnyEvent], adjacency: str, group: int, order: float)
     total = 0.0
     rest: list[AnyEvent] = []
     for event in events:
-        if isinstance(event, Laplace):
+        if isinstance(event, Event) and event.everyone:
+            total += order * mu_of([event], adjacency, group) ** 2 / 2
+        elif isinstance(event, Laplace):
             total += event.rounds * _renyi_of_laplace(event.noise_multiplier / group, order)
         elif isinstance(event, Concentrated):
             total += event.rounds * group**2 * event.rho * order
@@ -130,6 +132,11 @@ def _log_moment(
     """The Rényi divergence by quadrature, which follows the order's peak."""
     least = min([e.noise_multiplier for e in events if isinstance(e, Event)], default=1.0)
     reach = _BEYOND + 2 * order * group / least
+    # three nodes to a standard deviation, on both sides
+    if 6 * reach > _NODES:
+        raise ValueError(
+            f"orders hold {order:g}: too large at noise_multiplier={least:g}; give smaller orders"
+        )
     total = 0.0
     for parts, n in rounds_of(events, adjacency, direction, group):
         logs = []

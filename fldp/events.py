@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fldp.checks import MOST, MOST_RHO, between, choice, real, whole
+from fldp.checks import MOST, MOST_RHO, between, choice, real, shown, whole
 
 SAMPLINGS = ("poisson", "fixed", "none")
 ADJACENCIES = ("add-or-remove", "zero-out", "replace-one")
@@ -26,8 +26,8 @@ def _noise(value: Any) -> float:
     found = real("noise_multiplier", value)
     if not low <= found <= high:
         raise ValueError(
-            f"noise_multiplier is {value!r}: give a value between {low:g} and {high:g}, the noise "
-            "divided by the sensitivity"
+            f"noise_multiplier is {shown(value)}: give a value between {low:g} and {high:g}, the "
+            "noise divided by the sensitivity"
         )
     return found
 
@@ -85,7 +85,7 @@ class Event:
         if self.cap is not None:
             _put(self, "cap", whole("cap", self.cap))
         if not isinstance(self.known, bool):
-            raise ValueError(f"known is {self.known!r}: give True or False")
+            raise ValueError(f"known is {shown(self.known)}: give True or False")
         problem = _conflict(self)
         if problem:
             raise ValueError(problem)
@@ -257,11 +257,12 @@ def checked(events: Sequence[AnyEvent]) -> list[AnyEvent]:
     try:
         found = list(events)
     except TypeError:
-        raise ValueError(f"events is {events!r}: give a list of fldp.Event objects") from None
+        raise ValueError(f"events is {shown(events)}: give a list of fldp.Event objects") from None
     for event in found:
         if not isinstance(event, AnyEvent):
             raise ValueError(
-                f"events hold {event!r}: give Event, Laplace, Approximate or Concentrated objects"
+                f"events hold {shown(event)}: give Event, Laplace, Approximate or Concentrated "
+                "objects"
             )
     return found
 
@@ -276,5 +277,5 @@ def _made(kind: Any, fields: dict[str, Any]) -> Any:
     except TypeError:
         names = ", ".join(kind.__dataclass_fields__)
         raise ValueError(
-            f"the fields of an event are {fields!r}: give those of its to_dict() ({names})"
+            f"the fields of an event are {shown(fields)}: give those of its to_dict() ({names})"
         ) from None

@@ -81,12 +81,12 @@ class Diagnosis:
         for i, finding in enumerate(self.findings, 1):
             where = [finding[name] for name in ("release", "unit", "adjacency", "trust")]
             rows.append((i, *where, up(finding["epsilon"])))
-        needed = ", ".join(f"{z:.5g} ({name})" for name, z in self.needed.items())
+        needed = ", ".join(f"{up(z)} ({name})" for name, z in self.needed.items())
         lines = [
             f"The recipe takes q = {self.sample_rate:.4g} and {self.steps:.6g} steps, gets "
             f"z = {self.noise_multiplier:.5g} and claims ε = {self.epsilon:g}, δ = {self.delta:g}.",
             f"On a round's sum the noise is {self.effective_noise_multiplier:.5g}·C. At δ = "
-            f"{self.true_delta:g} that gives:",
+            f"{up(self.true_delta)} that gives:",
             table(("", "release", "unit", "adjacency", "trust", "ε"), rows),
             *(f"{i}. {finding['why']}" for i, finding in enumerate(self.findings, 1)),
             f"The claim takes a z on the sum of {needed}: see fldp.calibrate.",
@@ -98,6 +98,155 @@ class Diagnosis:
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What the recipe runs: its own figures, and those of the cohort that it draws."""
+
+    z: float
+    sample_rate: float
+    steps: float
+    rounds: int
+    clients: int
+    cohort: int
+    rate: float  # of users, as asked
+    delta: float
+
+    @property
+    def drawn(self) -> bool:
+        return self.cohort < self.clients
+
+    @property
+    def effective(self) -> float:
+        """z on a round's sum: each of m clients adds a share of N."""
+        return self.z * math.sqrt(self.cohort / self.clients)
+
+    @property
+    def share(self) -> float:
+        """z on one client's message."""
+        return self.z / math.sqrt(self.clients)
+
+    @property
+    def setting(self) -> dict[str, Any]:
+        """The accountant's arguments, but for noise and adjacency."""
+        sampling = "poisson" if self.drawn else "none"
+        return {
+            "rounds": self.rounds,
+            "delta": self.delta,
+            "sampling_rate": self.cohort / self.clients,
+            "sampling": sampling,
+        }
+
+    def on_sum(self, z: float, adjacency: str) -> float:
+        return accounting.epsilon(noise_multiplier=z, adjacency=adjacency, **self.setting)
+
+
+def _finding(
+    release: str, unit: str, adjacency: str, trust: str, epsilon: float, why: str
+) -> dict[str, Any]:
+    return {
+        "release": release,
+        "unit": unit,
+        "adjacency": adjacency,
+        "trust": trust,
+        "epsilon": epsilon,
+        "why": why,
+    }
+
+
+def _central(run: _Run, weights: Sequence[float], claimed: float) -> list[dict[str, Any]]:
+    """Against whoever sees every model."""
+    every = "every model, Poisson" if run.drawn else "every model"
+    why = (
+        f"The recipe accounts {run.steps:.6g} steps of q = {run.sample_rate:.3g}. What runs is one "
+        f"clip and one noise per round: {run.rounds} releases at q = "
+        f"{run.cohort / run.clients:.3g}, of clients, not of records; batches, epochs and data "
+        "sizes play no part."
+    )
+    if run.drawn:
+        why += (
+            f" The noise of {run.cohort} of {run.clients} shares is z·√(m/N), and the rate "
+            f"{run.rate:.3g} is counted twice, in q and in the steps."
+        )
+    if claimed * run.clients >= 1:
+        why += f" δ = {claimed:g} >= 1/N would let one client be published."
+    hidden, opposite = "zero-out", "replace-one"
+    findings = [
+        _finding(every, "client", hidden, "central", run.on_sum(run.effective, hidden), why),
+        _finding(
+            every,
+            "client or record",
+            opposite,
+            "central",
+            run.on_sum(run.effective, opposite),
+            "One record can turn a clipped update into its opposite: the sum moves by 2C. Batches "
+            "amplify nothing: the noise comes after the whole local run.",
+        ),
+    ]
+    if run.drawn:
+        findings.append(
+            _finding(
+                "every model, fixed size: at least",
+                "client or record",
+                opposite,
+                "central",
+                run.on_sum(run.effective / 2, "add-or-remove"),
+                "random.sample draws a fixed number, where the accountant assumes a coin per "
+                "client; a known bad case (all others at -C) costs this.",
+            )
+        )
+    w = np.asarray(weights, np.float64)
+    if w.size and np.ptp(w) > 0:
+        rest = (np.square(w).sum() - w.max() ** 2) / (run.clients - 1)
+        scale = math.sqrt(w.max() ** 2 + (run.cohort - 1) * rest) / w.max()
+        findings.append(
+            _finding(
+                every,
+                f"client of weight {w.max() / w.sum():.2g}",
+                hidden,
+                "central",
+                run.on_sum(run.share * scale, hidden),
+                "The heaviest client moves a weighted average most, and its noise does not grow "
+                "with it; weights from data sizes are private themselves.",
+            )
+        )
+    return findings
+
+
+def _local(run: _Run) -> list[dict[str, Any]]:
+    """Against a server that reads the messages."""
+    messages = max(1, round(run.rate * run.rounds))
+    one = accounting.gaussian_epsilon(1 / run.share, run.delta)
+    doubled = accounting.gaussian_epsilon(2 / run.share, run.delta)
+    all_of_them = accounting.gaussian_epsilon(math.sqrt(messages) / run.share, run.delta)
+    return [
+        _finding(
+            "one message",
+            "client",
+            "zero-out",
+            "local",
+            one,
+            "z·C/√N is a share of noise: enough for a sum of N whose parts nobody sees, not for a "
+            "message that the server reads.",
+        ),
+        _finding(
+            "one message",
+            "client or record",
+            "replace-one",
+            "local",
+            doubled,
+            "The same, with 2C.",
+        ),
+        _finding(
+            "one message" if messages == 1 else f"its {messages} messages",
+            "client",
+            "zero-out",
+            "local",
+            all_of_them,
+            "The server knows who took part and adds up what it saw.",
+        ),
+    ]
 
 
 def explain_recipe(
@@ -114,12 +263,34 @@ def explain_recipe(
     weights: Sequence[float] | None = None,
     true_delta: float | None = None,
 ) -> Diagnosis:
-    """What the recipe's arguments yield, claim and truly give; accounted at `true_delta` (or δ).
+    """What the recipe's arguments yield, claim and truly give.
 
-    Give `client_sizes`, or `clients` with the total `records`. `weights` default to the sizes, as
-    in the recipe's average. The recipe draws cohorts of fixed size; a line that says Poisson is the
-    kinder reading. Raises ValueError for impossible input.
+    The recipe draws cohorts of fixed size; a line that says Poisson is the kinder reading.
 
+    Parameters
+    ----------
+    epsilon, delta
+        What the recipe is asked for, and then claims.
+    rounds, local_epochs, batch_size
+        Global rounds, epochs of a client per round, records per local step.
+    clients, records
+        How many clients there are, at least 2, and how many records they have together.
+    client_sizes
+        Records of each client, in place of both.
+    user_sample_rate
+        The fraction of the clients in a round, in (0, 1].
+    weights
+        Of the clients in the average; by default the sizes, as in the recipe, or all equal.
+    true_delta
+        The delta at which the truth is told; by default `delta`.
+
+    Raises
+    ------
+    ValueError
+        For impossible input.
+
+    Examples
+    --------
     >>> d = explain_recipe(epsilon=1, delta=1e-5, rounds=15, batch_size=16, clients=10,
     ...                    records=50000, local_epochs=2)
     >>> round(d.noise_multiplier, 4), [round(f["epsilon"], 1) for f in d.findings[:2]]
@@ -138,9 +309,8 @@ def explain_recipe(
         clients, records = len(sizes), sum(sizes)
         weights = sizes if weights is None else weights
     N, total = whole("clients", clients, 2), whole("records", records)
-    given = [1] * N if weights is None else listed("weights", weights)
-    w = np.array([real("every weight", x) for x in given])
-    if u > 1 or batch_size > total or len(w) != N:
+    w = [] if weights is None else [real("every weight", x) for x in listed("weights", weights)]
+    if u > 1 or batch_size > total or len(w) not in (0, N):
         raise ValueError(
             f"user_sample_rate is {u:g}, batch_size {batch_size} of {total} records, {len(w)} "
             f"weights for {N} clients: give a rate <= 1, a smaller batch, a weight per client"
@@ -148,59 +318,12 @@ def explain_recipe(
     sample_rate, steps = batch_size / total * u, u * rounds * epochs * total / batch_size
     z = opacus_noise_multiplier(epsilon, delta, sample_rate, steps)
     m = max(1, int(u * N + 1e-9))
-    drawn, messages = m < N, max(1, round(u * rounds))
-    effective, share = z * math.sqrt(m / N), z / math.sqrt(N)
-    asked: dict[str, Any] = {"rounds": rounds, "delta": true_delta, "sampling_rate": m / N}
-    asked["sampling"] = "poisson" if drawn else "none"
-
-    def on_sum(z: float, adjacency: str) -> float:
-        return accounting.epsilon(noise_multiplier=z, adjacency=adjacency, **asked)
-
-    weak = f" δ = {delta:g} >= 1/N would let one client be published." if delta * N >= 1 else ""
-    twice = (
-        f" The noise of {m} of {N} shares is z·√(m/N), and the rate {u:.3g} is counted twice, in q "
-        "and in the steps."
+    run = _Run(z, sample_rate, steps, rounds, N, m, u, true_delta)
+    findings = (*_central(run, w, delta), *_local(run))
+    needed = {
+        unit: accounting.noise_multiplier(epsilon=epsilon, adjacency=unit, **run.setting)
+        for unit in ("zero-out", "replace-one")
+    }
+    return Diagnosis(
+        epsilon, delta, true_delta, sample_rate, steps, z, run.effective, findings, needed
     )
-    every = "every model, Poisson" if drawn else "every model"
-    rows = [
-        (every, "client", "zero-out", "central", on_sum(effective, "zero-out"),
-         f"The recipe accounts {steps:.6g} steps of q = {sample_rate:.3g}. What runs is one "
-         f"clip and one noise per round: {rounds} releases at q = {m / N:.3g}, of clients, not of "
-         f"records; batches, epochs and data sizes play no part.{twice if drawn else ''}{weak}"),
-        (every, "client or record", "replace-one", "central", on_sum(effective, "replace-one"),
-         "One record can turn a clipped update into its opposite: the sum moves by 2C. Batches "
-         "amplify nothing: the noise comes after the whole local run."),
-    ]  # fmt: skip
-    if drawn:
-        rows.append(
-            ("every model, fixed size: at least", "client or record", "replace-one", "central",
-             on_sum(effective / 2, "add-or-remove"),
-             "random.sample draws a fixed number, where the accountant assumes a coin per client; "
-             "a known bad case (all others at -C) costs this.")
-        )  # fmt: skip
-    if np.ptp(w) > 0:
-        rest = (np.square(w).sum() - w.max() ** 2) / (N - 1)
-        scale = math.sqrt(w.max() ** 2 + (m - 1) * rest) / w.max()
-        rows.append(
-            (every, f"client of weight {w.max() / w.sum():.2g}", "zero-out", "central",
-             on_sum(share * scale, "zero-out"),
-             "The heaviest client moves a weighted average most, and its noise does not grow with "
-             "it; weights from data sizes are private themselves.")
-        )  # fmt: skip
-    seen = ((1, 1, "client"), (1, 2, "client or record"), (messages, 1, "client"))
-    for count, norm, unit in seen:
-        rows.append(
-            ("one message" if count == 1 else f"its {count} messages", unit,
-             "zero-out" if norm == 1 else "replace-one", "local",
-             accounting.gaussian_epsilon(norm * math.sqrt(count) / share, true_delta),
-             "z·C/√N is a share of noise: enough for a sum of N whose parts nobody sees, not for a "
-             "message that the server reads." if count == norm == 1 else
-             "The same, with 2C." if norm == 2 else
-             "The server knows who took part and adds up what it saw.")
-        )  # fmt: skip
-    asked["epsilon"] = epsilon
-    ask = accounting.noise_multiplier
-    needed = {unit: ask(adjacency=unit, **asked) for unit in ("zero-out", "replace-one")}
-    keys = ("release", "unit", "adjacency", "trust", "epsilon", "why")
-    findings = tuple(dict(zip(keys, row, strict=True)) for row in rows)
-    return Diagnosis(epsilon, delta, true_delta, sample_rate, steps, z, effective, findings, needed)

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from fldp import accounting
 from fldp.accounting import ACCOUNTANTS, Event
 from fldp.calibration import noise_for
-from fldp.checks import choice, real, whole
+from fldp.checks import MOST, choice, real, shown, whole
 from fldp.plan import participations as bound_participations
 from fldp.report import up
 
@@ -82,12 +82,12 @@ class RecordPlan:
         spread = np.quantile(self.epsilons, [0, 0.5, 1])
         each = "one z for all" if np.ptp(self.noise_multipliers) == 0 else "one z per client"
         return (
-            f"Every record: ({self.epsilon:g}, {self.delta:g})-differential privacy at the "
+            f"Every record: ({up(self.epsilon)}, {up(self.delta)})-differential privacy at the "
             f"record level ({self.adjacency}) after {self.rounds} rounds; on {len(self.epsilons)} "
             f"clients ε goes from {up(spread[0])} (median {up(spread[1])}) to {up(spread[2])}.\n"
             "Against: the server and all others, who may know who took part. Trusted: the record's "
             "own client.\n"
-            f"Noise: DP-SGD in every local step, {each}, the largest {self.noise_multiplier:.5g}.\n"
+            f"Noise: DP-SGD in every local step, {each}, the largest {up(self.noise_multiplier)}.\n"
             f"Sampling: S = ceil(n/{self.batch_size}) steps per local epoch; in each every "
             "record takes part by its own coin at rate 1/S (Opacus' loader). Sizes n are public.\n"
             f"Accounted: {self.participations} of {self.rounds} rounds, {self.local_epochs} local "
@@ -144,6 +144,22 @@ def _noise_for_all(
         worst = groups[int(np.argmax(spends))]
 
 
+def _sizes(client_sizes: ArrayLike | Sequence[int]) -> NDArray[Any]:
+    """The sizes as an array of whole numbers, else a ValueError that names the client."""
+    try:
+        given = np.asarray(client_sizes)
+    except ValueError:  # ragged
+        raise ValueError(
+            f"client_sizes is {shown(client_sizes)}: give one number per client"
+        ) from None
+    if given.ndim != 1 or not given.size or given.dtype.kind not in "iuf":
+        raise ValueError(f"client_sizes has shape {given.shape}: give one number per client")
+    wrong = np.flatnonzero(~((given >= 1) & (given <= MOST) & (given == np.floor(given))))
+    if wrong.size:
+        raise ValueError(f"client {wrong[0]} has size {given[wrong[0]]}: give a whole number >= 1")
+    return given
+
+
 def calibrate_records(
     *,
     epsilon: float,
@@ -160,14 +176,39 @@ def calibrate_records(
 ) -> RecordPlan:
     """Noise for DP-SGD inside the clients so that no record's guarantee is weaker than (ε, δ).
 
-    One z, set by the client that spends most, or with `per_client=True` one z per client. Each
-    number S of steps per epoch is accounted on its own, or, where there are very many, in groups of
-    nearly equal S that are accounted as the worst of them could be.
+    Each number S of steps per epoch is accounted on its own, or, where there are very many, in
+    groups of nearly equal S that are accounted as the worst of them could be.
 
-    With `client_sampling_rate` u < 1 (a coin per client and round) a client is accounted
-    for the number of rounds it exceeds with probability at most δ/10, with the rest of δ; with
-    `participations` given, for that many: the training must then stop asking a client after them.
+    Parameters
+    ----------
+    epsilon, delta
+        The budget of every record, over the whole training.
+    rounds
+        Global rounds.
+    local_epochs, batch_size
+        Epochs of a client per round, and records per local step, in expectation.
+    client_sizes
+        Records of each client; public.
+    client_sampling_rate
+        u in (0, 1]: a coin per client and round. Below 1 a client is accounted for the number of
+        rounds it exceeds with probability at most δ/10, with the rest of δ.
+    per_client
+        False: one z, set by the client that spends most. True: one z per client.
+    participations
+        Accounts for this many rounds of a client instead: the training must then stop asking a
+        client after them.
+    adjacency
+        "add-or-remove" or "replace-one", of records.
+    accountant
+        As in :func:`fldp.epsilon`.
 
+    Raises
+    ------
+    ValueError
+        For impossible input, before any work.
+
+    Examples
+    --------
     >>> plan = calibrate_records(epsilon=8.0, delta=1e-5, rounds=20, local_epochs=1, batch_size=16,
     ...                          client_sizes=[10, 160, 1600])
     >>> [round(float(e), 1) for e in plan.epsilons]
@@ -178,12 +219,7 @@ def calibrate_records(
     batch, u = whole("batch_size", batch_size), real("client_sampling_rate", client_sampling_rate)
     choice("adjacency", adjacency, ("add-or-remove", "replace-one"))
     choice("accountant", accountant, ACCOUNTANTS)
-    given = np.asarray(client_sizes)
-    if given.ndim != 1 or not given.size or not np.issubdtype(given.dtype, np.number):
-        raise ValueError(f"client_sizes has shape {given.shape}: give one number per client")
-    wrong = np.flatnonzero(~(np.isfinite(given) & (given >= 1) & (given == np.floor(given))))
-    if wrong.size:
-        raise ValueError(f"client {wrong[0]} has size {given[wrong[0]]}: give a whole number >= 1")
+    given = _sizes(client_sizes)
     if u > 1:
         raise ValueError(f"client_sampling_rate is {u:g}: give a rate in (0, 1]")
     enforced = participations is not None

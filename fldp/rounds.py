@@ -166,7 +166,7 @@ def prepared(events: Sequence[AnyEvent], adjacency: str, group: int) -> list[Any
             _agree(event, adjacency, group)
     counted = [_grouped(event, group) for event in found if _says_something(event)]
     return [
-        shown(event, adjacency) if _is_visible(event, adjacency) else event for event in counted
+        disclosed(event, adjacency) if _is_visible(event, adjacency) else event for event in counted
     ]
 
 
@@ -180,7 +180,7 @@ def _is_visible(event: AnyEvent, adjacency: str) -> bool:
     return event.sampling == "fixed" or adjacency != "replace-one"
 
 
-def shown(event: AnyEvent, adjacency: str) -> AnyEvent:
+def disclosed(event: AnyEvent, adjacency: str) -> AnyEvent:
     """The event against a stronger adversary, which knows who took part.
 
     An upper bound, since delta is jointly convex: the sum moves with the chance q of taking part,

@@ -7,6 +7,8 @@ import math
 import subprocess
 import sys
 import warnings
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from statistics import NormalDist
 
@@ -15,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import fldp
 from fldp import accounting
 from fldp.accounting import Event
 
@@ -430,9 +433,90 @@ def test_extremes_give_a_number_or_an_honest_error(z, q, rounds, delta):
         assert 0 <= found < math.inf
 
 
-def test_events_survive_their_dictionary():
-    event = Event(1.0, 0.25, "poisson", 3, clients=40, cap=12)
-    assert Event.from_dict(json.loads(json.dumps(event.to_dict()))) == event
+# What callers pass by mistake, and what a hostile one might.
+ODD = [
+    None, True, False, 0, 1, -1, 0.5, 1.5, -0.0, math.nan, math.inf, -math.inf, 5e-324, 1e-300,
+    1e-200, 1e200, 1e300, 10**15, 10**16, 10**400, 10**5000, "", "x", "1", b"1", "poisson", "fixed",
+    "none", "zero-out", "replace-one", [], [1], (), {}, {1}, object(), 1 + 1j, Decimal("0.1"),
+    Fraction(1, 3), np.float64(0.3), np.int64(5), np.bool_(True), np.array(3.0),
+    np.array([1.0, 2.0]), int, len,
+]  # fmt: skip
+RUN = {
+    "noise_multiplier": 1.0, "delta": 1e-5, "rounds": 10, "sampling_rate": 0.1,
+    "sampling": "poisson", "adjacency": "zero-out", "accountant": "pld", "clients": 100,
+    "cap": None, "known": False,
+}  # fmt: skip
+
+
+def without(*names, **more):
+    return {name: value for name, value in RUN.items() if name not in names} | more
+
+
+QUESTIONS = [
+    (accounting.epsilon, RUN),
+    (accounting.delta, without("delta", epsilon=1.0)),
+    (accounting.noise_multiplier, without("noise_multiplier", epsilon=1.0)),
+    (accounting.max_rounds, without("rounds", epsilon=1.0)),
+    (
+        accounting.min_cohort,
+        {
+            "epsilon": 2.0, "delta": 1e-5, "rounds": 10, "clients": 100, "noise_on_mean": 0.1,
+            "sampling": "poisson", "adjacency": "zero-out", "accountant": "pld",
+        },
+    ),
+    (accounting.epsilon_of, {"events": [Event(1.0)], "delta": 1e-5, "group": 1}),
+    (accounting.delta_of, {"events": [Event(1.0)], "epsilon": 1.0, "group": 1}),
+    (accounting.gaussian_epsilon, {"mu": 1.0, "delta": 1e-5}),
+    (accounting.gaussian_delta, {"mu": 1.0, "epsilon": 1.0}),
+    (accounting.gaussian_mu, {"epsilon": 1.0, "delta": 1e-5}),
+    (accounting.zcdp_epsilon, {"rho": 1.0, "delta": 1e-5}),
+    (accounting.zcdp_rho, {"epsilon": 1.0, "delta": 1e-5}),
+    (accounting.privacy_curve, {"events": [Event(1.0)], "epsilons": [1.0], "group": 1}),
+    (accounting.renyi, {"events": [Event(1.0)], "orders": [2.0], "group": 1}),
+    (accounting.tradeoff, {"events": [Event(1.0)], "alphas": [0.1], "group": 1}),
+    (accounting.from_opacus, {"history": [(1.0, 0.1, 3)]}),
+    (accounting.event_from_dict, {"fields": {"noise_multiplier": 1.0}}),
+    (
+        fldp.calibrate_records,
+        {
+            "epsilon": 8.0, "delta": 1e-5, "rounds": 2, "local_epochs": 1, "batch_size": 4,
+            "client_sizes": [10, 20], "client_sampling_rate": 1.0, "participations": None,
+            "adjacency": "add-or-remove", "accountant": "pld",
+        },
+    ),
+    (
+        fldp.explain_recipe,
+        {
+            "epsilon": 1.0, "delta": 1e-5, "rounds": 3, "batch_size": 8, "clients": 10,
+            "records": 500, "client_sizes": None, "local_epochs": 1, "user_sample_rate": 1.0,
+            "weights": None, "true_delta": None,
+        },
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("ask", "arguments"), QUESTIONS, ids=[f.__name__ for f, _ in QUESTIONS])
+@settings(deadline=None, max_examples=60)
+@given(data=st.data())
+def test_a06_odd_arguments_are_answered_or_refused_by_us(ask, arguments, data):
+    """Never a raw error, never a warning of a library, never a number that is none."""
+    names = data.draw(st.lists(st.sampled_from(sorted(arguments)), min_size=1, max_size=2))
+    odd = dict(arguments)
+    for name in names:
+        odd[name] = data.draw(st.sampled_from(ODD))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = ask(**odd)
+    except ValueError as error:
+        trace = error.__traceback__
+        while trace.tb_next:
+            trace = trace.tb_next
+        assert Path(trace.tb_frame.f_code.co_filename).parent.name == "fldp"
+        assert 10 < len(str(error)) < 400  # noqa: PT017
+    else:
+        if isinstance(found, float):
+            assert found >= 0
 
 
 def test_accounting_loads_numpy_only():
