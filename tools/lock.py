@@ -32,7 +32,7 @@ PYTHONS = (OLDEST, "3.11.7", "3.12.0", "3.13.0")
 PLATFORMS = ("x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu", "aarch64-apple-darwin")
 MACOS = "14.0"  # the oldest that torch has wheels for
 CUDA = ("cuda-", "nvidia-", "triton")
-HEADER = f"""# Pinned for Python {OLDEST} and newer by `make lock`, from requirements.in: do not edit.
+HEADER = f"""# `make lock` wrote this from requirements.in, for Python {OLDEST} and newer.
 # Only versions that the public registry has; what torch's CUDA build needs comes with that build.
 """
 
