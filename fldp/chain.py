@@ -1,9 +1,10 @@
 """The lines of a ledger file: what they say, and how an edit shows.
 
-Every line is one JSON object that ends in its own SHA-256 and, from the second on, carries that of
-the line before as `previous`. Line 1 names the format, the version of the library and the plan. An
-edited, inserted, removed or reordered line breaks the chain. Lines cut off the end do not: who wants
-to notice that keeps the head (`Ledger.head`), the count and hash of the last line, somewhere else.
+Every line is one JSON object that ends in its own SHA-256 and, from the second on, carries that
+of the line before as `previous`. Line 1 names the format, the version of the library and the plan.
+An edited, inserted, removed or reordered line breaks the chain. Lines cut off the end do not: who
+wants to notice that keeps the head (`Ledger.head`), the count and hash of the last line, somewhere
+else.
 """
 
 from __future__ import annotations

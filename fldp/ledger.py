@@ -36,21 +36,21 @@ class Ledger:
     refused with a sentence and left as it is. A last line that a crash cut off is moved to
     `<path>.torn` and named in a warning: its release never left.
 
-    Whole lines cut off the end, or a last line and its hash made anew, leave a chain that is intact:
-    they show where the `head` was kept elsewhere, as a checkpoint does, and `check(head)` is asked.
-    A ledger shows accidents and edits. It is no proof against an owner who rewrites both the ledger
-    and the place where its head is kept.
+    Whole lines cut off the end, or a last line and its hash made anew, leave a chain that is
+    intact: they show where the `head` was kept elsewhere, as a checkpoint does, and `check(head)`
+    is asked. A ledger shows accidents and edits. It is no proof against an owner who rewrites both
+    the ledger and the place where its head is kept.
 
-    Releases of different kinds go into one ledger (training, the histogram of a column, a validation
-    figure) under labels, and compose to one (ε, δ) for the population.
+    Releases of different kinds go into one ledger (training, the histogram of a column, a figure
+    of a validation) under labels, and compose to one (ε, δ) for the population.
 
     Parameters
     ----------
     path
         The file; it and its folder are made where they do not exist.
     plan
-        The plan whose rounds are recorded. A new ledger keeps it in line 1, and an old one must have
-        the same there or none. Its δ and adjacency are the defaults of `epsilon`.
+        The plan whose rounds are recorded. A new ledger keeps it in line 1, and an old one must
+        have the same there or none. Its δ and adjacency are the defaults of `epsilon`.
     lock
         False for a file system without file locks, where you make sure yourself that one process
         writes at a time.
@@ -150,8 +150,9 @@ class Ledger:
         Parameters
         ----------
         event
-            An `Event`, `Laplace`, `Approximate` or `Concentrated` of `fldp.accounting`; it counts as
-            many rounds as it says.
+            An `Event`, `Laplace`, `Approximate` or `Concentrated` of `fldp.accounting`; it counts
+            as many rounds as it says. All but an `Event` hold in one adjacency: that of the plan,
+            or, in a ledger without one, that in which `epsilon` is asked.
         round
             The number of the round that it pays for; None for a release that is not a round.
         label
@@ -213,13 +214,13 @@ class Ledger:
         count = whole("the head's count", head["count"], 0)
         if count > len(self._entries):
             raise ValueError(
-                f"{self.path} has {len(self._entries)} entries where it had {count}: lines were cut "
-                "off its end, so what was spent is not known from it; restore a copy of the file"
+                f"{self.path} has {len(self._entries)} entries where it had {count}: lines were "
+                "cut off its end, and what was spent is not known from it; restore a copy of it"
             )
         if self._hashes[count] != head["hash"]:
             raise ValueError(
-                f"{self.path} is not the ledger that was left behind: its first {count} entries are "
-                "others; restore that file, or give another path for another run"
+                f"{self.path} is not the ledger that was left behind: its first {count} entries "
+                "are others; restore that file, or give another path for another run"
             )
 
     def epsilon(self, delta: float | None = None, adjacency: str | None = None) -> float:
@@ -228,8 +229,8 @@ class Ledger:
         Parameters
         ----------
         delta, adjacency
-            Needed where the ledger has no plan. Under distributed and local trust "add-or-remove" is
-            refused: who took part is known there.
+            Needed where the ledger has no plan. Under distributed and local trust "add-or-remove"
+            is refused: who took part is known there.
         """
         return self._epsilon(self.events, *self._question(delta, adjacency))
 
@@ -277,8 +278,8 @@ class Ledger:
         if self.plan is None:
             if delta is None or adjacency is None:
                 raise ValueError(
-                    "this ledger has no plan: give delta and adjacency ('add-or-remove', 'zero-out' "
-                    "or 'replace-one')"
+                    "this ledger has no plan: give delta and adjacency ('add-or-remove', "
+                    "'zero-out' or 'replace-one')"
                 )
             return delta, adjacency
         if delta is None:

@@ -140,9 +140,7 @@ def test_p09_rounds_of_an_event_count(path: Path) -> None:
 
 
 def test_p09_epsilon_is_that_of_the_plans_own_adjacency_and_delta(path: Path) -> None:
-    plan = fldp.calibrate(
-        epsilon=8.0, delta=1e-5, rounds=5, clients=1000, cohort=100, adjacency="replace-one"
-    )
+    plan = fldp.calibrate(epsilon=8.0, delta=1e-5, rounds=5, clients=1000, adjacency="replace-one")
     with Ledger(path, plan) as ledger:
         for t in range(1, 6):
             ledger.record(plan.event, t)
@@ -184,7 +182,9 @@ def test_p01_a_ledger_of_known_cohorts_refuses_add_or_remove(
                 book.epsilon(1e-5, "add-or-remove")
 
 
-def test_several_kinds_of_release_compose_to_one_account(path: Path, plan: fldp.PrivacyPlan) -> None:
+def test_several_kinds_of_release_compose_to_one_account(
+    path: Path, plan: fldp.PrivacyPlan
+) -> None:
     others = {
         "histogram of ages": Laplace(2.0),
         "validation figure": Approximate(0.1, 1e-7),
@@ -364,12 +364,16 @@ def test_a_file_system_without_locks_says_so_and_can_be_vouched_for(
     monkeypatch.setattr(fcntl, "flock", _refuse(code))
     with pytest.raises(ValueError, match=r"no file locks.*lock=False"):
         Ledger(path)
-    with pytest.warns(UserWarning, match="is not locked"), Ledger(path, lock=False) as ledger:
-        ledger.record(Event(1.0))
-        with pytest.warns(UserWarning, match="is not locked"), Ledger(path, lock=False) as second:
-            second.record(Event(2.0))
-        with pytest.raises(ValueError, match="somebody else changed it"):
-            ledger.record(Event(3.0))
+    with pytest.warns(UserWarning, match="is not locked"):
+        ledger = Ledger(path, lock=False)
+    ledger.record(Event(1.0))
+    with pytest.warns(UserWarning, match="is not locked"):
+        second = Ledger(path, lock=False)
+    second.record(Event(2.0))
+    with pytest.raises(ValueError, match="somebody else changed it"):
+        ledger.record(Event(3.0))
+    ledger.close()
+    second.close()
 
 
 def test_a_folder_that_cannot_be_synced_is_named(

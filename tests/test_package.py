@@ -24,8 +24,9 @@ FOLDER = Path(fldp.__file__).parent
 HERE = FOLDER.parent
 PROJECT = tomllib.loads((HERE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 ORDER = (
-    "checks", "pld", "accounting", "report", "plan", "records", "recipe", "extrapolation",
-    "ledger", "cli", "parameters", "clipping", "noise", "reference", "aggregation", "sampling",
+    "checks", "binomial", "gaussian", "events", "pairs", "pld", "account", "accounting", "report",
+    "statement", "plan", "records", "recipe", "extrapolation", "files", "chain", "ledger", "verify",
+    "cli", "parameters", "clipping", "noise", "reference", "aggregation", "sampling",
     "clients", "stacked", "engines", "workers", "local", "server", "history", "training",
     "baselines", "neighbours", "attacks", "bounds", "audit", "torchvision_compat", "datasets",
     "plotting",
