@@ -134,12 +134,18 @@ class Ledger:
     def _set_aside(self, found: chain.Content) -> None:
         """Move a torn last line to `<path>.torn`: on disk there before it is cut off here."""
         beside = self.path.with_name(self.path.name + ".torn")
-        with open(beside, "ab") as file:
-            file.write(found.torn + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        self._file.truncate(found.size)
-        os.fsync(self._file.fileno())
+        try:
+            with open(beside, "ab") as file:
+                file.write(found.torn + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            self._file.truncate(found.size)
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise ValueError(
+                f"{self.path} has a last line that a crash cut off, which cannot be moved to "
+                f"{beside} ({error.strerror or error}): make room for it there"
+            ) from None
         warnings.warn(
             f"the last line of {self.path} was cut off by a crash, before its release could leave; "
             f"it is kept in {beside}",

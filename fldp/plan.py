@@ -214,8 +214,8 @@ class PrivacyPlan:
         Parameters
         ----------
         participations
-            k, the most rounds that the seed gives any client (`Draws.most_participations`); from 0
-            to `rounds`.
+            k, the most rounds that the seed gives any client (`Draws.most_participations`), or a
+            sampler that enforces a distance between two rounds of a client; from 0 to `rounds`.
 
         Raises
         ------

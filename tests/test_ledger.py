@@ -100,6 +100,16 @@ def test_p09_a_torn_last_line_is_kept_and_named(path: Path) -> None:
     assert kept == b'{"round": 4, "lab\n{"round"\n'
 
 
+def test_a_torn_line_that_cannot_be_kept_stays_where_it_is(path: Path) -> None:
+    fill(path)
+    content = path.read_bytes() + b'{"round": 4'
+    path.write_bytes(content)
+    path.with_name("ledger.jsonl.torn").mkdir()
+    with pytest.raises(ValueError, match="cannot be moved to"):
+        Ledger(path)
+    assert path.read_bytes() == content
+
+
 def test_a_last_line_that_lacks_its_newline_counts(path: Path) -> None:
     fill(path)
     whole = path.read_bytes()
