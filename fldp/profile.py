@@ -1,4 +1,4 @@
-"""A plan as curves, δ over ε and the errors of an attacker's test, and as dp-accounting's events."""
+"""A plan as curves (δ over ε, an attacker's errors) and as the events of dp-accounting."""
 
 from __future__ import annotations
 
