@@ -12,7 +12,7 @@ import numpy as np
 from torch import nn
 
 from fldp import accounting
-from fldp.accounting import AnyEvent, Event
+from fldp.accounting import Event
 from fldp.ledger import grouped
 from fldp.plan import PrivacyPlan
 
@@ -51,8 +51,8 @@ class History:
     accuracy: list[float] = field(default_factory=list)
     loss: list[float] = field(default_factory=list)
     clip_norm: list[float] = field(default_factory=list)
-    events: list[Event] = field(default_factory=list)
-    before: list[AnyEvent] = field(default_factory=list)
+    events: list[Any] = field(default_factory=list)
+    before: list[Any] = field(default_factory=list)
     participations: list[int] | None = None
     model: nn.Module = field(default_factory=nn.Identity, repr=False)
     best_round: int = 0
@@ -147,7 +147,7 @@ class History:
         return plotting.history(self, ax, label)
 
 
-def spent(plan: PrivacyPlan, events: Sequence[AnyEvent]) -> float:
+def spent(plan: PrivacyPlan, events: Sequence[Any]) -> float:
     """ε of these events at the plan's δ, adjacency and accountant."""
     if not events:
         return 0.0

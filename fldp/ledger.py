@@ -58,7 +58,8 @@ class Ledger:
     Raises
     ------
     ValueError
-        The file is somebody else's, damaged, of another version or plan, or has a writer already.
+        The file is somebody else's, damaged, of another version or plan, or has a writer already;
+        or the file system has no locks.
 
     Examples
     --------
@@ -68,7 +69,7 @@ class Ledger:
     ...     ledger.record(accounting.Event(noise_multiplier=4.0), round=1)
     ...     ledger.record(accounting.Event(noise_multiplier=10.0), label="mean age")
     ...     round(ledger.epsilon(delta=1e-5, adjacency="add-or-remove"), 2)
-    1.01
+    1.0
     >>> len(Ledger.read(path))
     2
     """
@@ -124,6 +125,8 @@ class Ledger:
             self._append(b"\n")
         if found.plan is not None:
             self.plan = found.plan
+        for event in self.events:
+            self._no_amplification(event)
         if not self._hashes:
             self._write(chain.header(plan))
             sync_folder(self.path.parent)
@@ -131,12 +134,18 @@ class Ledger:
     def _set_aside(self, found: chain.Content) -> None:
         """Move a torn last line to `<path>.torn`: on disk there before it is cut off here."""
         beside = self.path.with_name(self.path.name + ".torn")
-        with open(beside, "ab") as file:
-            file.write(found.torn + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        self._file.truncate(found.size)
-        os.fsync(self._file.fileno())
+        try:
+            with open(beside, "ab") as file:
+                file.write(found.torn + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            self._file.truncate(found.size)
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise ValueError(
+                f"{self.path} has a last line that a crash cut off, which cannot be moved to "
+                f"{beside} ({error.strerror or error}): make room for it there"
+            ) from None
         warnings.warn(
             f"the last line of {self.path} was cut off by a crash, before its release could leave; "
             f"it is kept in {beside}",
@@ -164,6 +173,7 @@ class Ledger:
             The event could not be put on disk: nothing may be released.
         """
         checked([event])
+        self._no_amplification(event)
         if round is not None:
             round = whole("round", round, 0)
         if not isinstance(label, str) or not label.strip():
@@ -172,6 +182,16 @@ class Ledger:
         with self._one_at_a_time:
             self._write(chain.line(entry, self._hashes[-1]))
             self._entries.append(entry)
+
+    def _no_amplification(self, event: AnyEvent) -> None:
+        """ValueError for an event that counts on secret draws under a plan that has none."""
+        secret = isinstance(event, Event) and event.sampling != "none" and not event.known
+        if secret and self.plan is not None and self.plan.trust != "central":
+            raise ValueError(
+                f"{event!r} is amplified by draws that nobody sees, and the plan's trust is "
+                f"{self.plan.trust!r}, where they are seen: record plan.event, or another with "
+                "known=True"
+            )
 
     @property
     def entries(self) -> list[Entry]:

@@ -100,6 +100,16 @@ def test_p09_a_torn_last_line_is_kept_and_named(path: Path) -> None:
     assert kept == b'{"round": 4, "lab\n{"round"\n'
 
 
+def test_a_torn_line_that_cannot_be_kept_stays_where_it_is(path: Path) -> None:
+    fill(path)
+    content = path.read_bytes() + b'{"round": 4'
+    path.write_bytes(content)
+    path.with_name("ledger.jsonl.torn").mkdir()
+    with pytest.raises(ValueError, match="cannot be moved to"):
+        Ledger(path)
+    assert path.read_bytes() == content
+
+
 def test_a_last_line_that_lacks_its_newline_counts(path: Path) -> None:
     fill(path)
     whole = path.read_bytes()
@@ -180,6 +190,27 @@ def test_p01_a_ledger_of_known_cohorts_refuses_add_or_remove(
         for book in (ledger, bare):
             with pytest.raises(ValueError, match="known"):
                 book.epsilon(1e-5, "add-or-remove")
+
+
+def test_p01_amplified_events_are_no_account_where_the_draws_are_seen(tmp_path: Path) -> None:
+    plan = fldp.calibrate(
+        epsilon=2.0,
+        delta=1e-5,
+        rounds=5,
+        clients=1000,
+        cohort=100,
+        trust="distributed",
+        survivors=80,
+    )
+    amplified = Event(plan.noise_multiplier, 0.1, "poisson")
+    with Ledger(tmp_path / "a", plan) as ledger:
+        with pytest.raises(ValueError, match="where they are seen"):
+            ledger.record(amplified)
+        ledger.record(Event(plan.noise_multiplier), 1)
+    with Ledger(tmp_path / "b") as bare:
+        bare.record(amplified)
+    with pytest.raises(ValueError, match="where they are seen"):
+        Ledger(tmp_path / "b", plan)
 
 
 def test_several_kinds_of_release_compose_to_one_account(

@@ -25,11 +25,11 @@ HERE = FOLDER.parent
 PROJECT = tomllib.loads((HERE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 ORDER = (
     "checks", "binomial", "gaussian", "events", "pairs", "pld", "account", "accounting", "report",
-    "statement", "plan", "records", "recipe", "extrapolation", "files", "chain", "ledger", "verify",
-    "cli", "parameters", "clipping", "noise", "reference", "aggregation", "sampling",
-    "clients", "stacked", "engines", "workers", "local", "server", "history", "training",
-    "baselines", "neighbours", "attacks", "bounds", "audit", "torchvision_compat", "datasets",
-    "plotting",
+    "statement", "profile", "plan", "records", "recipe", "extrapolation", "files", "chain",
+    "ledger", "verify", "cli", "parameters", "clipping", "noise", "reference", "aggregation",
+    "sampling", "clients", "stacked", "engines", "workers", "local", "server", "history",
+    "training", "baselines", "neighbours", "attacks", "bounds", "audit", "torchvision_compat",
+    "datasets", "plotting",
 )  # fmt: skip
 TORCH_FREE = ORDER[: ORDER.index("parameters")]
 HEAVY = ("torch", "scipy", "opacus", "matplotlib", "sklearn", "torchvision", "dp_accounting")
