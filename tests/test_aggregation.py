@@ -21,6 +21,7 @@ from fldp.clipping import AdaptiveClip, Clip, FlatClip, PerLayerClip
 from fldp.noise import DiscreteGaussian
 from fldp.plan import PrivacyPlan
 from fldp.reference import private_mean
+from fldp.summation import ROUNDING
 
 QUIET = 1e-9
 
@@ -44,6 +45,14 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def summed(aggregator: PrivateAggregator) -> Tensor:
+    """The sum before the noise, float64."""
+    aggregator._flush()
+    if isinstance(aggregator._sum, Tensor):
+        return aggregator._sum.double() * (aggregator._std / 2.0**34)
+    return aggregator._sum.read()
+
+
 def network() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
@@ -55,7 +64,9 @@ def test_equal_to_the_step_by_step_version() -> None:
         for i in range(6)
     ]
     fast = aggregate(updates, quiet(6), clip_norm=0.8).mean
-    slow = private_mean(updates, norm=0.8, noise_multiplier=QUIET, denominator=6)
+    # The aggregator clips a thousandth lower: that pays for the rounding of sums.
+    slow = private_mean(updates, norm=0.8 * (1 - 2**-15 - ROUNDING), noise_multiplier=QUIET,
+                        denominator=6)  # fmt: skip
     for name in slow:
         assert torch.allclose(fast[name], slow[name], rtol=1e-4, atol=1e-7)
     one = {"w": torch.zeros(40_000)}
@@ -121,6 +132,8 @@ def test_inputs_are_never_written_to() -> None:
      ({"adjacency": "replace-one"}, 1.0), ({"adjacency": "zero-out"}, 1.0)],
 )  # fmt: skip
 def test_noise_scale_by_trust_model(changes: dict[str, Any], factor: float) -> None:
+    if "trust" in changes:
+        changes = {"adjacency": "zero-out", **changes}
     plan = plan_for(20, noise_multiplier=1.5, **changes)
     release = aggregate(torch.zeros(20, 20_000), plan, clip_norm=0.4, generator=seeded())
     assert release.noise_std == pytest.approx(1.5 * 0.4 * factor / 20)
@@ -140,7 +153,7 @@ def test_the_denominator_is_public_and_the_noise_full_whoever_replies() -> None:
 
 
 def test_an_empty_round_of_local_messages_is_zero_and_costs_nothing() -> None:
-    plan = plan_for(10, trust="local", cohort=2, sampling="poisson")
+    plan = plan_for(10, trust="local", cohort=2, sampling="poisson", adjacency="zero-out")
     release = aggregate([], plan, like=torch.zeros(3))
     assert release.mean.tolist() == [0.0] * 3
     assert release.noise_std == 0
@@ -200,7 +213,7 @@ def test_misuse_is_refused() -> None:
     aggregator = PrivateAggregator(torch.zeros(4), plan_for(3))
     aggregator.add(torch.ones(4))
     aggregator.release()
-    with pytest.raises(ValueError, match="released already"):
+    with pytest.raises(ValueError, match="a second release of the same data is not accounted"):
         aggregator.release()
     with pytest.raises(ValueError, match="has released"):
         aggregator.add(torch.ones(4))
@@ -227,7 +240,7 @@ def test_the_same_client_twice_in_a_round_is_refused() -> None:
 
 
 def test_below_the_minimum_of_survivors_nothing_is_released() -> None:
-    plan = plan_for(10, trust="distributed", survivors=6)
+    plan = plan_for(10, trust="distributed", survivors=6, adjacency="zero-out")
     with pytest.raises(ValueError, match="minimum of 6: no release"):
         aggregate(torch.zeros(5, 4), plan)
 
@@ -247,7 +260,8 @@ def test_adaptive_clip_needs_room_for_its_bits() -> None:
     with pytest.raises(ValueError, match="count_noise above"):
         aggregate(torch.zeros(10, 4), plan_for(10, noise_multiplier=2.0), AdaptiveClip())
     with pytest.raises(ValueError, match="not local trust"):
-        aggregate(torch.zeros(10, 4), plan_for(10, trust="local"), AdaptiveClip(count_noise=9.0))
+        plan = plan_for(10, trust="local", adjacency="zero-out")
+        aggregate(torch.zeros(10, 4), plan, AdaptiveClip(count_noise=9.0))
 
 
 def test_adaptive_clip_noises_at_the_norm_that_clipped_and_moves_once() -> None:
@@ -299,7 +313,7 @@ def test_unequal_weights_need_a_public_cap() -> None:
 def test_weights_by_hand() -> None:
     rows = torch.eye(4) * torch.tensor([0.5, 2.0, 0.5, 0.5])
     release = aggregate(rows, quiet(4), weights=[10, 30, 500, math.nan], weight_cap=100)
-    expected = torch.tensor([5.0, 30.0, 50.0, 0.0]) / 400
+    expected = torch.tensor([5.0, 30.0 * (1 - ROUNDING), 50.0, 0.0]) / 400
     assert torch.allclose(release.mean, expected, rtol=1e-4)
     assert release.noise_std == pytest.approx(QUIET * 100 / 400)
     assert release.private.malformed == 1
@@ -328,7 +342,7 @@ CLIPS: list[Callable[[], Clip]] = [
 def test_no_neighbour_moves_the_sum_by_more_than_the_sensitivity(
     rows: Any, weights: list[float], which: int, weighted: bool, discrete: bool
 ) -> None:
-    """A search for a violation; float32 addition may round by 1e-6 of the sum."""
+    """A search for a violation, rounding included."""
 
     def total(values: Tensor, used: list[float]) -> tuple[Tensor, Clip, float]:
         clip = CLIPS[which]()
@@ -339,9 +353,7 @@ def test_no_neighbour_moves_the_sum_by_more_than_the_sensitivity(
         )  # fmt: skip
         if len(values):
             aggregator.add(values, used[: len(values)] if weighted else None)
-        scale = aggregator._std / 2.0**34 if discrete else 1.0
-        aggregator._flush()
-        return aggregator._sum.double() * scale, clip, float(aggregator._diagnostics()[1])
+        return summed(aggregator), clip, aggregator._diagnostics()[1] / 2
 
     tensor = torch.from_numpy(rows)
     cap = 4.0 if weighted else 1.0
@@ -349,11 +361,10 @@ def test_no_neighbour_moves_the_sum_by_more_than_the_sensitivity(
     fewer, _, fewer_bits = total(tensor[:-1], weights)
     zeroed = torch.cat([tensor[:-1], torch.zeros(1, 9)])
     zero, _, _ = total(zeroed, weights)
-    slack = 1.0 if discrete else 1 + 1e-6 * len(rows)
     for other, adjacency in ((fewer, "add-or-remove"), (zero, "zero-out")):
-        assert float((full - other).norm()) <= clip.sensitivity(adjacency) * cap * slack
+        assert float((full - other).norm()) <= clip.sensitivity(adjacency) * cap
     swapped, _, _ = total(torch.cat([tensor[:-1], -tensor[:1] * 3]), weights)
-    assert float((full - swapped).norm()) <= clip.sensitivity("replace-one") * cap * slack
+    assert float((full - swapped).norm()) <= clip.sensitivity("replace-one") * cap
     assert abs(bits - fewer_bits) <= 0.5
     assert bool(torch.isfinite(full).all())
 
@@ -456,20 +467,18 @@ def test_ten_thousand_hostile_updates_neither_crash_nor_leak() -> None:
     count = largest = 0.0
     with np.errstate(all="ignore"):
         for update in hostile_updates(10_000, seed=12):
-            before = aggregator._sum.clone()
+            before = summed(aggregator)
             aggregator.add(update)
-            aggregator._flush()
-            largest = max(largest, float((aggregator._sum.double() - before.double()).norm()))
+            largest = max(largest, float((summed(aggregator) - before).norm()))
             count += 1
     assert count == 10_000
-    assert largest <= 1.0 + 1e-4
-    hostile_sum = aggregator._sum.clone()
+    assert largest <= 1.0
+    hostile_sum = summed(aggregator)
     assert bool(torch.isfinite(hostile_sum).all())
     for _ in range(1000):
         aggregator.add(honest)
-    aggregator._flush()
-    intact = (aggregator._sum - hostile_sum) / 1000
-    assert torch.allclose(intact, torch.full((17,), 0.1), rtol=1e-3)
+    intact = (summed(aggregator) - hostile_sum) / 1000
+    assert torch.allclose(intact.float(), torch.full((17,), 0.1), rtol=1e-3)
     release = aggregator.release()
     assert release.private.count == 11_000
     assert 2_000 < release.private.malformed < 10_000

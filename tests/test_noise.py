@@ -127,7 +127,7 @@ def test_integer_tensors_are_refused() -> None:
 
 def test_the_radius_keeps_its_tail_beyond_31_bits() -> None:
     words = torch.zeros(2 * noise._HALF, dtype=torch.int32)
-    radius, _ = noise._polar(words, 1000, 1.0, torch.float64)
+    radius, _ = noise._polar(words, 1000, torch.float64)
     # With 31 bits alone every one of these would be the same number, 6.66.
     assert float(radius.min()) > math.sqrt(2 * 31 * math.log(2)) - 1e-6
     # One of a thousand exceeds 6.8 but with probability 1e-94.
@@ -217,10 +217,10 @@ def test_mechanisms_state_their_event() -> None:
 
 def test_discrete_mechanism_stays_on_its_grid_and_within_the_sensitivity() -> None:
     mechanism, std = DiscreteGaussian(), 0.8
-    total = mechanism.start(100, torch.zeros(0))
+    total = mechanism.start(100, torch.zeros(0), clients=1)
     row = torch.randn(1, 100, generator=torch.Generator().manual_seed(9))
-    mechanism.accumulate_(total, row, torch.tensor([0.5], dtype=torch.float64), std)
+    mechanism.accumulate_(total, row, [(0, 100, torch.tensor([0.5], dtype=torch.float64))], std)
     assert float(total.double().norm()) * std / GRID <= float(row.double().norm()) * 0.5
-    out = mechanism.finish(total, std, None)
+    out = mechanism.finish(total, std, 1.0, None)
     steps = out * (GRID / std)
     assert torch.allclose(steps, steps.round(), rtol=0, atol=1e-3)

@@ -149,7 +149,7 @@ def test_a_buffer_with_any_name_is_recognised_from_the_module() -> None:
 
 def test_the_first_tensor_that_differs_is_named() -> None:
     layout = Layout({"a": torch.ones(2), "b": torch.ones(3), "c": torch.ones(4)})
-    with pytest.raises(ValueError, match=r"'b' has shape \(5,\), expected \(3,\)"):
+    with pytest.raises(ValueError, match=r"'b': it has shape \(5,\), expected \(3,\)"):
         layout.rows(
             {"a": torch.ones(2), "b": torch.ones(5), "c": torch.ones(1)}, torch.zeros(layout.total)
         )
