@@ -140,7 +140,7 @@ def test_the_version_is_one() -> None:
 def test_what_is_installed_is_the_package_alone(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copy(HERE / name, source)
     for name in ("fldp", "tests"):
         shutil.copytree(HERE / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -158,6 +158,7 @@ def test_what_is_installed_is_the_package_alone(tmp_path: Path) -> None:
     with tarfile.open(next(source.glob("*.tar.gz"))) as archive:
         kept = {name.partition("/")[2] for name in archive.getnames()}
     assert files | {"LICENSE", "README.md", "pyproject.toml"} <= kept
+    assert not any(name.startswith("tests/") for name in kept), "half of the tests would not run"
 
 
 def test_help_is_something_a_newcomer_can_act_on() -> None:
