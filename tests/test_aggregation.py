@@ -259,8 +259,8 @@ def test_a_plan_that_does_not_match_its_event_is_refused() -> None:
 def test_adaptive_clip_needs_room_for_its_bits() -> None:
     with pytest.raises(ValueError, match="count_noise above"):
         aggregate(torch.zeros(10, 4), plan_for(10, noise_multiplier=2.0), AdaptiveClip())
+    plan = plan_for(10, trust="local", adjacency="zero-out")
     with pytest.raises(ValueError, match="not local trust"):
-        plan = plan_for(10, trust="local", adjacency="zero-out")
         aggregate(torch.zeros(10, 4), plan, AdaptiveClip(count_noise=9.0))
 
 

@@ -62,6 +62,28 @@ def test_norms_meet_the_error_that_the_margin_assumes() -> None:
     assert float(((row_norms(rows) - truth) / truth).abs().max()) < 2.0**-15.9
 
 
+@pytest.mark.parametrize("size", [1, 17, 512, 650, 1040, 9610, 40_000])
+def test_p05_a_rows_norm_is_the_same_whoever_stands_beside_it(size: int) -> None:
+    """Bit for bit: else one client more would change the clip factors of all that follow."""
+    generator = torch.Generator().manual_seed(size)
+    matrix = torch.randn(24, size, generator=generator) * 3
+    wide = torch.zeros(24, size + 7)
+    wide[:, 3 : size + 3] = matrix
+    alone = torch.cat([row_norms(row[None]) for row in matrix])
+    for count in (2, 3, 7, 8, 9, 15, 16, 17, 24):
+        for first in range(24 - count + 1):
+            part = slice(first, first + count)
+            assert torch.equal(row_norms(matrix[part]), alone[part])
+            assert torch.equal(row_norms(wide[part, 3 : size + 3]), alone[part])
+
+
+@pytest.mark.parametrize("size", [1, 511, 512, 1024, 6000, 9610])
+def test_nobody_has_no_norms(size: int) -> None:
+    """An empty Poisson cohort comes as a matrix without rows."""
+    assert row_norms(torch.zeros(0, size)).shape == (0,)
+    assert FlatClip(1.0).scales(torch.zeros(0, size)).shape == (0,)
+
+
 def test_direction_is_kept_to_float_precision() -> None:
     generator = torch.Generator().manual_seed(2)
     update = torch.randn(1000, generator=generator) * 50
@@ -116,8 +138,8 @@ def test_huge_and_tiny_values_neither_overflow_nor_vanish() -> None:
     assert clip(torch.zeros(0), 1.0)[1] == 0.0
 
 
-@pytest.mark.parametrize("norm", [0, -1, math.nan, math.inf, 1e-12, 1e12])
-def test_impossible_clip_norms_are_refused(norm: float) -> None:
+@pytest.mark.parametrize("norm", [0, -1, math.nan, math.inf, 1e-12, 1e12, None, "one", 10**400])
+def test_impossible_clip_norms_are_refused(norm: Any) -> None:
     for make in (FlatClip, PerLayerClip, AdaptiveClip, lambda c: clip(torch.ones(1), c)):
         with pytest.raises(ValueError, match="clip norm must lie"):
             make(norm)
@@ -169,6 +191,52 @@ def test_the_noise_split_of_andrew_et_al() -> None:
             AdaptiveClip().noise_split(z, cohort=100)
     with pytest.raises(ValueError, match="give the cohort"):
         AdaptiveClip().noise_split(1.0)
+
+
+def test_p04_the_bits_are_paid_for_under_each_adjacency() -> None:
+    """A zeroed client keeps a bit, so there the bits move by 1 and not by 1/2."""
+    z, sigma = 1.9, 4.0
+    expected = {"add-or-remove": 0.5, "zero-out": 1.0, "replace-one": 0.5}
+    for adjacency, moved in expected.items():
+        each = AdaptiveClip(count_noise=sigma)
+        z_delta, _ = each.noise_split(z, adjacency=adjacency)
+        assert z_delta == pytest.approx((z**-2 - (moved / sigma) ** 2) ** -0.5, rel=1e-12)
+        assert each.bit_sensitivity(adjacency) == moved
+        assert each.joint(z_delta, sigma, adjacency) == pytest.approx(z, rel=1e-12)
+    # The two settings of faults.md: with the default count noise nothing is left there.
+    for z, cohort in ((1.9, 20), (9.0, 100)):
+        AdaptiveClip(count_noise=z).noise_split(z, cohort)
+        with pytest.raises(ValueError, match=r"zero-out.*count_noise above"):
+            AdaptiveClip().noise_split(z, cohort, "zero-out")
+    with pytest.raises(ValueError, match="adjacency is 'none'"):
+        AdaptiveClip().noise_split(1.0, 100, "none")
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.floats(1e-6, 1e6),
+    st.floats(1e-6, 1e9),
+    st.sampled_from(["add-or-remove", "zero-out", "replace-one"]),
+)
+def test_p04_a_split_is_refused_or_adds_up_to_the_plan(
+    z: float, sigma: float, adjacency: str
+) -> None:
+    each = AdaptiveClip(count_noise=sigma)
+    if z * each.bit_sensitivity(adjacency) >= sigma:
+        with pytest.raises(ValueError, match="count_noise above"):
+            each.noise_split(z, adjacency=adjacency)
+        return
+    z_delta, _ = each.noise_split(z, adjacency=adjacency)
+    assert z <= z_delta < math.inf
+    assert each.joint(z_delta, sigma, adjacency) == pytest.approx(z, rel=1e-9)
+
+
+def test_a_clip_without_a_query_asks_for_no_split() -> None:
+    for each in (FlatClip(0.5), PerLayerClip([0.3, 0.4])):
+        assert each.noise_split(1.3, 10, "zero-out") == (1.3, 0.0)
+        assert each.joint(1.3, 0.0, "zero-out") == 1.3
+        assert each.bit_sensitivity("zero-out") == 0
+        assert each.observe(3.0, 10) is None
 
 
 @pytest.mark.parametrize("start", [1e-3, 1.0, 1e3])
