@@ -36,8 +36,7 @@ def asked(check: Callable[..., float], value: Any) -> float | None:
         return check("rounds", value)
     except ValueError as error:
         refusal = str(error)
-    assert refusal.startswith("rounds is ")
-    assert ": give a " in refusal
+    assert refusal.startswith(f"rounds is {checks.shown(value)}: give a ")
     return None
 
 
@@ -67,7 +66,17 @@ def test_w08_a_number_passes_as_the_nearest_float_or_is_refused(value: Any) -> N
         assert 0 < found < math.inf
 
 
-@pytest.mark.parametrize("value", [True, np.True_, "60", 1.5, 0, math.nan, math.inf, None, [1]])
+NO_NUMBERS = [True, np.True_, "60", b"6", None, [1], 6 + 0j, np.complex64(6), np.timedelta64(6)]
+
+
+@pytest.mark.parametrize("value", NO_NUMBERS, ids=repr)
+def test_what_is_no_number_is_refused(value: Any) -> None:
+    for check in (checks.whole, checks.real, checks.between):
+        with pytest.raises(ValueError, match=r": give a "):
+            check("rounds", value)
+
+
+@pytest.mark.parametrize("value", [1.5, 0, math.nan, math.inf, 10**400, *NO_NUMBERS])
 def test_what_is_not_a_count_is_no_count(value: Any) -> None:
     with pytest.raises(ValueError, match=r"give a whole number >= 1"):
         checks.whole("rounds", value)
@@ -81,8 +90,9 @@ def test_a_choice_lists_what_there_is() -> None:
 
 GOOD: dict[str, Any] = {
     "clients": 100, "cohort": 20.0, "sampling": "poisson", "trust": "central",
-    "adjacency": "add-or-remove", "cap": None, "survivors": None,
+    "adjacency": "add-or-remove", "accountant": "pld", "cap": None, "survivors": None,
 }  # fmt: skip
+SHARED = {"trust": "distributed", "adjacency": "zero-out", "survivors": 9}
 
 
 @pytest.mark.parametrize(
@@ -93,12 +103,16 @@ GOOD: dict[str, Any] = {
         ({"sampling": "fixed"}, "adjacency is 'add-or-remove'"),
         ({"sampling": "none", "cap": 30}, "a cap belongs to"),
         ({"cap": 19}, "below the cohort"),
-        ({"trust": "distributed"}, "survivors is None"),
+        ({"trust": "distributed"}, "adjacency is 'add-or-remove' with trust='distributed'"),
+        ({"trust": "local"}, "adjacency is 'add-or-remove' with trust='local'"),
+        ({**SHARED, "accountant": "rdp"}, "accountant is 'rdp' with trust='distributed'"),
+        ({**SHARED, "survivors": None}, "survivors is None"),
         ({"survivors": 3}, "belongs to 'distributed'"),
-        ({"trust": "distributed", "survivors": 21}, "above the cohort"),
+        ({**SHARED, "survivors": 21}, "above the cohort"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(change: dict[str, Any], words: str) -> None:
     checks.consistent(**GOOD)
+    checks.consistent(**GOOD | SHARED)
     with pytest.raises(ValueError, match=words):
         checks.consistent(**GOOD | change)

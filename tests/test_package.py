@@ -24,11 +24,12 @@ FOLDER = Path(fldp.__file__).parent
 HERE = FOLDER.parent
 PROJECT = tomllib.loads((HERE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 ORDER = (
-    "checks", "pld", "accounting", "report", "plan", "records", "recipe", "extrapolation",
-    "ledger", "cli", "parameters", "clipping", "noise", "reference", "aggregation", "sampling",
-    "clients", "stacked", "engines", "workers", "local", "server", "history", "training",
-    "baselines", "neighbours", "attacks", "bounds", "audit", "torchvision_compat", "datasets",
-    "plotting",
+    "checks", "binomial", "gaussian", "events", "pairs", "pld", "account", "accounting", "report",
+    "statement", "profile", "plan", "records", "recipe", "extrapolation", "files", "chain",
+    "ledger", "verify", "cli", "parameters", "clipping", "noise", "reference", "aggregation",
+    "sampling", "clients", "stacked", "engines", "workers", "local", "server", "history",
+    "training", "baselines", "neighbours", "attacks", "bounds", "audit", "torchvision_compat",
+    "datasets", "plotting",
 )  # fmt: skip
 TORCH_FREE = ORDER[: ORDER.index("parameters")]
 HEAVY = ("torch", "scipy", "opacus", "matplotlib", "sklearn", "torchvision", "dp_accounting")
@@ -118,7 +119,7 @@ def code_lines(path: Path) -> int:
 
 def test_the_package_stays_small() -> None:
     lines = {p.name: code_lines(p) for p in FOLDER.glob("*.py")}
-    assert sum(lines.values()) < 6500, lines
+    assert sum(lines.values()) < 7500, lines
     assert max(lines.values()) <= 400, lines
 
 
