@@ -119,7 +119,7 @@ def code_lines(path: Path) -> int:
 
 def test_the_package_stays_small() -> None:
     lines = {p.name: code_lines(p) for p in FOLDER.glob("*.py")}
-    assert sum(lines.values()) < 6500, lines
+    assert sum(lines.values()) < 7500, lines
     assert max(lines.values()) <= 400, lines
 
 
