@@ -11,145 +11,38 @@ delta(epsilon) = E[(1 - e^(epsilon - L))_+] (Sommer et al. 2019; Koskela et al. 
    power T and its inverse then have a small *relative* error however small delta is.
 4. Mass above the window (Chernoff), truncated mass and 8 standard deviations of the FFT's round-off
    are added; mass that wraps from below only adds to delta. So the result is an upper bound.
-
-In units of the clip norm, with noise N(0, z^2) and sampling rate q, the pairs are
-
-- `remove`: (1-q)N(0) + qN(1) against N(0), and `add`, the reverse: Poisson, add-or-remove;
-- `replace`: (1-q)N(0) + qN(1) against (1-q)N(0) + qN(-1): Poisson, replace-one;
-- `fixed`: fixed size without replacement, replace-one. Reveal the rest of the cohort and the
-  client y that takes the target's place when it is out: (1-q)N(0) + qN(u) against
-  (1-q)N(0) + qN(v), u = x-y, v = x'-y, with |u|, |v|, |u-v| <= 2. For thresholds e^epsilon >= 1
-  the optimal test's region is convex with normals in the cone of -u and v-u; so the divergence
-  grows while v turns away from u, and while u and v slide along their line until v = 0: (2, 0) is
-  the worst for every epsilon >= 0. Neighbours are symmetric, so below 1 the profile is its mirror
-  image (Zhu, Dong & Wang 2022): the loss has the `remove` pair's law at z/2 above 0, the mirrored
-  law below, and the rest of its mass at 0.
 """
 
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fldp.pairs import MAX_POINTS, OutOfReach, Pair, too_fine
+
 Array = NDArray[np.float64]
-Part = tuple[float, str, float, float]  # weight, kind, sampling rate, noise multiplier
+Part = tuple[float, Pair]  # its weight in the mixture
 Round = tuple[Sequence[Part], int]  # a mixture of parts, how often
 
 ACCURACY = 2.5e-4  # aimed looseness of the grid, relative in epsilon
-MAX_POINTS = 1 << 23
 _TRUNCATION = 1e-7  # share of delta spent on what is cut off
 _TILTS = np.geomspace(1e-5, 1e11, 62)
 _NEAR = 1 + np.concatenate([-np.geomspace(0.5, 0.01, 8), np.geomspace(0.01, 0.7, 8)])
 
 
-def _normal(x: Array) -> tuple[Array, float, float]:
-    """Normal mass between successive nodes, below the first and above the last; tails are exact."""
-    y = np.abs(x) * math.sqrt(0.5)
-    if "torch" in sys.modules:
-        torch = sys.modules["torch"]
-        tail = torch.special.erfc(torch.from_numpy(y)).mul_(0.5).numpy()
-    else:
-        tail = 0.5 * np.fromiter(map(math.erfc, y.tolist()), np.float64, y.size)
-    mass = np.abs(np.diff(tail))
-    across = (x[:-1] < 0) & (x[1:] > 0)
-    mass[across] = 1.0 - tail[:-1][across] - tail[1:][across]
-    below = tail[0] if x[0] < 0 else 1.0 - tail[0]
-    return mass, float(below), float(tail[-1] if x[-1] > 0 else 1.0 - tail[-1])
-
-
-def _log_mix(q: float, y: Array) -> Array:
-    return np.logaddexp(math.log1p(-q), math.log(q) + y) if q < 1 else y
-
-
-def _loss(kind: str, q: float, z: float, x: Array) -> Array:
-    """log(P/Q) of a `remove` or `replace` pair at output x; increasing in x."""
-    up = _log_mix(q, (2 * x - 1) / (2 * z * z))
-    return up - _log_mix(q, -(2 * x + 1) / (2 * z * z)) if kind == "replace" else up
-
-
-def _output(kind: str, q: float, z: float, loss: Array) -> Array:
-    """The inverse of :func:`_loss`; -inf below its range."""
-    if q == 1:
-        return z * z * loss / 2 if kind == "replace" else z * z * loss + 0.5
-    stay, go = math.log1p(-q), math.log(q)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        if kind == "replace":  # z^2 (l/2 + asinh((1-q)/q e^(1/2z^2) sinh(l/2))), in logarithms
-            half = np.abs(loss) / 2
-            r = half + np.log(-np.expm1(-2 * half) / 2) + stay - go + 1 / (2 * z * z)
-            turn = np.where(r > 20, r + math.log(2), np.arcsinh(np.exp(np.minimum(r, 20))))
-            return np.sign(loss) * z * z * (half + turn)
-        y = np.maximum(loss - stay, 0.0)
-        return z * z * (y + np.log(-np.expm1(-y)) + stay - go) + 0.5
-
-
-def _nodes(part: Part, reach: float) -> tuple[Array, Array]:
-    """Losses and log weights of a quadrature of one part: a guide for window and grid, no bound."""
-    weight, kind, q, z = part
-    z = z / 2 if kind == "fixed" else z
-    step = max(min(z / (12 if kind == "fixed" else 3), z * z), (1 + 2 * reach * z) / 2000)
-    x = np.arange(-reach * z - (kind == "replace"), 1 + reach * z + step, step)
-    loss = _loss(kind, q, z, x)
-    base = -x * x / (2 * z * z) + math.log(weight * step / (z * math.sqrt(2 * math.pi)))
-    if kind == "add":
-        return -loss, base
-    if kind != "fixed":
-        return loss, base + _log_mix(q, (2 * x - 1) / (2 * z * z))
-    loss, base = loss[loss > 0], base[loss > 0]
-    up = np.concatenate([base + loss, base])
-    rest = math.log(max(1e-300, weight - float(np.exp(up).sum())))
-    return np.concatenate([loss, -loss, [0.0]]), np.append(up, rest)
-
-
-def _grid(part: Part, h: float, reach: float) -> tuple[int, Array, Array, float]:
-    """First index, mass at the multiples of `h`, squared spread put in, mass at infinite loss."""
-    weight, kind, q, z = part
-    z = z / 2 if kind == "fixed" else z
-    ends = np.array([-reach * z - (kind == "replace"), 1 + reach * z])
-    low, high = _loss(kind, q, z, ends).tolist()
-    if kind != "replace" and q < 1:
-        low = 0.0 if kind == "fixed" else math.log1p(-q)
-    first, last = math.floor(low / h), math.ceil(high / h)
-    if last - first > MAX_POINTS:
-        raise _too_fine(last - first)
-    loss = np.arange(first, max(last, first + 1) + 1) * h
-    x = _output(kind, q, z, loss)
-    (zero, below0, above0), (one, below1, above1) = _normal(x / z), _normal((x - 1) / z)
-    p, other = (1 - q) * zero + q * one, zero
-    bottom, infinite, rest = (1 - q) * below0 + q * below1, (1 - q) * above0 + q * above1, 0.0
-    if kind == "replace":
-        other = (1 - q) * zero + q * _normal((x + 1) / z)[0]
-    elif kind == "add":
-        p, other, loss, first = other[::-1], p[::-1], -loss[::-1], 1 - first - loss.size
-        bottom, infinite = above0, below0
-    elif kind == "fixed":
-        p, other = np.concatenate([other[::-1], p]), np.concatenate([p[::-1], other])
-        loss, first, bottom = np.concatenate([-loss[:0:-1], loss]), 1 - loss.size, 0.0
-        rest = max(0.0, 1 - float(p.sum()) - infinite)
-    # both masses of a cell move to its two ends; the cap on exp can only move mass upwards
-    up = (p - other * np.exp(np.minimum(loss[:-1], 700.0))) / -math.expm1(-h)
-    up = np.clip(up, 0.0, p)
-    mass, spread = np.zeros(loss.size), np.zeros(loss.size)
-    mass[:-1] = p - up
-    spread[:-1] = up * mass[:-1] / np.maximum(p, 1e-300) * h * h
-    mass[1:] += up
-    mass[0] += bottom
-    if rest:
-        mass[-first] += rest
-    return first, weight * mass, weight * spread, weight * infinite
-
-
 def _merged(parts: Sequence[Part], h: float, reach: float) -> tuple[int, Array, Array, float]:
-    built = [_grid(part, h, reach) for part in parts]
-    first = min(b[0] for b in built)
-    out = np.zeros((2, max(b[0] + b[1].size for b in built) - first))
-    for start, mass, spread, _ in built:
-        out[:, start - first : start - first + mass.size] += mass, spread
-    return first, out[0], out[1], sum(b[3] for b in built)
+    built = [(weight, pair.cells(h, reach)) for weight, pair in parts]
+    first = min(cells.first for _, cells in built)
+    out = np.zeros((2, max(cells.first + cells.mass.size for _, cells in built) - first))
+    for weight, (start, mass, spread, _) in built:
+        at = slice(start - first, start - first + mass.size)
+        out[0, at] += weight * mass
+        out[1, at] += weight * spread
+    return first, out[0], out[1], sum(weight * cells.infinite for weight, cells in built)
 
 
 class _Sum:
@@ -160,8 +53,12 @@ class _Sum:
         self.reach = math.sqrt(2 * (math.log(self.times / _TRUNCATION) - min(log_delta, 0.0)))
         self.nodes: list[tuple[Array, Array, int]] = []
         for parts, n in rounds:
-            pairs = [_nodes(part, self.reach) for part in parts]
-            loss, log_weight = (np.concatenate(both) for both in zip(*pairs, strict=True))
+            losses, weights = [], []
+            for weight, pair in parts:
+                at, log_weight = pair.nodes(self.reach)
+                losses.append(at)
+                weights.append(log_weight + math.log(weight))
+            loss, log_weight = np.concatenate(losses), np.concatenate(weights)
             self.nodes.append((loss, log_weight, n))
         self.top = sum(n * float(loss.max()) for loss, _, n in self.nodes)
 
@@ -215,17 +112,6 @@ class _Sum:
         return (*best[1:], float(_TILTS[int(np.argmin(tops))]))
 
 
-class OutOfReach(ValueError):
-    """The answer lies beyond what the grid can hold."""
-
-
-def _too_fine(points: float) -> OutOfReach:
-    return OutOfReach(
-        f"the privacy loss needs {points:.3g} grid points, more than {MAX_POINTS}: use more noise, "
-        "fewer rounds or a larger delta"
-    )
-
-
 def estimate(rounds: Sequence[Round], delta: float) -> float:
     """Epsilon at the saddle point: a guess to start a search from, no bound; may be negative."""
     return _Sum(rounds, math.log(delta)).saddle(math.log(delta))[1]
@@ -240,12 +126,7 @@ def ceiling(rounds: Sequence[Round], delta: float) -> float:
 
 def _total_variation(rounds: Sequence[Round]) -> float:
     """Delta at epsilon = 0, by adding up the rounds."""
-    reach = {"remove": 1, "add": 1, "replace": 2, "fixed": 2}
-    return sum(
-        n * weight * q * math.erf(reach[kind] / (z * 8**0.5))
-        for parts, n in rounds
-        for weight, kind, q, z in parts
-    )
+    return sum(n * weight * pair.variation for parts, n in rounds for weight, pair in parts)
 
 
 def solve(
@@ -260,7 +141,8 @@ def solve(
     `rounds` holds what ran: each a mixture of parts (weight, kind, q, z) and a number of rounds.
     With `delta`, `epsilon` is a first guess. A delta below 1e-100 is reported as 1e-100.
 
-    >>> 4.377 < solve([([(1.0, "remove", 1.0, 1.0)], 1)], delta=1e-5) < 4.381
+    >>> from fldp.pairs import Subsampled
+    >>> 4.377 < solve([([(1.0, Subsampled("remove", 1.0, 1.0))], 1)], delta=1e-5) < 4.381
     True
     """
     log_goal = None if delta is None else math.log(delta)
@@ -320,7 +202,7 @@ def solve(
 def _smooth(n: float) -> int:
     """The next product of 2, 3 and 5 at or above n: fast for the FFT."""
     if not n <= MAX_POINTS:
-        raise _too_fine(n)
+        raise too_fine(n)
     return min(f * (1 << max(0, math.ceil(math.log2(n / f)))) for f in (1, 3, 5, 9, 15, 25, 45))
 
 

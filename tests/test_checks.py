@@ -22,17 +22,14 @@ def test_a_number_passes_unchanged_or_is_refused_by_name(value: Any) -> None:
         except ValueError as error:
             refusal = str(error)
         if refusal:
-            assert refusal.startswith(f"rounds is {value!r}: give a ")
+            assert refusal.startswith(f"rounds is {checks.shown(value)}: give a ")
             continue
-        assert found == value
+        assert found == float(value)
         assert 0 < found < math.inf
 
 
 @pytest.mark.parametrize("value", [True, "60", 1.5, 0, math.nan, math.inf, 10**400, None, [1]])
 def test_what_is_not_a_count_is_no_count(value: Any) -> None:
-    if value == 10**400:
-        assert checks.whole("rounds", value) == value
-        return
     with pytest.raises(ValueError, match=r"give a whole number >= 1"):
         checks.whole("rounds", value)
 
