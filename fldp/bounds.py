@@ -15,7 +15,8 @@ import numpy as np
 
 from fldp.accounting import gaussian_epsilon
 from fldp.checks import choice, real, whole
-from fldp.findings import AuditResult, counted, down
+from fldp.findings import AuditResult, counted
+from fldp.report import down
 from fldp.scores import check_levels, curve_of, one_per_run, ranked
 
 METHODS = ("clopper-pearson", "gdp")
@@ -226,9 +227,7 @@ def from_scores(
     used = "clopper-pearson" if note else method
 
     def at(confidence: float) -> Callable[..., float]:
-        return lambda *counts: from_counts(
-            *counts, delta=delta, confidence=confidence, method=used
-        )
+        return lambda *counts: from_counts(*counts, delta=delta, confidence=confidence, method=used)
 
     if threshold == "simultaneous":
         cuts = _cuts(present_ranks, absent_ranks)

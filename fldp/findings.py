@@ -16,15 +16,14 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 import numpy as np
 
 from fldp.checks import real, whole
+from fldp.report import down, up
 
 if TYPE_CHECKING:
     from fldp.plan import PrivacyPlan
 
 Options = ParamSpec("Options")
 
-_RUNS = (
-    "the runs are independent, and a release knows the world it ran in from the canary alone"
-)
+_RUNS = "the runs are independent, and a release knows the world it ran in from the canary alone"
 _COINS = (
     "each canary took part by its own fair coin, and nothing but the canary's presence depends on "
     "that coin"
@@ -53,35 +52,8 @@ PRESUMPTIONS = {
 _IF_GAUSSIAN = ("gdp", "one-run-gdp", "betting-gdp")
 # The steepest slope that is drawn: beyond it the curve is a corner for any eye.
 _STEEPEST = 500.0
-
-
-def down(value: float, digits: int = 3) -> str:
-    """`value` with `digits` significant digits, never above it.
-
-    >>> down(3.8799), down(0.001), down(2.0)
-    ('3.87', '0.001', '2')
-    """
-    return _rounded(value, digits, math.floor)
-
-
-def up(value: float, digits: int = 3) -> str:
-    """`value` with `digits` significant digits, never below it.
-
-    >>> up(3.8711), up(0.001), up(2.0)
-    ('3.88', '0.001', '2')
-    """
-    return _rounded(value, digits, math.ceil)
-
-
-def _rounded(value: float, digits: int, towards: Callable[[float], int]) -> str:
-    if value == 0 or not math.isfinite(value):
-        return f"{value:g}"
-    nearest = float(f"{value:.{digits}g}")
-    exact = nearest >= value if towards is math.ceil else nearest <= value
-    if exact:
-        return f"{nearest:.{digits}g}"
-    step = 10.0 ** (math.floor(math.log10(abs(value))) - digits + 1)
-    return f"{nearest + math.copysign(step, towards(0.5) - 0.5):.{digits}g}"
+# How many digits are printed, and the most that are where a bound and a claim nearly meet.
+_DIGITS, _MOST_DIGITS = 3, 15
 
 
 @dataclass(frozen=True)
@@ -147,7 +119,9 @@ class AuditResult:
         if self.claimed is not None:
             parts.append(f"The claim ε ≤ {up(self.claimed, self._digits())} is {self.verdict}.")
             if self.ceiling <= self.claimed and self.lower_bound is not None:
-                parts.append(f"A perfect attack would show {down(self.ceiling)}: take more runs.")
+                parts.append(
+                    f"A perfect attack would show {down(self.ceiling, _DIGITS)}: take more runs."
+                )
         if self.number is not None and self.number > 1:
             parts.append(
                 f"This is audit {self.number} of a series: that all its bounds hold together has "
@@ -161,7 +135,7 @@ class AuditResult:
             text = f"Estimate, not a bound: ε is about {self.estimate:.3g} at δ = {self.delta:g}"
             if self.interval is not None:
                 low, high = self.interval
-                text += f"; its fit alone leaves {down(low)} to {up(high)} open"
+                text += f"; its fit alone leaves {down(low, _DIGITS)} to {up(high, _DIGITS)} open"
             return f"{text}."
         # ε falls in δ: at a smaller δ the bound holds all the more.
         found = down(self.lower_bound, self._digits())
@@ -173,11 +147,11 @@ class AuditResult:
     def _digits(self) -> int:
         """Enough digits that a bound above its claim also reads so."""
         if not self.violated or self.lower_bound is None or self.claimed is None:
-            return 3
-        for digits in range(3, 15):
+            return _DIGITS
+        for digits in range(_DIGITS, _MOST_DIGITS):
             if float(down(self.lower_bound, digits)) > float(up(self.claimed, digits)):
                 return digits
-        return 15
+        return _MOST_DIGITS
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers and words, without the curve, ready for JSON: what is not finite is None."""
@@ -268,8 +242,9 @@ class Session:
         """How many audits there were, what they refuted, and with which joint confidence."""
         refuted = [r for r in self.results if r.violated]
         text = (
-            f"{len(self.results)} audits were made, {len(refuted)} of them above the claim. All "
-            f"their bounds hold together with at least {down(100 * self.joint)} % confidence."
+            f"{len(self.results)} audits were made, {len(refuted)} of them above the claim. "
+            "All their bounds hold together with at least "
+            f"{down(100 * self.joint, _DIGITS)} % confidence."
         )
         if self.planned is not None and len(self.results) > self.planned:
             text += f" Only {self.planned} were planned."

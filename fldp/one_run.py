@@ -119,7 +119,7 @@ def one_run_epsilon(
     >>> round(one_run_epsilon(1000, 100, 95, delta=1e-5), 3)
     2.165
     >>> round(one_run_epsilon(1000, 100, 95, delta=1e-5, method="gdp"), 2)
-    3.13
+    3.32
     """
     choice("method", method, METHODS)
     check_levels(delta, confidence, method == "gdp")

@@ -109,5 +109,3 @@ def check_coins(included: Any, shape: Sequence[int]) -> np.ndarray:
         if repeats and len(coins) ** 2 / 2 * 0.5 ** coins.shape[1] < alpha:
             raise ValueError("two runs have the same coins: draw new ones for every run")
     return coins
-
-
