@@ -394,7 +394,9 @@ def _opacus(
     if len(gaussians) < len(events) or group > 1:
         raise ValueError(f"{name}: it knows Gaussian events and no groups; use accountant='pld'")
     sampled = any(not e.everyone for e in gaussians)
-    if any(e.sampling == "fixed" or e.cap is not None or e.known for e in gaussians):
+    if any(
+        e.sampling == "fixed" or e.cap is not None or e.known for e in gaussians if not e.everyone
+    ):
         raise ValueError(
             f"{name}: it knows no fixed-size cohorts, no caps and no known participation; use "
             "accountant='pld'"

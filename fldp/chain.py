@@ -1,9 +1,10 @@
 """The lines of a ledger file: what they say, and how an edit shows.
 
-Every line is one JSON object that ends in its own SHA-256 and, from the second on, carries that of
-the line before as `previous`. Line 1 names the format, the version of the library and the plan. An
-edited, inserted, removed or reordered line breaks the chain. Lines cut off the end do not: who wants
-to notice that keeps the head (`Ledger.head`), the count and hash of the last line, somewhere else.
+Every line is one JSON object that ends in its own SHA-256 and, from the second on, carries that
+of the line before as `previous`. Line 1 names the format, the version of the library and the plan.
+An edited, inserted, removed or reordered line breaks the chain. Lines cut off the end do not: who
+wants to notice that keeps the head (`Ledger.head`), the count and hash of the last line, somewhere
+else.
 """
 
 from __future__ import annotations
@@ -107,8 +108,6 @@ def parse(content: bytes, path: Path) -> Content:
         raws.append(rest)
         rest = b""
         found.unfinished = True
-    elif raws and not _is_torn(rest):
-        raise _damaged(path, len(raws) + 1)
     for number, raw in enumerate(raws, start=1):
         fields, digest = _checked(raw, number, path)
         if number == 1:
@@ -119,6 +118,8 @@ def parse(content: bytes, path: Path) -> Content:
         found.size += len(raw) + 1
     if found.unfinished:
         found.size -= 1
+    if raws and not _is_torn(rest):
+        raise _damaged(path, len(raws) + 1)
     found.torn = rest
     return found
 
@@ -126,7 +127,7 @@ def parse(content: bytes, path: Path) -> Content:
 def old_events(content: bytes, path: Path) -> list[AnyEvent] | None:
     """The events of a ledger of version 1, which had no chain; None for any other file."""
     raws = content.split(b"\n")[:-1]
-    if not raws or _version(raws[0]) != 1:
+    if not raws or _object(raws[0]).get("ledger") != 1:
         return None
     events: list[AnyEvent] = []
     for number, raw in enumerate(raws[1:], start=2):
@@ -147,35 +148,22 @@ def _object(raw: bytes) -> dict[str, Any]:
     return fields if isinstance(fields, dict) else {}
 
 
-def _version(raw: bytes) -> Any:
-    return _object(raw).get("ledger")
-
-
 def _is_torn(rest: bytes) -> bool:
     """Whether `rest` can be the beginning of an entry's line; a power cut may leave NULs in it."""
     begun = rest.rstrip(b"\0")
     return begun.startswith(_BEGINNING) or _BEGINNING.startswith(begun)
 
 
-def _is_sealed(raw: bytes) -> bool:
-    """Whether `raw` is byte for byte a line that `seal` makes."""
-    fields = _object(raw)
-    fields.pop("hash", None)
-    return bool(fields) and seal(fields)[0] == raw
-
-
 def _checked(raw: bytes, number: int, path: Path) -> tuple[dict[str, Any], str]:
-    if number == 1:
-        version = _version(raw)
-        if version is None:
-            raise _foreign(path)
-        if version != VERSION:
-            raise _other_version(path, version)
-    if not _is_sealed(raw):
-        raise _damaged(path, number)
+    """The fields of a line, which is byte for byte as `seal` makes it, and its hash."""
     fields = _object(raw)
-    digest = fields.pop("hash")
-    if tuple(fields) != (_HEADER if number == 1 else _ENTRY):
+    if number == 1 and "ledger" not in fields:
+        raise _foreign(path)
+    if number == 1 and fields["ledger"] != VERSION:
+        raise _other_version(path, fields["ledger"])
+    fields.pop("hash", None)
+    sealed, digest = seal(fields)
+    if sealed != raw or tuple(fields) != (_HEADER if number == 1 else _ENTRY):
         raise _damaged(path, number)
     return fields, digest
 

@@ -92,11 +92,18 @@ def compare(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     for name, was in before.items():
         if was == now[name]:
             continue
-        told = "" if name in _HASHED else f": it was {was}, and is {now[name]}"
+        told = "" if name in _HASHED else f" ({_changed(was, now[name])})"
         raise ValueError(
             f"{path} is the checkpoint of another {name}{told}. Resume with what the run began "
             "with, or give a new path"
         )
+
+
+def _changed(was: str, now: str) -> str:
+    before, after = was.split(", "), now.split(", ")
+    gone = ", ".join(part for part in before if part not in after)
+    new = ", ".join(part for part in after if part not in before)
+    return f"it was {gone or was}, and is {new or now}"
 
 
 def described(piece: Any, depth: int = 0) -> str:
@@ -161,5 +168,5 @@ def fingerprint(value: Tensor) -> str:
     flat = value.detach().reshape(-1)
     step = max(1, len(flat) // _SAMPLED)
     entries = flat[::step].cpu().contiguous().view(torch.uint8).numpy()
-    digest = hashlib.sha256(entries).hexdigest()[:16]
+    digest = hashlib.sha256(entries.data).hexdigest()[:16]
     return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)} {digest}"

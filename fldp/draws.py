@@ -94,7 +94,7 @@ class Draws:
         blocks = np.empty((len(clients), each, _WORDS_A_BLOCK), "<u8")
         blocks[:, :, 0] = np.asarray(clients, "<u8")[:, None]
         blocks[:, :, 1] = np.arange(first, first + each, dtype="<u8")
-        encrypted = self._cipher(purpose, round).update(memoryview(blocks.reshape(-1)).cast("B"))
+        encrypted = self._cipher(purpose, round).update(blocks.reshape(-1).view(np.uint8).data)
         found = np.frombuffer(encrypted, "<u8").reshape(len(clients), each * _WORDS_A_BLOCK)
         return found[:, :count]
 

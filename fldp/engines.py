@@ -126,10 +126,10 @@ def choose(
                 raise ValueError(text) from None
     if engine is None:
         template = Template(model)
-        reason = _shared(traits(model, template, shape, flat), bool(drawn))
-        if name == "vmap" and reason:
-            raise ValueError(f"engine is 'vmap', but {reason}: use engine='loop'")
-        by_itself = single or bool(reason) or flat.numel() > _VMAP_LIMIT
+        obstacle = _shared(traits(model, template, shape, flat), bool(drawn))
+        if name == "vmap" and obstacle:
+            raise ValueError(f"engine is 'vmap', but {obstacle}: use engine='loop'")
+        by_itself = single or bool(obstacle) or flat.numel() > _VMAP_LIMIT
         if name == "loop" or (name == "auto" and by_itself):
             return Loop(template), _TOGETHER
         with alone(flat.device):

@@ -45,8 +45,8 @@ def _guarantee(plan: PrivacyPlan) -> str:
 def extrapolate(plan: PrivacyPlan, *, clients: int, delta: float | None = None) -> Extrapolation:
     """The same signal-to-noise ratio with a real population of `clients`: both ε, labelled.
 
-    The larger federation keeps q, T and the noise on the mean: its cohort grows by the factor of the
-    population, and z by the same factor, or under local trust by its root.
+    The larger federation keeps q, T and the noise on the mean: its cohort grows by the factor of
+    the population, and z by the same factor, or under local trust by its root.
 
     Parameters
     ----------

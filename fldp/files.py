@@ -70,7 +70,7 @@ def sync_folder(folder: Path) -> None:
     except OSError as error:
         warnings.warn(
             f"{folder} cannot be synced ({error.strerror or error}): after a power cut a file that "
-            "was just created or replaced there may be missing or old; a local disk has no such gap",
+            "was just made or replaced there may be missing or old; a local disk has no such gap",
             UserWarning,
             stacklevel=3,
         )

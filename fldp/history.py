@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import InitVar, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -60,11 +60,11 @@ class History:
     statement: str = field(default="", repr=False)
     seconds: float = 0.0
     head: dict[str, Any] | None = field(default=None, repr=False)
-    private: InitVar[dict[str, list[float]] | None] = None
     _spent: dict[str, list[float]] = field(default_factory=dict, init=False, repr=False)
 
-    def __post_init__(self, private: dict[str, list[float]] | None) -> None:
-        self.private = {} if private is None else private
+    def __post_init__(self) -> None:
+        # No field of the dataclass, so that asdict, repr and comparisons do not see it.
+        self.private: dict[str, list[float]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "private"}

@@ -250,11 +250,8 @@ def _floats(value: Any) -> list[Tensor]:
 
 
 def _random_state() -> tuple[Any, ...]:
-    numpy_state = np.random.get_state()  # noqa: NPY002
-    return (
-        torch.get_rng_state().numpy().tobytes(), random.getstate(),
-        numpy_state[1].tobytes(), numpy_state[2:],
-    )  # fmt: skip
+    ours = torch.get_rng_state().numpy().tobytes()
+    return ours, random.getstate(), _told(np.random.get_state(), set())  # noqa: NPY002
 
 
 def _outline(model: nn.Module) -> tuple[Any, ...]:

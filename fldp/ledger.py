@@ -36,21 +36,21 @@ class Ledger:
     refused with a sentence and left as it is. A last line that a crash cut off is moved to
     `<path>.torn` and named in a warning: its release never left.
 
-    Whole lines cut off the end, or a last line and its hash made anew, leave a chain that is intact:
-    they show where the `head` was kept elsewhere, as a checkpoint does, and `check(head)` is asked.
-    A ledger shows accidents and edits. It is no proof against an owner who rewrites both the ledger
-    and the place where its head is kept.
+    Whole lines cut off the end, or a last line and its hash made anew, leave a chain that is
+    intact: they show where the `head` was kept elsewhere, as a checkpoint does, and `check(head)`
+    is asked. A ledger shows accidents and edits. It is no proof against an owner who rewrites both
+    the ledger and the place where its head is kept.
 
-    Releases of different kinds go into one ledger (training, the histogram of a column, a validation
-    figure) under labels, and compose to one (ε, δ) for the population.
+    Releases of different kinds go into one ledger (training, the histogram of a column, a figure
+    of a validation) under labels, and compose to one (ε, δ) for the population.
 
     Parameters
     ----------
     path
         The file; it and its folder are made where they do not exist.
     plan
-        The plan whose rounds are recorded. A new ledger keeps it in line 1, and an old one must have
-        the same there or none. Its δ and adjacency are the defaults of `epsilon`.
+        The plan whose rounds are recorded. A new ledger keeps it in line 1, and an old one must
+        have the same there or none. Its δ and adjacency are the defaults of `epsilon`.
     lock
         False for a file system without file locks, where you make sure yourself that one process
         writes at a time.
@@ -58,7 +58,8 @@ class Ledger:
     Raises
     ------
     ValueError
-        The file is somebody else's, damaged, of another version or plan, or has a writer already.
+        The file is somebody else's, damaged, of another version or plan, or has a writer already;
+        or the file system has no locks.
 
     Examples
     --------
@@ -68,7 +69,7 @@ class Ledger:
     ...     ledger.record(accounting.Event(noise_multiplier=4.0), round=1)
     ...     ledger.record(accounting.Event(noise_multiplier=10.0), label="mean age")
     ...     round(ledger.epsilon(delta=1e-5, adjacency="add-or-remove"), 2)
-    1.01
+    1.0
     >>> len(Ledger.read(path))
     2
     """
@@ -124,6 +125,8 @@ class Ledger:
             self._append(b"\n")
         if found.plan is not None:
             self.plan = found.plan
+        for event in self.events:
+            self._no_amplification(event)
         if not self._hashes:
             self._write(chain.header(plan))
             sync_folder(self.path.parent)
@@ -131,12 +134,18 @@ class Ledger:
     def _set_aside(self, found: chain.Content) -> None:
         """Move a torn last line to `<path>.torn`: on disk there before it is cut off here."""
         beside = self.path.with_name(self.path.name + ".torn")
-        with open(beside, "ab") as file:
-            file.write(found.torn + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        self._file.truncate(found.size)
-        os.fsync(self._file.fileno())
+        try:
+            with open(beside, "ab") as file:
+                file.write(found.torn + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            self._file.truncate(found.size)
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise ValueError(
+                f"{self.path} has a last line that a crash cut off, which cannot be moved to "
+                f"{beside} ({error.strerror or error}): make room for it there"
+            ) from None
         warnings.warn(
             f"the last line of {self.path} was cut off by a crash, before its release could leave; "
             f"it is kept in {beside}",
@@ -150,8 +159,9 @@ class Ledger:
         Parameters
         ----------
         event
-            An `Event`, `Laplace`, `Approximate` or `Concentrated` of `fldp.accounting`; it counts as
-            many rounds as it says.
+            An `Event`, `Laplace`, `Approximate` or `Concentrated` of `fldp.accounting`; it counts
+            as many rounds as it says. All but an `Event` hold in one adjacency: that of the plan,
+            or, in a ledger without one, that in which `epsilon` is asked.
         round
             The number of the round that it pays for; None for a release that is not a round.
         label
@@ -163,6 +173,7 @@ class Ledger:
             The event could not be put on disk: nothing may be released.
         """
         checked([event])
+        self._no_amplification(event)
         if round is not None:
             round = whole("round", round, 0)
         if not isinstance(label, str) or not label.strip():
@@ -171,6 +182,16 @@ class Ledger:
         with self._one_at_a_time:
             self._write(chain.line(entry, self._hashes[-1]))
             self._entries.append(entry)
+
+    def _no_amplification(self, event: AnyEvent) -> None:
+        """ValueError for an event that counts on secret draws under a plan that has none."""
+        secret = isinstance(event, Event) and event.sampling != "none" and not event.known
+        if secret and self.plan is not None and self.plan.trust != "central":
+            raise ValueError(
+                f"{event!r} is amplified by draws that nobody sees, and the plan's trust is "
+                f"{self.plan.trust!r}, where they are seen: record plan.event, or another with "
+                "known=True"
+            )
 
     @property
     def entries(self) -> list[Entry]:
@@ -213,13 +234,13 @@ class Ledger:
         count = whole("the head's count", head["count"], 0)
         if count > len(self._entries):
             raise ValueError(
-                f"{self.path} has {len(self._entries)} entries where it had {count}: lines were cut "
-                "off its end, so what was spent is not known from it; restore a copy of the file"
+                f"{self.path} has {len(self._entries)} entries where it had {count}: lines were "
+                "cut off its end, and what was spent is not known from it; restore a copy of it"
             )
         if self._hashes[count] != head["hash"]:
             raise ValueError(
-                f"{self.path} is not the ledger that was left behind: its first {count} entries are "
-                "others; restore that file, or give another path for another run"
+                f"{self.path} is not the ledger that was left behind: its first {count} entries "
+                "are others; restore that file, or give another path for another run"
             )
 
     def epsilon(self, delta: float | None = None, adjacency: str | None = None) -> float:
@@ -228,8 +249,8 @@ class Ledger:
         Parameters
         ----------
         delta, adjacency
-            Needed where the ledger has no plan. Under distributed and local trust "add-or-remove" is
-            refused: who took part is known there.
+            Needed where the ledger has no plan. Under distributed and local trust "add-or-remove"
+            is refused: who took part is known there.
         """
         return self._epsilon(self.events, *self._question(delta, adjacency))
 
@@ -277,8 +298,8 @@ class Ledger:
         if self.plan is None:
             if delta is None or adjacency is None:
                 raise ValueError(
-                    "this ledger has no plan: give delta and adjacency ('add-or-remove', 'zero-out' "
-                    "or 'replace-one')"
+                    "this ledger has no plan: give delta and adjacency ('add-or-remove', "
+                    "'zero-out' or 'replace-one')"
                 )
             return delta, adjacency
         if delta is None:

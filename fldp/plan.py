@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import math
@@ -11,11 +10,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from fldp import accounting
 from fldp import statement as words
 from fldp.accounting import ACCOUNTANTS, ADJACENCIES, SAMPLINGS, Event
+from fldp.binomial import binomial_tail
 from fldp.checks import choice, consistent, real, whole
 from fldp.report import down, up
 
@@ -25,20 +23,24 @@ TRUSTS = ("central", "distributed", "local")
 def participations(rounds: int, rate: float, failure: float) -> int:
     """Smallest k with P[Binomial(rounds, rate) > k] <= failure: bounds a client's participations.
 
+    Parameters
+    ----------
+    rounds, rate
+        T rounds, in each of which the client takes part with chance `rate`.
+    failure
+        The chance with which it may take part more often, in (0, 1).
+
     >>> participations(1500, 100 / 3400, 0.5), participations(60, 1.0, 1e-9)
     (44, 60)
     """
-    if rate >= 1:
-        return rounds
-    if rounds > 10**6:  # Bernstein's bound: no array of this length
-        load = -math.log(failure)
-        excess = load / 3 + math.sqrt(load * load / 9 + 2 * load * rounds * rate)
-        return min(rounds, math.ceil(rounds * rate + excess))
-    k = np.arange(rounds + 1)
-    logs = np.concatenate([[0.0], np.cumsum(np.log(k[1:]))])
-    pmf = logs[-1] - logs - logs[::-1] + k * math.log(rate) + (rounds - k) * math.log1p(-rate)
-    above = np.append(np.cumsum(np.exp(pmf[::-1]))[::-1][1:], 0.0)  # P[K > k]
-    return int(np.argmax(above * (1 + 1e-9) <= failure))
+    low, high = -1, rounds  # P[K > low] is above failure, P[K > high] = 0 is not
+    while high - low > 1:
+        middle = (low + high) // 2
+        if binomial_tail(middle, rounds, rate) <= failure:
+            high = middle
+        else:
+            low = middle
+    return high
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,10 @@ class PrivacyPlan:
     def event(self) -> Event:
         """One round, as it is accounted.
 
-        Under central trust: against whoever sees the models and not who took part. Under distributed
-        trust the server knows who took part (`known`): nothing is amplified, and a client pays for
-        its own participations, over the stated coins. Under local trust: for every round, whoever
-        is drawn.
+        Under central trust: against whoever sees the models and not who took part. Under
+        distributed trust the server knows who took part (`known`): nothing is amplified, and a
+        client pays for its own participations, over the stated coins. Under local trust: for every
+        round, whoever is drawn.
         """
         z, known = self.noise_multiplier, self.trust != "central"
         if self.sampling == "none" or self.trust == "local":
@@ -191,7 +193,7 @@ class PrivacyPlan:
         }
 
     def server_view(self, confidence: float = 0.999) -> dict[str, Any]:
-        """The old name of `cohort_known`, with its old keys beside the new ones; for one version."""
+        """The old name of `cohort_known`, with its old keys beside the new; for one version."""
         warnings.warn(
             "server_view is now cohort_known: its 'epsilon' is the exact mixture over the draws, "
             "where 'epsilon_mean' took the mean number of participations",
@@ -212,8 +214,8 @@ class PrivacyPlan:
         Parameters
         ----------
         participations
-            k, the most rounds that the seed gives any client (`Draws.most_participations`); from 0
-            to `rounds`.
+            k, the most rounds that the seed gives any client (`Draws.most_participations`), or a
+            sampler that enforces a distance between two rounds of a client; from 0 to `rounds`.
 
         Raises
         ------
@@ -256,20 +258,52 @@ class PrivacyPlan:
         return self.cohort / (noise * (math.sqrt(self.cohort) if self.trust == "local" else 1))
 
     def needed(self, snr: float, dimension: int) -> dict[str, int | None]:
-        """What reaches a target `snr` at the same ε, δ and T, without a cap: the smallest `cohort`
-        at this N (None: even everyone is too few), or the smallest `clients` at this q."""
+        """What reaches a target signal-to-noise ratio at the same ε, δ and T, without a cap.
+
+        Parameters
+        ----------
+        snr, dimension
+            The target, as `snr(dimension)` measures it.
+
+        Returns
+        -------
+        dict
+            `cohort`: the smallest m at this N (None: even everyone is too few); `clients`: the
+            smallest N at this q. Either alone is enough.
+        """
         ratio = real("snr", snr) / self.snr(dimension)
-        ratio = ratio**2 if self.trust == "local" else ratio
-        found: dict[str, int | None] = {"cohort": None, "clients": math.ceil(self.clients * ratio)}
+        if self.trust == "local":
+            ratio = ratio**2
+        clients = math.ceil(self.clients * ratio)
         if self.event.sampling == "none":  # z does not depend on the cohort
             m = math.ceil(self.cohort * ratio)
-            return found | {"cohort": m if m <= self.clients else None}
-        names = ("delta", "rounds", "clients", "sampling", "adjacency", "accountant")
-        settings = {name: getattr(self, name) for name in names} | {"epsilon": self.target_epsilon}
-        with contextlib.suppress(ValueError):
-            on_mean = 1 / (snr * math.sqrt(dimension))
-            found["cohort"] = accounting.min_cohort(noise_on_mean=on_mean, **settings)
-        return found
+            return {"cohort": m if m <= self.clients else None, "clients": clients}
+        return {"cohort": self._smallest_cohort(snr, dimension), "clients": clients}
+
+    def _smallest_cohort(self, snr: float, dimension: int) -> int | None:
+        """The smallest m whose z for this signal-to-noise ratio, m/(snr·√d), fits the target ε."""
+        noise_on_mean = 1 / (snr * math.sqrt(dimension))
+
+        def fits(m: int) -> bool:
+            event = dataclasses.replace(
+                self.event,
+                noise_multiplier=m * noise_on_mean,
+                sampling_rate=m / self.clients,
+                rounds=self.rounds,
+                cap=None,
+            )
+            return self._epsilon(event) <= self.target_epsilon
+
+        low, high = 0, self.clients
+        if not fits(high):
+            return None
+        while high - low > 1:
+            middle = (low + high) // 2
+            if fits(middle):
+                high = middle
+            else:
+                low = middle
+        return high
 
     def statement(self, reproducible: bool = False, participations: int | None = None) -> str:
         """The guarantee in plain words: unit, trust, adjacency, sampling, assumptions, limits.
@@ -329,8 +363,8 @@ class PrivacyPlan:
             raise ValueError(f"not JSON ({error}): give the text of plan.to_json()") from None
 
 
-# The usual δ of the literature: at 1/N^1.1 alone, 480 clients would be promised only δ = .0011, with
-# which some client could be published in full with a chance of 42 %.
+# The usual δ of the literature. With 1/N^1.1 alone 480 clients would get δ = .0011, at which some
+# client could be published in full with a chance of 42 %.
 USUAL_DELTA = 1e-5
 
 

@@ -1,4 +1,4 @@
-"""How figures, tables and long lines are written: a guarantee is never rounded in its own favour."""
+"""How figures, tables and long lines are written: no guarantee is rounded in its own favour."""
 
 from __future__ import annotations
 
@@ -69,6 +69,8 @@ def _cell(value: Any) -> str:
 class Rows(list[dict[str, Any]]):
     """Rows with the same keys; prints as a table, in which ε and δ are rounded up.
 
+    Seconds are shown with two digits.
+
     >>> print(Rows([{"label": "training", "epsilon": 1.23456, "delta": 1e-5}]))
     label     epsilon  delta
     training  1.235    1e-05
@@ -77,17 +79,19 @@ class Rows(list[dict[str, Any]]):
     def __str__(self) -> str:
         if not self:
             return "(nothing)"
-        shown = [tuple(_guarantee(key, value) for key, value in row.items()) for row in self]
+        shown = [tuple(_shown(key, value) for key, value in row.items()) for row in self]
         return table(tuple(self[0]), shown)
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(str(self))}</pre>"
 
 
-def _guarantee(key: str, value: Any) -> Any:
-    if key in ("epsilon", "delta") and isinstance(value, float):
+def _shown(key: str, value: Any) -> Any:
+    if not isinstance(value, float):
+        return value
+    if key in ("epsilon", "delta"):
         return up(value)
-    return value
+    return f"{value:.2g}" if key == "seconds" else value
 
 
 def fill(line: str) -> str:

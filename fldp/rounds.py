@@ -102,7 +102,8 @@ class Run:
         self.done, self.best = 0, (-1.0, self.flat)
         # Rounds of this run that the ledger holds and no checkpoint does: a crash cut them off.
         self.lost = 0
-        self.history = History(plan, private={"cohort": [], "clipped_fraction": []})
+        self.history = History(plan)
+        self.history.private |= {"cohort": [], "clipped_fraction": []}
         self.clients = len(population) + (0 if given.canaries is None else given.canaries.count)
         if plan is None:
             self._without_plan(given)

@@ -43,8 +43,8 @@ SECRET_DRAWS = {
 KNOWN_DRAWS = {
     "poisson": "every round each client takes part by its own coin, q = {q}, whatever the others "
     "do; how it fell is known",
-    "fixed": "every round exactly {m:.10g} of {N} clients are drawn, uniformly, without replacement; "
-    "who is known",
+    "fixed": "every round exactly {m:.10g} of {N} clients are drawn, uniformly, without "
+    "replacement; who is known",
 }
 ACCOUNTANTS = {
     "prv": "an upper bound, up to the numerical error of Opacus",
@@ -65,7 +65,9 @@ LIMITS = (
 )
 
 
-def statement(plan: PrivacyPlan, reproducible: bool = False, participations: int | None = None) -> str:
+def statement(
+    plan: PrivacyPlan, reproducible: bool = False, participations: int | None = None
+) -> str:
     """See `PrivacyPlan.statement`."""
     lines = [*_headline(plan, participations)]
     if reproducible:
@@ -160,9 +162,7 @@ def _sampling(plan: PrivacyPlan, participations: int | None) -> str:
         words = _no_claim(plan, participations)
     else:
         draws = KNOWN_DRAWS if known else SECRET_DRAWS
-        words = draws[plan.sampling].format(
-            q=up(plan.sampling_rate), m=plan.cohort, N=plan.clients
-        )
+        words = draws[plan.sampling].format(q=up(plan.sampling_rate), m=plan.cohort, N=plan.clients)
         if known:
             words += ", so nothing is amplified"
     if plan.cap is not None:
@@ -178,10 +178,8 @@ def _sampling(plan: PrivacyPlan, participations: int | None) -> str:
 
 
 def _no_claim(plan: PrivacyPlan, participations: int | None) -> str:
-    words = "no amplification is claimed; who takes part must not depend on the data"
-    if participations is None:
-        words = f"no amplification is claimed, a client pays for all {plan.rounds} rounds; who takes "
-        words += "part must not depend on the data"
+    pays = f", a client pays for all {plan.rounds} rounds" if participations is None else ""
+    words = f"no amplification is claimed{pays}; who takes part must not depend on the data"
     everyone = plan.cohort == plan.clients
     if plan.adjacency == "add-or-remove" and not everyone:
         words += ", nor who else is drawn on whether one client is there (else: zero-out)"
@@ -202,13 +200,15 @@ def _others(plan: PrivacyPlan, participations: int | None) -> list[str]:
     every = f"ε = {up(known['epsilon_all'])}, that of all {plan.rounds} rounds"
     if mixed(plan):
         return [
-            "Coins: this ε presumes that the server draws them as stated; the chance of being drawn "
-            f"often counts towards δ. Also, {crowd}. Against a server that draws otherwise: {every}."
+            "Coins: this ε presumes that the server draws them as stated; the chance of being "
+            f"drawn often counts towards δ. Also, {crowd}. Against a server that draws otherwise: "
+            f"{every}."
         ]
     return [
         "Against whoever also knows who took part, but not the server, which sees the updates "
         "(hidden is then what updates contain, not who sent them; the chance of being drawn often "
-        f"counts towards δ): ε = {up(known['epsilon'])}. Also, {crowd}. Whatever the draws: {every}."
+        f"counts towards δ): ε = {up(known['epsilon'])}. Also, {crowd}. Whatever the draws: "
+        f"{every}."
     ]
 
 
@@ -235,8 +235,8 @@ def _noise(plan: PrivacyPlan) -> str:
     size = "std at least z·C" if plan.trust == "distributed" else "std z·C"
     return (
         f"Noise: Gaussian, {size} on each {where}, z at least {down(plan.noise_multiplier, 5)}, C "
-        f"the clip norm of a whole update; the mean divides by the public {plan.cohort:.10g}, never by "
-        "the number that came."
+        f"the clip norm of a whole update; the mean divides by the public {plan.cohort:.10g}, "
+        "never by the number that came."
     )
 
 
@@ -244,8 +244,8 @@ def _delta(plan: PrivacyPlan) -> str:
     betrayed = plan.delta * plan.clients
     weak = "; this δ is too weak" if betrayed >= 1 else ""
     return (
-        f"δ = {up(plan.delta)}: the weight of outcomes on which ε promises nothing. To publish each "
-        f"client in full with that chance would satisfy it: N·δ = {up(betrayed)} of the "
+        f"δ = {up(plan.delta)}: the weight of outcomes on which ε promises nothing. To publish "
+        f"each client in full with that chance would satisfy it: N·δ = {up(betrayed)} of the "
         f"{plan.clients} clients on average{weak}."
     )
 
@@ -308,9 +308,7 @@ def plot(plan: PrivacyPlan, ax: Any = None) -> Any:
         ax = plotting.figure()[1] if ax is None else ax
         ax.plot([0, *rounds], [0, *map(plan.epsilon, rounds)], label=sees[plan.trust])
         if amplified(plan):
-            known = [
-                dataclasses.replace(plan, rounds=t).cohort_known()["epsilon"] for t in rounds
-            ]
+            known = [dataclasses.replace(plan, rounds=t).cohort_known()["epsilon"] for t in rounds]
             ax.plot([0, *rounds], [0, *known], "--", label="who also knows who took part")
         ax.axhline(plan.target_epsilon, color="0.5", linewidth=1, label="target")
         ax.set(xlabel="rounds", ylabel=f"ε at δ = {up(plan.delta)}", xlim=(0, None), ylim=(0, None))

@@ -138,7 +138,9 @@ def train(
     if checkpoint is None and resume:
         raise ValueError("resume is True, but there is no checkpoint: give its path")
     if checkpoint is not None and canaries is not None:
-        raise ValueError("canaries keep what they observed themselves: an audit takes no checkpoint")
+        raise ValueError(
+            "canaries keep what they observed themselves: an audit takes no checkpoint"
+        )
     with ExitStack() as stack:
         stack.enter_context(threads(getattr(local, "threads", 1)))
         run = Run(

@@ -1,7 +1,7 @@
 """A self-test of a plan: other accountants, neighbouring cohorts, and the ledger of its run.
 
-Second opinions come from code that shares nothing with ours: dp-accounting, Opacus and scipy. Each is
-asked only what it can express, under the plan's own relation; the table says why one was not asked.
+Second opinions come from code that shares nothing with ours: dp-accounting, Opacus and scipy. Each
+is asked only what it can express, under the plan's own relation; else the table says why not.
 """
 
 from __future__ import annotations
@@ -141,9 +141,7 @@ def _opinion(
     return answer
 
 
-def _agrees(
-    plan: PrivacyPlan, ours: float, theirs: float, name: str
-) -> tuple[bool, float, str]:
+def _agrees(plan: PrivacyPlan, ours: float, theirs: float, name: str) -> tuple[bool, float, str]:
     relative, absolute = _TOOLS[name]
     if theirs > ours * (1 + relative) + absolute:
         return False, theirs, f"larger than ours ({ours:.5g}), which is then too small"
@@ -169,9 +167,7 @@ def _dp_accounting(plan: PrivacyPlan) -> float:
     event, z = plan.event, plan.noise_multiplier
     one: Any = dp.GaussianDpEvent(z)
     if event.cap is not None:
-        one = dp.TruncatedSubsampledGaussianDpEvent(
-            plan.clients, event.sampling_rate, event.cap, z
-        )
+        one = dp.TruncatedSubsampledGaussianDpEvent(plan.clients, event.sampling_rate, event.cap, z)
     elif event.sampling == "poisson":
         one = dp.PoissonSampledDpEvent(event.sampling_rate, one)
     relation = dp.NeighboringRelation.ADD_OR_REMOVE_ONE

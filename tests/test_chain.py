@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def test_what_is_written_is_read() -> None:
 
 def test_every_line_carries_the_hash_of_the_one_before() -> None:
     lines = [json.loads(raw) for raw in written().splitlines()]
-    for before, after in zip(lines, lines[1:], strict=False):
+    for before, after in itertools.pairwise(lines):
         assert after["previous"] == before["hash"]
     assert lines[0]["fldp"] == chain.__version__
 

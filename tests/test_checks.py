@@ -42,8 +42,9 @@ def test_a_choice_lists_what_there_is() -> None:
 
 GOOD: dict[str, Any] = {
     "clients": 100, "cohort": 20.0, "sampling": "poisson", "trust": "central",
-    "adjacency": "add-or-remove", "cap": None, "survivors": None,
+    "adjacency": "add-or-remove", "accountant": "pld", "cap": None, "survivors": None,
 }  # fmt: skip
+SHARED = {"trust": "distributed", "adjacency": "zero-out", "survivors": 9}
 
 
 @pytest.mark.parametrize(
@@ -54,12 +55,16 @@ GOOD: dict[str, Any] = {
         ({"sampling": "fixed"}, "adjacency is 'add-or-remove'"),
         ({"sampling": "none", "cap": 30}, "a cap belongs to"),
         ({"cap": 19}, "below the cohort"),
-        ({"trust": "distributed"}, "survivors is None"),
+        ({"trust": "distributed"}, "adjacency is 'add-or-remove' with trust='distributed'"),
+        ({"trust": "local"}, "adjacency is 'add-or-remove' with trust='local'"),
+        ({**SHARED, "accountant": "rdp"}, "accountant is 'rdp' with trust='distributed'"),
+        ({**SHARED, "survivors": None}, "survivors is None"),
         ({"survivors": 3}, "belongs to 'distributed'"),
-        ({"trust": "distributed", "survivors": 21}, "above the cohort"),
+        ({**SHARED, "survivors": 21}, "above the cohort"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(change: dict[str, Any], words: str) -> None:
     checks.consistent(**GOOD)
+    checks.consistent(**GOOD | SHARED)
     with pytest.raises(ValueError, match=words):
         checks.consistent(**GOOD | change)

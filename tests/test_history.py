@@ -18,7 +18,9 @@ def plan() -> fldp.PrivacyPlan:
 
 def run(plan: fldp.PrivacyPlan | None, rounds: int) -> History:
     events = [] if plan is None else [plan.event] * rounds
-    return History(plan, clip_norm=[1.0] * rounds, events=events, private={"cohort": [3] * rounds})
+    history = History(plan, clip_norm=[1.0] * rounds, events=events)
+    history.private["cohort"] = [3] * rounds
+    return history
 
 
 def test_the_account_of_a_long_run_is_carried_upward_never_down(plan: fldp.PrivacyPlan) -> None:

@@ -100,6 +100,16 @@ def test_p09_a_torn_last_line_is_kept_and_named(path: Path) -> None:
     assert kept == b'{"round": 4, "lab\n{"round"\n'
 
 
+def test_a_torn_line_that_cannot_be_kept_stays_where_it_is(path: Path) -> None:
+    fill(path)
+    content = path.read_bytes() + b'{"round": 4'
+    path.write_bytes(content)
+    path.with_name("ledger.jsonl.torn").mkdir()
+    with pytest.raises(ValueError, match="cannot be moved to"):
+        Ledger(path)
+    assert path.read_bytes() == content
+
+
 def test_a_last_line_that_lacks_its_newline_counts(path: Path) -> None:
     fill(path)
     whole = path.read_bytes()
@@ -140,9 +150,7 @@ def test_p09_rounds_of_an_event_count(path: Path) -> None:
 
 
 def test_p09_epsilon_is_that_of_the_plans_own_adjacency_and_delta(path: Path) -> None:
-    plan = fldp.calibrate(
-        epsilon=8.0, delta=1e-5, rounds=5, clients=1000, cohort=100, adjacency="replace-one"
-    )
+    plan = fldp.calibrate(epsilon=8.0, delta=1e-5, rounds=5, clients=1000, adjacency="replace-one")
     with Ledger(path, plan) as ledger:
         for t in range(1, 6):
             ledger.record(plan.event, t)
@@ -184,7 +192,30 @@ def test_p01_a_ledger_of_known_cohorts_refuses_add_or_remove(
                 book.epsilon(1e-5, "add-or-remove")
 
 
-def test_several_kinds_of_release_compose_to_one_account(path: Path, plan: fldp.PrivacyPlan) -> None:
+def test_p01_amplified_events_are_no_account_where_the_draws_are_seen(tmp_path: Path) -> None:
+    plan = fldp.calibrate(
+        epsilon=2.0,
+        delta=1e-5,
+        rounds=5,
+        clients=1000,
+        cohort=100,
+        trust="distributed",
+        survivors=80,
+    )
+    amplified = Event(plan.noise_multiplier, 0.1, "poisson")
+    with Ledger(tmp_path / "a", plan) as ledger:
+        with pytest.raises(ValueError, match="where they are seen"):
+            ledger.record(amplified)
+        ledger.record(Event(plan.noise_multiplier), 1)
+    with Ledger(tmp_path / "b") as bare:
+        bare.record(amplified)
+    with pytest.raises(ValueError, match="where they are seen"):
+        Ledger(tmp_path / "b", plan)
+
+
+def test_several_kinds_of_release_compose_to_one_account(
+    path: Path, plan: fldp.PrivacyPlan
+) -> None:
     others = {
         "histogram of ages": Laplace(2.0),
         "validation figure": Approximate(0.1, 1e-7),
@@ -364,12 +395,16 @@ def test_a_file_system_without_locks_says_so_and_can_be_vouched_for(
     monkeypatch.setattr(fcntl, "flock", _refuse(code))
     with pytest.raises(ValueError, match=r"no file locks.*lock=False"):
         Ledger(path)
-    with pytest.warns(UserWarning, match="is not locked"), Ledger(path, lock=False) as ledger:
-        ledger.record(Event(1.0))
-        with pytest.warns(UserWarning, match="is not locked"), Ledger(path, lock=False) as second:
-            second.record(Event(2.0))
-        with pytest.raises(ValueError, match="somebody else changed it"):
-            ledger.record(Event(3.0))
+    with pytest.warns(UserWarning, match="is not locked"):
+        ledger = Ledger(path, lock=False)
+    ledger.record(Event(1.0))
+    with pytest.warns(UserWarning, match="is not locked"):
+        second = Ledger(path, lock=False)
+    second.record(Event(2.0))
+    with pytest.raises(ValueError, match="somebody else changed it"):
+        ledger.record(Event(3.0))
+    ledger.close()
+    second.close()
 
 
 def test_a_folder_that_cannot_be_synced_is_named(

@@ -14,8 +14,9 @@ import fldp
 
 FOLDER = Path(fldp.__file__).parent
 ORDER = (
-    "checks", "pld", "accounting", "report", "plan", "records", "recipe", "extrapolation",
-    "ledger", "cli", "parameters", "clipping", "noise", "reference", "aggregation", "sampling",
+    "checks", "binomial", "gaussian", "events", "pairs", "pld", "account", "accounting", "report",
+    "statement", "plan", "records", "recipe", "extrapolation", "files", "chain", "ledger", "verify",
+    "cli", "parameters", "clipping", "noise", "reference", "aggregation", "sampling",
     "clients", "stacked", "engines", "workers", "local", "server", "history", "training",
     "baselines", "neighbours", "attacks", "bounds", "audit", "torchvision_compat", "datasets",
     "plotting",

@@ -126,7 +126,9 @@ def test_p03_a_seed_moves_the_headline_and_is_named(found: dict) -> None:
             assert "seed of the draws" not in first, name
         else:
             epsilon = plan.seeded_epsilon(k)
-            assert f"against whoever knows the seed of the draws: ({fldp.report.up(epsilon)}" in first
+            assert (
+                f"against whoever knows the seed of the draws: ({fldp.report.up(epsilon)}" in first
+            )
             assert f"no client more than {k} of the 60 rounds" in one_line(words), name
             if plan.event.sampling == "none":
                 assert epsilon <= plan.epsilon() * (1 + 1e-9), name
@@ -192,9 +194,7 @@ def test_p12_a_printed_pair_is_true(clients: int) -> None:
     printed = plan.statement().split("rounds: (")[1].split(")")[0]
     epsilon, delta = map(float, printed.split(","))
     assert delta >= plan.delta
-    assert fldp.delta(
-        noise_multiplier=plan.noise_multiplier, epsilon=epsilon, rounds=10
-    ) <= delta
+    assert fldp.delta(noise_multiplier=plan.noise_multiplier, epsilon=epsilon, rounds=10) <= delta
     table = plan._repr_html_()
     assert f"<th>δ</th><td>{delta:g}</td>" in table
     assert f"<th>ε</th><td>{epsilon:g}</td>" in table
