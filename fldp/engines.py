@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from fldp.isolation import Template, Traits, alone, example, traits
+from fldp.isolation import Template, Traits, alone, traits
 from fldp.stacked import Stacked, Unsupported, Views
 
 # Working set per chunk, in bytes: what stays in the last-level cache of a CPU, what fills a GPU.
@@ -86,14 +86,15 @@ class Loop:
     def accumulate(
         self, weights: Views, target: Views, scale: float, x: Tensor, y: Tensor, share: Tensor
     ) -> None:
-        leaves = list(self.parameters.values())
         for i, count in enumerate((share > 0).sum(1).tolist()):
             for name, leaf in self.parameters.items():
                 leaf.data = weights[name][i]
             with torch.enable_grad():
                 loss = F.cross_entropy(self.model(x[i, :count]), y[i, :count])
-                found = torch.autograd.grad(loss, leaves, allow_unused=True)
-            for name, part in zip(self.parameters, found, strict=True):
+                # A forward pass may freeze what it will not train any further.
+                leaves = {n: p for n, p in self.parameters.items() if p.requires_grad}
+                found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+            for name, part in zip(leaves, found, strict=True):
                 if part is not None:
                     target[name][i].add_(part, alpha=scale)
 
@@ -110,7 +111,7 @@ def choose(
     """
     if name not in ("auto", "stacked", "vmap", "loop"):
         raise ValueError(f"engine is {name!r}; use 'auto', 'stacked', 'vmap' or 'loop'")
-    record = example(shape, flat)[:1]
+    record = flat.new_zeros(1, *shape)
     # torch.func has no batched kernel for recurrent layers, and refuses to draw random numbers.
     drawn = [m for m in model.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p]
     single = bool(drawn) or any(isinstance(m, nn.RNNBase) for m in model.modules())

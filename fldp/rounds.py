@@ -236,8 +236,10 @@ class Run:
         return bool(history.stopped)
 
     def _affordable(self, plan: PrivacyPlan) -> bool:
-        events = [*self.history.before, *self.history.events, plan.event]
-        if len(events) <= plan.rounds and all(event == plan.event for event in events):
+        event, before = plan.event, self.history.before
+        events = [*before, *self.history.events, event]
+        # A run's own events are the plan's: the aggregator makes no others.
+        if len(events) <= plan.rounds and all(earlier == event for earlier in before):
             return True  # within what was calibrated
         return spent(plan, events) <= plan.target_epsilon * (1 + 1e-6)
 
