@@ -25,6 +25,7 @@ from fldp.local import Algorithm, LocalSGD
 from fldp.noise import Gaussian
 from fldp.parameters import flatten, load_
 from fldp.plan import PrivacyPlan
+from fldp.report import fill
 from fldp.sampling import Everyone, Poisson, Sampler, check_sampler, drawn, for_plan
 from fldp.server import FedAvg
 
@@ -383,7 +384,7 @@ class Run:
             nothing = "No noise was added: this run guarantees nothing to anybody."
             client = f"{own}\nClient level: this run guarantees nothing."
             return client if own else nothing
-        lines = [self.plan.statement(self.reproducible, self._most(self.plan))]
+        lines = []
         if self.canaries is not None:
             lines.append(
                 f"The run contained {self.canaries.count} canary clients, whose updates an audit "
@@ -394,9 +395,9 @@ class Run:
                 "The model was chosen by its validation accuracy. If those records are the "
                 "clients' own, that choice is not covered."
             )
-        if own:
-            lines.append(own)
-        return "\n".join(lines)
+        lines += [part for part in (self.local.limits(), own) if part]
+        plan = self.plan.statement(self.reproducible, self._most(self.plan))
+        return "\n".join([plan, *map(fill, lines)])
 
     def _most(self, plan: PrivacyPlan) -> int | None:
         """With a seed: the most rounds of any client in all of the plan's, those to come drawn."""
