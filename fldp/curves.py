@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fldp.plan import PrivacyPlan
 
 # A plan's curve is bounded by this many lines, up to the ε at which δ is negligible.
-_LINES, _NEGLIGIBLE = 48, 1e-9
+_LINES, _NEGLIGIBLE = 24, 1e-9
 
 
 class Curve(Protocol):

@@ -44,9 +44,9 @@ _SHARE, _FEWEST, _FEWEST_MORE = 4, 20, 100
 _LARGEST, _FINE = 60.0, 1e-6
 # A step that adds less than this to a probability never decides: stopping early rejects less.
 _NOTHING = 1e-12
-# The noise multipliers of a plan's family: up to 64 times and down to 1/64 of the plan's, on a
-# logarithmic scale that is searched to 1 %.
-_SCALES, _PRECISE = math.log(64), 1e-2
+# The noise multipliers of a plan's family: up to 16 times and down to 1/16 of the plan's, on a
+# logarithmic scale that is searched to 2 %.
+_SCALES, _PRECISE = math.log(16), 2e-2
 
 
 def refutes(curve: Curve, canaries: int, guesses: int, correct: int, alpha: float) -> bool:
@@ -156,7 +156,11 @@ def _plan_epsilon(plan: PrivacyPlan, m: int, r: int, c: int, alpha: float) -> fl
         return dataclasses.replace(plan, noise_multiplier=z)
 
     def refuted(log_scale: float) -> bool:
-        return refutes(plan_curve(member(log_scale)), m, r, c, alpha)
+        try:
+            curve = plan_curve(member(log_scale))
+        except ValueError:  # beyond what the accountant can answer nothing is refuted
+            return False
+        return refutes(curve, m, r, c, alpha)
 
     # More noise is a stronger claim and easier to refute. The plan itself is asked first.
     stands, falls = -_SCALES, 0.0

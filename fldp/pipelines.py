@@ -17,6 +17,7 @@ from fldp.checks import choice, real, whole
 from fldp.findings import AuditResult, counted
 from fldp.neighbours import Caller
 from fldp.one_run import METHODS as COIN_METHODS
+from fldp.scores import ranked
 from fldp.trials import from_trials
 
 if TYPE_CHECKING:
@@ -208,16 +209,15 @@ def _repeats(call: Caller, rows: Tensor, others: Tensor, like: Any, seed: int) -
     )
 
 
-def within(scores: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """What is left of the scores when each world's mean rank is taken off."""
-    ranks = np.argsort(np.argsort(scores, axis=0), axis=0).astype(np.float64)
-    if ranks.ndim > 1:
-        return np.stack(
-            [within(scores[:, j], present[:, j]) for j in range(ranks.shape[1])], axis=1
-        )
+def within(scores: np.ndarray, present: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Ranks of the scores within their own world, about 0; equal scores are in a random order."""
+    if scores.ndim > 1:
+        columns = zip(scores.T, present.T, strict=True)
+        return np.stack([within(s, p, seed + j) for j, (s, p) in enumerate(columns)], axis=1)
+    ranks = np.zeros(scores.shape)
     for world in (present, ~present):
         if world.any():
-            ranks[world] -= ranks[world].mean()
+            ranks[world] = (ranked(scores[world], seed) + 0.5) / world.sum() - 0.5
     return ranks
 
 
