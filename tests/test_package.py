@@ -18,8 +18,8 @@ ORDER = (
     "statement", "plan", "records", "recipe", "extrapolation", "files", "chain", "ledger", "verify",
     "cli", "parameters", "clipping", "noise", "reference", "aggregation", "draws", "sampling",
     "clients", "isolation", "stacked", "engines", "local", "server", "history", "checkpoint",
-    "setting", "rounds", "training", "baselines", "neighbours", "attacks", "bounds", "audit", "torchvision_compat", "datasets",
-    "plotting",
+    "setting", "rounds", "training", "baselines", "neighbours", "attacks", "bounds", "audit",
+    "torchvision_compat", "datasets", "plotting",
 )  # fmt: skip
 TORCH_FREE = ORDER[: ORDER.index("parameters")]
 HEAVY = ("torch", "scipy", "opacus", "matplotlib", "sklearn", "torchvision", "dp_accounting")
