@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fldp import accounting
+from fldp.account import rounds_of
 from fldp.checks import between
+from fldp.guide import Guide
 
 if TYPE_CHECKING:
     from fldp.plan import PrivacyPlan
@@ -19,6 +21,10 @@ if TYPE_CHECKING:
 # that one more would move it by less.
 _LINES = 120
 _LEAST_DELTA = 1e-9
+# The quadrature of Rényi divergences: standard deviations that the largest order may move the loss,
+# and how many more are kept.
+_FURTHEST = 500.0
+_MARGIN = 10.0
 
 
 def numbers(name: str, values: ArrayLike | Sequence[float], high: float) -> list[float]:
@@ -46,6 +52,40 @@ def tradeoff(plan: PrivacyPlan, alphas: ArrayLike) -> NDArray[np.float64]:
         flat = np.exp(-epsilon) * (1 - delta - alpha)
         missed = np.maximum(missed, np.maximum(steep, flat))
     return missed
+
+
+def renyi(plan: PrivacyPlan, orders: ArrayLike) -> NDArray[np.float64]:
+    """See `PrivacyPlan.renyi`."""
+    order = np.array(numbers("orders", orders, np.inf))
+    event = dataclasses.replace(plan.event, rounds=plan.rounds)
+    furthest = 2 * float(order.max(initial=1.0)) / event.noise_multiplier
+    if (order <= 1).any() or furthest > _FURTHEST:
+        raise ValueError(
+            f"orders are {order.tolist()}: give orders above 1, and at most "
+            f"{_FURTHEST * event.noise_multiplier / 2:.4g}, beyond which no ε is worth a name"
+        )
+    if event.sampling == "none" or event.known:
+        return _renyi_of_known(event, plan.adjacency, order)
+    # outputs that far out carry the moment of the largest order, all but e^-50 of it
+    log_delta = -((furthest + _MARGIN) ** 2) / 2
+    found = np.zeros_like(order)
+    for direction in ("remove", "add"):
+        guide = Guide(rounds_of([event], plan.adjacency, direction), log_delta)
+        found = np.maximum(found, guide.log_mgf(order - 1) / (order - 1))
+    return found
+
+
+def _renyi_of_known(
+    event: accounting.Event, adjacency: str, order: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """In each round a Gaussian with chance q and nothing otherwise, and which of them is public."""
+    sensitivity = 2.0 if adjacency == "replace-one" else 1.0
+    exponent = order * (order - 1) * (sensitivity / event.noise_multiplier) ** 2 / 2
+    if event.everyone:
+        return np.asarray(event.rounds * exponent / (order - 1))
+    q = event.sampling_rate
+    round_ = np.logaddexp(np.log1p(-q), np.log(q) + exponent)
+    return np.asarray(event.rounds * round_ / (order - 1))
 
 
 def to_dp_accounting(plan: PrivacyPlan) -> Any:
