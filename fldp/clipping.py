@@ -73,7 +73,8 @@ def bounded_rows(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return rows, norms, safe
     rows, finite = rows.clone(), torch.ones_like(safe)
     for i in (~safe).nonzero().flatten().tolist():
-        row = rows[i].double()
+        # A copy: float64 rows would otherwise be overwritten before their norm is taken.
+        row = rows[i].to(torch.float64, copy=True)
         top = row.abs().max()
         if torch.isfinite(top):
             rows[i] = row / top * _HUGE

@@ -25,6 +25,17 @@ floats = st.floats(width=32, allow_nan=False, allow_infinity=False)
 bounds = st.floats(1e-6, 1e6)
 
 
+doubles = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@settings(deadline=None, max_examples=150)
+@given(hnp.arrays(np.float64, st.integers(1, 40), elements=doubles), bounds)
+def test_a_factor_keeps_every_float64_row_within_c_in_rationals(row: Any, bound: float) -> None:
+    rows, norms, _ = bounded_rows(torch.from_numpy(row)[None])
+    factor = FlatClip(bound).factors(rows, norms)
+    assert Fraction(float(factor)) ** 2 * exact_square(rows[0]) <= Fraction(bound) ** 2
+
+
 @settings(deadline=None, max_examples=150)
 @given(hnp.arrays(np.float32, st.integers(1, 40), elements=floats), bounds)
 def test_a_stored_factor_keeps_every_row_within_c_in_rationals(row: Any, bound: float) -> None:
@@ -75,6 +86,22 @@ def test_p05_a_rows_norm_is_the_same_whoever_stands_beside_it(size: int) -> None
             part = slice(first, first + count)
             assert torch.equal(row_norms(matrix[part]), alone[part])
             assert torch.equal(row_norms(wide[part, 3 : size + 3]), alone[part])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("top", [2e12, 1e30, 3e38, 1e154, 1e300, 1.7e308])
+def test_huge_rows_of_every_dtype_are_clipped(dtype: torch.dtype, top: float) -> None:
+    """A float64 row of 1e300 used to move the sum by 10^12 C: it was overwritten, then measured."""
+    if top > torch.finfo(dtype).max:
+        pytest.skip("infinite in this dtype")
+    matrix = torch.tensor([[top, -top, top / 2], [0.1, 0.0, 0.0], [top, 0.0, 1.0]], dtype=dtype)
+    kept = matrix.clone()
+    rows, norms, finite = bounded_rows(matrix)
+    exact = (rows.double() * FlatClip(0.7).factors(rows, norms).double()).norm(dim=1)
+    assert bool(finite.all())
+    assert torch.equal(matrix, kept)
+    assert exact.tolist() == pytest.approx([0.7, 0.1, 0.7], rel=2e-3)
+    assert float(exact.max()) <= 0.7
 
 
 @pytest.mark.parametrize("size", [1, 511, 512, 1024, 6000, 9610])
