@@ -189,7 +189,8 @@ def test_a_forked_process_does_not_repeat_noise() -> None:
         from fldp.noise import discrete_gaussian, gaussian_
         gaussian_(torch.zeros(5), 1.0)
         child = os.fork()
-        print(*gaussian_(torch.zeros(4), 1.0).tolist(), *discrete_gaussian(4).tolist(), flush=True)
+        drawn = [*gaussian_(torch.zeros(4), 1.0).tolist(), *discrete_gaussian(4).tolist()]
+        os.write(1, (" ".join(map(str, drawn)) + "\\n").encode())
         child and os.waitpid(child, 0)
     """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
