@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from fldp.isolation import Template, Traits, alone, example, traits
+from fldp.isolation import Template, Traits, alone, traits
 from fldp.stacked import Stacked, Unsupported, Views
 
 # Working set per chunk, in bytes: what stays in the last-level cache of a CPU, what fills a GPU.
@@ -86,14 +86,15 @@ class Loop:
     def accumulate(
         self, weights: Views, target: Views, scale: float, x: Tensor, y: Tensor, share: Tensor
     ) -> None:
-        leaves = list(self.parameters.values())
         for i, count in enumerate((share > 0).sum(1).tolist()):
             for name, leaf in self.parameters.items():
                 leaf.data = weights[name][i]
             with torch.enable_grad():
                 loss = F.cross_entropy(self.model(x[i, :count]), y[i, :count])
-                found = torch.autograd.grad(loss, leaves, allow_unused=True)
-            for name, part in zip(self.parameters, found, strict=True):
+                # A forward pass may freeze what it will not train any further.
+                leaves = {n: p for n, p in self.parameters.items() if p.requires_grad}
+                found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+            for name, part in zip(leaves, found, strict=True):
                 if part is not None:
                     target[name][i].add_(part, alpha=scale)
 
@@ -110,7 +111,7 @@ def choose(
     """
     if name not in ("auto", "stacked", "vmap", "loop"):
         raise ValueError(f"engine is {name!r}; use 'auto', 'stacked', 'vmap' or 'loop'")
-    record = example(shape, flat)[:1]
+    record = flat.new_zeros(1, *shape)
     # torch.func has no batched kernel for recurrent layers, and refuses to draw random numbers.
     drawn = [m for m in model.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p]
     single = bool(drawn) or any(isinstance(m, nn.RNNBase) for m in model.modules())
@@ -133,7 +134,13 @@ def choose(
         if name == "loop" or (name == "auto" and by_itself):
             return Loop(template), _TOGETHER
         with alone(flat.device):
-            if name == "auto" and not _batches(template, flat, record):
+            obstacle = _obstacle(template, flat, record)
+            if obstacle and name == "vmap":
+                raise ValueError(
+                    f"engine is 'vmap', but torch.func cannot batch this model ({obstacle}): use "
+                    "engine='loop'"
+                )
+            if obstacle:
                 return Loop(template), _TOGETHER
             engine, activations = Vmapped(template), _activations(template, record)
     copies = 4 if extra else 2
@@ -166,14 +173,14 @@ def _activations(template: Template, record: Tensor) -> int:
     return sum(found)
 
 
-def _batches(template: Template, flat: Tensor, record: Tensor) -> bool:
-    """Whether `torch.func` can batch this module: tried on two clients of one record."""
+def _obstacle(template: Template, flat: Tensor, record: Tensor) -> str:
+    """Why `torch.func` cannot batch this module, tried on two clients of one record; or nothing."""
     trained = {n: p for n, p in template.model.named_parameters() if p.requires_grad}
     weights = {n: p.detach().expand(2, *p.shape) for n, p in trained.items()}
     target = {n: torch.zeros_like(p) for n, p in weights.items()}
     x, share = record.expand(2, *record.shape), flat.new_ones(2, 1)
     try:
         Vmapped(template).accumulate(weights, target, 1.0, x, share.long() * 0, share)
-    except Exception:  # whatever the module raises, the loop still runs it
-        return False
-    return True
+    except Exception as error:  # whatever the module raises, the loop still runs it
+        return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    return ""

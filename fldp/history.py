@@ -110,7 +110,8 @@ class History:
 
     def _seeded(self, plan: PrivacyPlan, k: int) -> float:
         # Rounds of this run that a crash cut off are in k; what else the ledger holds composes.
-        others = [event for event in self.before if event != plan.event]
+        own = plan.event
+        others = [event for event in self.before if event != own]
         if not others or k == 0:
             return max(spent(plan, others), plan.seeded_epsilon(k))
         # Under a cap a client that leaves lets another one in: twice the sensitivity, half the z.
@@ -151,7 +152,8 @@ def spent(plan: PrivacyPlan, events: Sequence[Any]) -> float:
     """ε of these events at the plan's δ, adjacency and accountant."""
     if not events:
         return 0.0
-    if all(event == plan.event for event in events):
+    own = plan.event
+    if all(event == own for event in events):
         return plan.epsilon(len(events))
     return accounting.epsilon_of(grouped(events), plan.delta, plan.adjacency, plan.accountant)
 

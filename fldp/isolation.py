@@ -283,8 +283,7 @@ def holdings(model: nn.Module) -> dict[str, Any]:
             found[prefix + name] = _told(buffer, set())
         for name, parameter in module._parameters.items():
             if parameter is not None:
-                flag = parameter.requires_grad
-                found[prefix + name] = (flag, None if flag else _told(parameter, set()))
+                found[prefix + name] = _told(parameter, set())
     return found
 
 
@@ -297,6 +296,8 @@ def _told(value: Any, seen: set[int]) -> Any:
         return value
     if isinstance(value, float):
         return repr(value)  # NaN is NaN
+    if isinstance(value, nn.Parameter) and value.requires_grad:
+        return ("trained", tuple(value.shape))
     if isinstance(value, Tensor):
         entries = value.detach().cpu().contiguous().view(-1).view(torch.uint8)
         return (tuple(value.shape), str(value.dtype), entries.numpy().tobytes())
@@ -311,6 +312,8 @@ def _told(value: Any, seen: set[int]) -> Any:
         return tuple(_told(part, seen) for part in value)
     if isinstance(value, set | frozenset):
         return frozenset(_told(part, seen) for part in value)
+    if isinstance(value, weakref.ReferenceType):
+        return "a weak reference"
     code = (types.FunctionType, types.BuiltinFunctionType, type, types.ModuleType, nn.Module)
     if isinstance(value, code) or not hasattr(value, "__dict__"):
         return (type(value).__qualname__, id(value))

@@ -249,7 +249,7 @@ def drawn(sampler: Sampler, clients: int, draws: Draws, round: int) -> Tensor:
     whole_numbers = ids.ndim == 1 and (ids.dtype == torch.int64 or len(ids) == 0)
     if whole_numbers and len(ids) == 0:
         return ids.long()
-    inside = whole_numbers and 0 <= int(ids[0]) and int(ids[-1]) < clients
+    inside = whole_numbers and int(ids[0]) >= 0 and int(ids[-1]) < clients
     if not (inside and bool((ids[1:] > ids[:-1]).all())):
         raise ValueError(
             f"{sampler} drew {ids.tolist() if ids.numel() < 20 else ids}: a cohort is a sorted "

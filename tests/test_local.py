@@ -117,9 +117,7 @@ def collect(
     seed: int = 0, chunk: int | None = None,
 ) -> Tensor:  # fmt: skip
     flat, draws = flatten(model), Draws(seed)
-    return torch.cat(
-        list(algorithm.updates(model, flat, people, ids, draws, chunk=chunk, round=2))
-    )
+    return torch.cat(list(algorithm.updates(model, flat, people, ids, draws, chunk=chunk, round=2)))
 
 
 @pytest.mark.parametrize("engine", ["stacked", "vmap", "loop", "auto"])

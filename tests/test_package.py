@@ -27,9 +27,9 @@ ORDER = (
     "checks", "binomial", "gaussian", "events", "pairs", "pld", "account", "accounting", "report",
     "statement", "profile", "plan", "records", "recipe", "extrapolation", "files", "chain",
     "ledger", "verify", "cli", "parameters", "clipping", "noise", "reference", "aggregation",
-    "sampling", "clients", "stacked", "engines", "workers", "local", "server", "history",
-    "training", "baselines", "neighbours", "attacks", "bounds", "audit", "torchvision_compat",
-    "datasets", "plotting",
+    "draws", "sampling", "clients", "isolation", "stacked", "engines", "local", "server", "history",
+    "checkpoint", "setting", "rounds", "training", "baselines", "neighbours", "attacks", "bounds",
+    "audit", "torchvision_compat", "datasets", "plotting",
 )  # fmt: skip
 TORCH_FREE = ORDER[: ORDER.index("parameters")]
 HEAVY = ("torch", "scipy", "opacus", "matplotlib", "sklearn", "torchvision", "dp_accounting")
@@ -88,7 +88,7 @@ def test_imports_point_downward_only(path: Path) -> None:
 
 
 def test_every_module_has_its_tests() -> None:
-    shared = {"engines": "stacked", "workers": "local"}
+    shared = {"engines": "stacked"}
     here = Path(__file__).parent
     for path in FOLDER.glob("[a-z]*.py"):
         assert (here / f"test_{shared.get(path.stem, path.stem)}.py").exists(), path.stem
