@@ -18,8 +18,9 @@ ORDER = (
     "statement", "plan", "records", "recipe", "extrapolation", "files", "chain", "ledger", "verify",
     "cli", "parameters", "clipping", "noise", "reference", "aggregation", "sampling",
     "clients", "stacked", "engines", "workers", "local", "server", "history", "training",
-    "baselines", "neighbours", "attacks", "bounds", "audit", "torchvision_compat", "datasets",
-    "plotting",
+    "baselines", "findings", "scores", "curves", "bounds", "one_run", "trials", "one_shot",
+    "canaries", "neighbours", "membership", "attacks", "pipelines", "trainings", "audit",
+    "torchvision_compat", "datasets", "plotting",
 )  # fmt: skip
 TORCH_FREE = ORDER[: ORDER.index("parameters")]
 HEAVY = ("torch", "scipy", "opacus", "matplotlib", "sklearn", "torchvision", "dp_accounting")
