@@ -132,6 +132,11 @@ def _one_round(plan: PrivacyPlan) -> float:
     return float(gaussian_epsilon(moved / plan.noise_multiplier, plan.delta))
 
 
+def _plain(plan: PrivacyPlan) -> PrivacyPlan:
+    """One round of `plan` without amplification: what someone who knows the cohort sees."""
+    return dataclasses.replace(plan, rounds=1, sampling="none", cap=None)
+
+
 def _many(
     call: Caller,
     plan: PrivacyPlan,
@@ -181,7 +186,7 @@ def _many(
         delta=plan.delta,
         confidence=confidence,
         method=method or COIN_METHODS[0],
-        plan=dataclasses.replace(plan, rounds=1, sampling="none") if method == "plan" else None,
+        plan=_plain(plan) if method == "plan" else None,
         claimed=_one_round(plan),
         tested=f"one release, participation known, {plan.adjacency} of a client, "
         f"{count} orthogonal clients of norm C",

@@ -134,9 +134,11 @@ def training(
     "worst": `canaries` extra clients that send C in directions of their own (see `Canaries`); a
     single run gives a bound. What the other clients send is noise to this attacker, who does not
     know it: along each direction its spread is the norm of their sum over √d. Few of them, or a
-    small learning rate, make the audit stronger and no less valid. "natural": the last client has wrong labels or its own; "record": only
-    its first label is wrong or right. These two ask for replace-one, of a client or of a record, in
-    `runs` trainings of each kind, and the attacker sees the loss of the final model.
+    small learning rate, make the audit stronger and no less valid.
+
+    "natural": the last client has wrong labels or its own; "record": only its first label is wrong
+    or right. These two ask for replace-one, of a client or of a record, in `runs` trainings of each
+    kind, and the attacker sees the loss of the final model.
 
     Parameters
     ----------

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +129,12 @@ def test_runs_needed_is_the_first_number_whose_ceiling_is_enough() -> None:
     assert runs_needed(5.0, delta=DELTA, method="gdp") < runs_needed(5.0, delta=DELTA)
     with pytest.raises(ValueError, match="no number of runs"):
         runs_needed(50.0, delta=DELTA)
+
+
+@pytest.mark.parametrize("name", ["bounds", "one_run", "trials", "one_shot", "findings"])
+def test_the_statistics_load_no_torch(name: str) -> None:
+    check = f"import sys, fldp.{name}; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", check], check=True, capture_output=True)
 
 
 def test_bad_input_is_refused() -> None:

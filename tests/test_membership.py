@@ -70,6 +70,7 @@ def test_u12_label_skew_is_read_as_membership_and_said_so() -> None:
     torch.manual_seed(0)
     model = nn.Linear(64, 10)
     two = ((y == 3) | (y == 8)).nonzero().flatten()
+    two = two[torch.randperm(len(two), generator=torch.Generator().manual_seed(0))]
     mine, decoys = (x[two[:10]], y[two[:10]]), (x[two[10:60]], y[two[10:60]])
     rest = torch.cat([(y != 3).logical_and(y != 8).nonzero().flatten()[:200], two[60:100]])
     others = (x[rest], y[rest])

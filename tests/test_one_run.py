@@ -14,7 +14,7 @@ from scipy.stats import binom
 
 import fldp
 from fldp.accounting import gaussian_epsilon, gaussian_mu
-from fldp.curves import ApproximateCurve, GaussianCurve
+from fldp.curves import ApproximateCurve, GaussianCurve, plan_curve
 from fldp.one_run import guess_counts, guessed_right, one_run, one_run_epsilon, refutes
 
 DELTA = 1e-5
@@ -126,6 +126,21 @@ def test_a_plan_is_refuted_by_its_own_curve_alone_where_its_claim_is_false() -> 
     assert sound.lower_bound > 0.1
     assert broken.violated
     assert broken.verdict == "REFUTED as this plan's claim"
+
+
+@pytest.mark.parametrize(("rounds", "rate"), [(1, 0.25), (10, 0.1)])
+def test_a_subsampled_plan_is_spared_by_its_own_curve(rounds: int, rate: float) -> None:
+    # Nominal 10 %, 300 runs. False alarm of this test: 0.1 %.
+    plan = fldp.calibrate(epsilon=3.0, delta=DELTA, rounds=rounds, clients=100, cohort=100 * rate)
+    curve, z = plan_curve(plan), plan.noise_multiplier
+    least = next(c for c in range(101) if refutes(curve, 400, 100, c, 0.1))
+    rng, above = np.random.default_rng(0), 0
+    for _ in range(300):
+        coins = rng.random(400) < 0.5
+        x = (coins & (rng.random((rounds, 400)) < rate)) / z + rng.normal(size=(rounds, 400))
+        scores = np.log1p(rate * np.expm1(x / z - 0.5 / z**2)).sum(axis=0)
+        above += guessed_right(scores, coins, 100) >= least
+    assert above <= binom.ppf(0.999, 300, 0.1)
 
 
 def test_guesses_are_the_ends_of_the_ranking() -> None:
