@@ -8,13 +8,12 @@ have closed forms and take no kernel.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from fldp import pld
+from fldp import opacus, pld
 from fldp.binomial import binomial_tail, log_pmf
 from fldp.checks import between, choice, whole
 from fldp.events import ADJACENCIES, AnyEvent, Approximate, Concentrated, Event, Laplace, checked
@@ -30,8 +29,10 @@ from fldp.gaussian import (
 from fldp.pairs import Fixed, Group, Shifted, Subsampled, approximate, concentrated, silent
 
 ACCOUNTANTS = ("pld", "prv", "rdp", "gdp")
-_OPACUS = {"prv": "PRVAccountant", "rdp": "RDPAccountant", "gdp": "GaussianAccountant"}
 
+# Below this noise a participation shows. Against who knows of it epsilon is larger by a share of
+# 2 z^2 log(1/q) at most, and it has a closed form.
+_VISIBLE = 1e-3
 # Room for the quadrature behind a bound by moments.
 _MARGIN = 1e-3
 # A group's weights are tabulated; nobody has so many devices.
@@ -101,7 +102,7 @@ def _capped(event: Event, kind: str, free: list[pld.Part]) -> list[pld.Part]:
     return [(full, bound)] if full >= 1 else [(1 - full, free[0][1]), (full, bound)]
 
 
-def _mu(events: Sequence[Event], adjacency: str, group: int = 1) -> float:
+def mu_of(events: Sequence[Event], adjacency: str, group: int = 1) -> float:
     sensitivity = 2 if adjacency == "replace-one" else 1
     return sensitivity * group * math.sqrt(sum(e.rounds / e.noise_multiplier**2 for e in events))
 
@@ -120,7 +121,7 @@ def rounds_of(
         elif isinstance(one, Approximate):
             rounds.append(([(1.0, approximate(one.epsilon, one.delta))], n))
     if plain:
-        rounds.append(([(1.0, _plain(1 / _mu(plain, adjacency, group)))], 1))
+        rounds.append(([(1.0, _plain(1 / mu_of(plain, adjacency, group)))], 1))
     if rho := _rho(events, group):
         rounds.append(([(1.0, concentrated(rho))], 1))
     return rounds
@@ -167,7 +168,34 @@ def prepared(events: Sequence[AnyEvent], adjacency: str, group: int) -> list[Any
     for event in found:
         if isinstance(event, Event):
             _agree(event, adjacency, group)
-    return [_grouped(event, group) for event in found if _says_something(event)]
+    counted = [_grouped(event, group) for event in found if _says_something(event)]
+    return [
+        _shown(event, adjacency) if _is_visible(event, adjacency) else event for event in counted
+    ]
+
+
+def _is_visible(event: AnyEvent, adjacency: str) -> bool:
+    """Whether so little noise hides nobody's participation: then nothing is lost by saying so.
+
+    Not for one client in the place of another under Poisson sampling: that still hides behind 0.
+    """
+    if not isinstance(event, Event) or event.everyone or event.noise_multiplier >= _VISIBLE:
+        return False
+    return event.sampling == "fixed" or adjacency != "replace-one"
+
+
+def _shown(event: AnyEvent, adjacency: str) -> AnyEvent:
+    """The event against a stronger adversary, which knows who took part.
+
+    An upper bound, since delta is jointly convex: the sum moves with the chance q of taking part,
+    by 2 where another client takes the place.
+    """
+    if not isinstance(event, Event) or event.known or event.everyone:
+        return event
+    z = event.noise_multiplier
+    if event.cap is not None and adjacency != "replace-one":
+        z /= 2
+    return Event(z, event.sampling_rate, "poisson", event.rounds, event.clients, known=True)
 
 
 def _agree(event: Event, adjacency: str, group: int) -> None:
@@ -211,10 +239,10 @@ def _ask_closed(
     delta: float | None,
     epsilon: float,
 ) -> float:
-    base = _mu(plain, adjacency)
+    base = mu_of(plain, adjacency)
     if known is None:
         return gaussian_delta(base, epsilon) if delta is None else gaussian_epsilon(base, delta)
-    unit, q, n = _mu([replace(known, rounds=1)], adjacency), known.sampling_rate, known.rounds
+    unit, q, n = mu_of([replace(known, rounds=1)], adjacency), known.sampling_rate, known.rounds
     if delta is None:
         return known_delta(unit, q, n, epsilon, base)
     return known_epsilon(unit, q, n, delta, base)
@@ -302,6 +330,15 @@ def epsilon_of(
     >>> epsilon_of([*run, Laplace(10.0)], delta=1e-5) < epsilon_of(run, delta=1e-5) + 0.1
     True
     """
+    found = spent(events, delta, adjacency, accountant, group)
+    opacus.warn_if_approximate(accountant)
+    return found
+
+
+def spent(
+    events: Sequence[AnyEvent], delta: float, adjacency: str, accountant: str, group: int = 1
+) -> float:
+    """:func:`epsilon_of` for searches, which ask many times: without a warning."""
     delta = between("delta", delta)
     choice("accountant", accountant, ACCOUNTANTS)
     found = prepared(events, adjacency, group)
@@ -310,13 +347,16 @@ def epsilon_of(
     if delta == 0:
         return _pure(found, group)
     if accountant != "pld":
-        return _opacus(found, delta, adjacency, accountant, group)
+        return opacus.epsilon(found, delta, adjacency, accountant, group)
     if delta < _infinite(found):
         return math.inf
     basic = _basic(found, adjacency, group, delta)
     try:
         return min(basic, _ask(found, adjacency, group, delta))
     except pld.OutOfReach:
+        shown = [_shown(event, adjacency) for event in found]
+        if shown != found:
+            return min(basic, _ask(shown, adjacency, group, delta))
         if math.isfinite(basic):
             return basic
         raise
@@ -384,47 +424,10 @@ def delta_of(
         return 0.0
     if epsilon >= _pure(_without_deltas(found), group):
         return _infinite(found)
-    return _ask(found, adjacency, group, None, epsilon)
-
-
-def _opacus(
-    events: Sequence[AnyEvent], delta: float, adjacency: str, accountant: str, group: int
-) -> float:
-    name = f"accountant is {accountant!r}"
-    gaussians = [e for e in events if isinstance(e, Event)]
-    if len(gaussians) < len(events) or group > 1:
-        raise ValueError(f"{name}: it knows Gaussian events and no groups; use accountant='pld'")
-    sampled = any(not e.everyone for e in gaussians)
-    if any(
-        e.sampling == "fixed" or e.cap is not None or e.known for e in gaussians if not e.everyone
-    ):
-        raise ValueError(
-            f"{name}: it knows no fixed-size cohorts, no caps and no known participation; use "
-            "accountant='pld'"
-        )
-    if adjacency == "replace-one" and sampled:
-        raise ValueError(f"{name}: it has no replace-one for sampling; use accountant='pld'")
-    if accountant == "gdp" and len(gaussians) != 1:
-        raise ValueError(f"{name}: it takes one kind of round only; use accountant='pld'")
-    scale = 0.5 if adjacency == "replace-one" else 1.0
     try:
-        from opacus import accountants
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tool = getattr(accountants, _OPACUS[accountant])()
-            tool.history = [
-                (scale * e.noise_multiplier, e.sampling_rate, e.rounds) for e in gaussians
-            ]
-            found = float(tool.get_epsilon(delta))
-        if not math.isfinite(found):
-            raise ArithmeticError(f"its epsilon is {found}")
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise ValueError(f"{name}: Opacus fails here ({reason}); use accountant='pld'") from error
-    if accountant == "gdp":
-        warnings.warn(
-            f"{name}: a central-limit approximation, no guarantee; it can under-report eightfold",
-            stacklevel=4,
-        )
-    return max(0.0, found)
+        return _ask(found, adjacency, group, None, epsilon)
+    except pld.OutOfReach:
+        shown = [_shown(event, adjacency) for event in found]
+        if shown == found:
+            raise
+        return _ask(shown, adjacency, group, None, epsilon)

@@ -43,8 +43,9 @@ _CUT = 1e-9
 
 def _exp_square(x: Array) -> Array:
     """exp(-x^2) to the last digits, for x >= 0: the square of a short number is exact."""
+    x = np.minimum(x, 40.0)  # beyond, it is 0
     short = np.floor(16 * x) / 16
-    return np.exp(-short * short) * np.exp(-(x - short) * (x + short))
+    return np.asarray(np.exp(-short * short) * np.exp(-(x - short) * (x + short)))
 
 
 def erfcx(x: Array) -> Array:

@@ -123,28 +123,37 @@ class Guide:
         """The saddle point at which delta has this value; its epsilon may be negative."""
         t = _TILTS
         for size in (12, 12, 0):
-            k, _, variance = self.cumulants(t)
-            bound = (k - log_delta - np.log(t * (t + 1))) / t
-            i = int(np.argmin(bound))
+            epsilon, logs, variance = self._saddles(t)
+            # the first: logs fall with t until, far out, their digits are lost
+            i = int(np.argmax(logs <= log_delta))
             if size:
                 t = _between(t, i, size)
-        tilt, spread = float(t[i]), math.sqrt(variance[i] + _pole_variance(t[i]))
-        epsilon = float(bound[i]) - math.log(math.sqrt(2 * math.pi) * spread) / tilt
-        return Saddle(tilt, epsilon, log_delta, math.sqrt(variance[i]))
+        # log delta falls with slope -tilt
+        shifted = float(epsilon[i]) + (float(logs[i]) - log_delta) / float(t[i])
+        return Saddle(float(t[i]), shifted, log_delta, math.sqrt(variance[i]))
 
     def at_epsilon(self, epsilon: float) -> Saddle:
         """The saddle point at this epsilon."""
         t = _TILTS
         for size in (12, 12, 0):
-            k, mean, variance = self.cumulants(t)
-            # the integral of delta has K(t) - t epsilon - log t(t+1) in its exponent
-            i = int(np.argmin(np.abs(mean - 1 / t - 1 / (t + 1) - epsilon)))
+            at, logs, variance = self._saddles(t)
+            i = int(np.argmin(np.abs(at - epsilon)))
             if size:
                 t = _between(t, i, size)
-        tilt, spread = float(t[i]), math.sqrt(variance[i] + _pole_variance(t[i]))
-        log_pole = math.log(tilt * (tilt + 1) * math.sqrt(2 * math.pi) * spread)
-        log_delta = float(k[i]) - tilt * epsilon - log_pole
-        return Saddle(tilt, epsilon, log_delta, math.sqrt(variance[i]))
+        shifted = float(logs[i]) - float(t[i]) * (epsilon - float(at[i]))
+        return Saddle(float(t[i]), epsilon, shifted, math.sqrt(variance[i]))
+
+    def _saddles(self, t: Array) -> tuple[Array, Array, Array]:
+        """For each t as a saddle point: its epsilon, its log delta, and the variance of S.
+
+        Delta is an integral along Re t of e^(K(t) - t epsilon) / (t (t + 1)); its exponent, with
+        the poles' logarithms, is stationary at t.
+        """
+        k, mean, variance = self.cumulants(t)
+        epsilon = mean - 1 / t - 1 / (t + 1)
+        curvature = variance + 1 / t**2 + 1 / (t + 1) ** 2
+        logs = k - t * epsilon - np.log(t * (t + 1)) - 0.5 * np.log(2 * math.pi * curvature)
+        return epsilon, logs, variance
 
     def renyi_epsilon(self, log_delta: float) -> float:
         """Epsilon from the Rényi divergence of the best order (Canonne et al. 2020)."""
@@ -200,12 +209,8 @@ def _order_term(t: Array) -> Array:
 
 def _between(t: Array, i: int, size: int) -> Array:
     """Tilts between the neighbours of the i-th."""
-    return np.geomspace(t[max(0, i - 1)], t[min(i + 1, t.size - 1)], size)
-
-
-def _pole_variance(t: float) -> float:
-    """What the poles of delta's integral add to the variance at its saddle."""
-    return float(1 / t**2 + 1 / (t + 1) ** 2)
+    low, high = math.log(t[max(0, i - 1)]), math.log(t[min(i + 1, t.size - 1)])
+    return np.exp(low + (high - low) / (size - 1) * np.arange(size))
 
 
 def _top(t: Array, k: Array, log_mass: float) -> tuple[float, float]:

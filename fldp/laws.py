@@ -117,7 +117,7 @@ class Law:
         out.mass /= total
         out.log_mgf += math.log(total)
         spread = (table * (stays * up)).sum() * step * step / total
-        out.excess += float(spread)
+        out.excess += max(0.0, float(spread))  # round-off may make it negative
         out.noise *= math.sqrt(float((stays**2).sum() + (goes**2).sum())) / total
         return out
 

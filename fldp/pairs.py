@@ -155,11 +155,9 @@ def _scaled_tail(x: float, log_scale: float) -> float:
 
 def _losses(low: float, high: float, h: float) -> tuple[int, Array]:
     """The multiples of `h` around [low, high], at least two, and the first one's index."""
-    if not abs(low) + abs(high) < MAX_POINTS * h:
+    if not (high - low) / h <= MAX_POINTS:
         raise too_fine((high - low) / h)
     first, last = math.floor(low / h), math.ceil(high / h)
-    if last - first > MAX_POINTS:
-        raise too_fine(last - first)
     losses = np.arange(first, max(last, first + 1) + 1, dtype=np.float64) * h
     return first, losses
 

@@ -32,13 +32,24 @@ from fldp.gaussian import LEAST_DELTA, falling_root
 from fldp.guide import Guide, Part, Round, Saddle
 from fldp.pairs import OutOfReach
 
-__all__ = ["ACCURACY", "OutOfReach", "Part", "Round", "ceiling", "estimate", "log_ceiling", "solve"]
+__all__ = [
+    "ACCURACY",
+    "OutOfReach",
+    "Part",
+    "Round",
+    "ceiling",
+    "estimate",
+    "estimate_log_delta",
+    "log_ceiling",
+    "solve",
+    "tilt_at",
+]
 
 # Aimed looseness of the grid, relative in epsilon.
 ACCURACY = 2.5e-4
 # Below this share of the loss's spread the looseness is relative to the spread: an epsilon next to
 # zero would take ever finer grids.
-_NEAR_ZERO = 1e-3
+_NEAR_ZERO = 1e-2
 # No looseness below this is aimed at.
 _LEAST = 1e-9
 # A looseness of x in epsilon is one of tilt * x in log delta. For delta so much is aimed at, but
@@ -61,6 +72,16 @@ _LARGEST = 1e15
 def estimate(rounds: Sequence[Round], delta: float) -> float:
     """Epsilon at the saddle point: a guess to start a search from, no bound; may be negative."""
     return Guide(rounds, math.log(delta)).at_delta(math.log(delta)).epsilon
+
+
+def estimate_log_delta(rounds: Sequence[Round], epsilon: float) -> float:
+    """log delta at the saddle point, likewise."""
+    return Guide(rounds, math.log(LEAST_DELTA)).at_epsilon(epsilon).log_delta
+
+
+def tilt_at(rounds: Sequence[Round], epsilon: float) -> float:
+    """The tilt of the saddle point: by how much log delta falls when epsilon rises."""
+    return Guide(rounds, math.log(LEAST_DELTA)).at_epsilon(epsilon).tilt
 
 
 def ceiling(rounds: Sequence[Round], delta: float) -> float:

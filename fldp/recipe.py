@@ -57,27 +57,6 @@ def opacus_noise_multiplier(epsilon: float, delta: float, q: float, steps: float
     return high
 
 
-def _large_epsilon(q: float, z: float, rounds: int, delta: float, replace: bool) -> float:
-    """ε at a tiny z, beyond any grid: from the loss itself, at most 1 % too low.
-
-    A round in which the client takes part adds N(1/(2z²) + log q, 1/z²), another one log(1-q).
-    """
-    k = np.arange(1, rounds + 1)
-    steps = np.log((rounds - k + 1) / k) + math.log(q) - math.log1p(-q)
-    weight = np.exp(rounds * math.log1p(-q) + np.cumsum(steps))  # of k participations
-    rest = 0 if replace else rounds * math.log1p(-q)
-    mean = k * (0.5 / z**2 + math.log(q) - math.log1p(-q)) + rest
-    low, high = 0.0, float(mean[-1] + 40 * rounds / z)
-    while high - low > 1e-9 * high:
-        epsilon = (low + high) / 2
-        a = (mean - epsilon) * z / np.sqrt(k)
-        t = np.maximum(np.sqrt(k) / z - a, 1.0)  # δ(ε) of N(mean, k/z²) = Φ(a) - e^(-a²/2) M(t)
-        tails = [0.5 * math.erfc(x) for x in -a / math.sqrt(2)]
-        mills = np.exp(-a * a / 2) / math.sqrt(2 * math.pi) / (t + 1 / t)
-        low, high = (epsilon, high) if float(weight @ (tails - mills)) > delta else (low, epsilon)
-    return high
-
-
 @dataclass(frozen=True)
 class Diagnosis:
     """What the recipe claims (`epsilon`, `delta`) and gives (`findings`, at `true_delta`).
@@ -179,12 +158,7 @@ def explain_recipe(
     asked["sampling"] = "poisson" if drawn else "none"
 
     def on_sum(z: float, adjacency: str) -> float:
-        try:
-            return accounting.epsilon(noise_multiplier=z, adjacency=adjacency, **asked)
-        except ValueError:
-            if z > 0.3:
-                raise
-            return _large_epsilon(m / N, z, rounds, true_delta, adjacency == "replace-one")
+        return accounting.epsilon(noise_multiplier=z, adjacency=adjacency, **asked)
 
     weak = f" δ = {delta:g} >= 1/N would let one client be published." if delta * N >= 1 else ""
     twice = (

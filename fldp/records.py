@@ -3,35 +3,54 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fldp import accounting
-from fldp.accounting import ACCOUNTANTS
+from fldp.accounting import ACCOUNTANTS, Event
+from fldp.calibration import noise_for
 from fldp.checks import choice, real, whole
 from fldp.plan import participations as bound_participations
 from fldp.report import down, up
 
-EXACT = 24  # so many smallest step counts are accounted one by one, the others between knots
+# So many numbers of steps per epoch are accounted one by one; more are put into groups. Opacus'
+# accountants take a hundred times as long.
+_ACCOUNTED, _ACCOUNTED_BY_OPACUS = 160, 32
+# How far the members of a group may be apart, as ratios to be tried.
+_RATIOS = (1.01, 1.02, 1.03, 1.05, 1.1, 1.2, 1.5, 2.0, 4.0, 1e18)
 
 
-def _over(counts: NDArray[np.int64], function: Callable[[int], float], knots: int) -> NDArray[Any]:
-    """`function` (decreasing and convex in the steps per epoch) at each count, never below it.
+class _Steps(NamedTuple):
+    """Clients with S steps per epoch, `fewest` <= S <= `most`, accounted together.
 
-    Exact for the smallest counts, which have the largest values; beyond, at most `knots` knots and
-    the chords between them, which lie above a convex function.
+    They are accounted with the rate 1/fewest of the one and the number of steps of the other: more
+    rounds and a higher rate spend more, so no member's epsilon is larger.
     """
-    unique, back = np.unique(counts, return_inverse=True)
-    at = unique
-    if len(unique) > EXACT + knots:
-        grid = np.geomspace(unique[EXACT], unique[-1], knots)
-        at = np.unique(np.concatenate([unique[:EXACT], np.rint(grid).astype(np.int64)]))
-    values = np.array([function(int(s)) for s in at])
-    return np.asarray(np.interp(unique, at, np.minimum.accumulate(values))[back])
+
+    fewest: int
+    most: int
+
+
+def _grouped(counts: NDArray[np.int64], limit: int) -> list[_Steps]:
+    """The distinct step counts, one by one if they are at most `limit`, else in close groups."""
+    if len(counts) <= limit:
+        return [_Steps(int(s), int(s)) for s in counts]
+    groups: list[_Steps] = []
+    for ratio in _RATIOS:
+        groups = []
+        for steps in counts.tolist():
+            if groups and steps <= ratio * groups[-1].fewest and groups[-1].fewest > 1:
+                groups[-1] = groups[-1]._replace(most=steps)
+            else:
+                groups.append(_Steps(steps, steps))
+        if len(groups) <= limit:
+            break
+    return groups
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +109,42 @@ class RecordPlan:
         return {k: v.tolist() if isinstance(v, plain) else v for k, v in vars(self).items()}
 
 
+def _noise_of_each(
+    groups: Sequence[_Steps], noise: Callable[[_Steps, float | None], float]
+) -> list[float]:
+    """The noise multiplier of each group; those of the two before it foretell it."""
+    found: list[float] = []
+    for i, group in enumerate(groups):
+        near = None
+        if i > 2:
+            grown = math.log(group.fewest / groups[i - 1].fewest)
+            grown /= math.log(groups[i - 1].fewest / groups[i - 2].fewest)
+            near = found[-1] * (found[-1] / found[-2]) ** grown
+        found.append(noise(group, near))
+    return found
+
+
+def _noise_for_all(
+    groups: Sequence[_Steps],
+    noise: Callable[[_Steps], float],
+    spent: Callable[[_Steps, float], float],
+    epsilon: float,
+) -> tuple[float, list[float]]:
+    """One noise multiplier that is enough for every group, and what each then spends.
+
+    Which group spends most depends on everything: fewest steps at small epsilon, many at large. So
+    all are asked, and while one spends too much the noise is set by the worst.
+    """
+    worst = groups[0]
+    z = 0.0
+    while True:
+        z = max(z, noise(worst))
+        spends = [spent(group, z) for group in groups]
+        if max(spends) <= epsilon:
+            return z, spends
+        worst = groups[int(np.argmax(spends))]
+
+
 def calibrate_records(
     *,
     epsilon: float,
@@ -106,8 +161,11 @@ def calibrate_records(
 ) -> RecordPlan:
     """Noise for DP-SGD inside the clients so that no record's guarantee is weaker than (ε, δ).
 
-    One z, set by the worst client (fewest steps per epoch), or with `per_client=True` one z per
-    client. With `client_sampling_rate` u < 1 (a coin per client and round) a client is accounted
+    One z, set by the client that spends most, or with `per_client=True` one z per client. Each
+    number S of steps per epoch is accounted on its own, or, where there are very many, in groups of
+    nearly equal S that are accounted as the worst of them could be.
+
+    With `client_sampling_rate` u < 1 (a coin per client and round) a client is accounted
     for the number of rounds it exceeds with probability at most δ/10, with the rest of δ; with
     `participations` given, for that many: the training must then stop asking a client after them.
 
@@ -134,24 +192,29 @@ def calibrate_records(
     served = min(rounds, whole("participations", participations)) if enforced else served
     spare = delta if enforced or served == rounds else 0.9 * delta
     counts = -(-given.astype(np.int64) // batch)
-    common: dict[str, Any] = {"delta": spare, "adjacency": adjacency, "accountant": accountant}
+    unique, back = np.unique(counts, return_inverse=True)
+    limit = _ACCOUNTED if accountant == "pld" else _ACCOUNTED_BY_OPACUS
+    groups = _grouped(unique, limit)
 
-    def question(steps: int) -> dict[str, Any]:
-        kind = "poisson" if steps > 1 else "none"
-        total = served * epochs * steps
-        return common | {"rounds": total, "sampling_rate": 1 / steps, "sampling": kind}
+    def event(steps: _Steps, z: float = 1.0) -> Event:
+        kind = "poisson" if steps.fewest > 1 else "none"
+        return Event(z, 1 / steps.fewest, kind, served * epochs * steps.most)
 
-    def noise(steps: int) -> float:
-        return accounting.noise_multiplier(epsilon=epsilon, **question(steps))
+    def noise(steps: _Steps, near: float | None = None) -> float:
+        return noise_for(epsilon, spare, event(steps), adjacency, accountant, near)
 
-    def spent(steps: int) -> float:
-        return accounting.epsilon(noise_multiplier=z[0], **question(steps))
+    def spent(steps: _Steps, z: float) -> float:
+        return accounting.epsilon_of([event(steps, z)], spare, adjacency, accountant)
 
+    of_group = np.searchsorted([group.fewest for group in groups], unique, side="right") - 1
     if per_client:
-        z, epsilons = _over(counts, noise, 12), np.full(len(counts), epsilon)
+        each = _noise_of_each(groups, noise)
+        z = np.array(each)[of_group][back]
+        epsilons = np.full(len(counts), epsilon)
     else:
-        z = np.full(len(counts), noise(int(counts.min())))
-        epsilons = _over(counts, spent, 24)
+        one, spends = _noise_for_all(groups, noise, spent, epsilon)
+        z = np.full(len(counts), one)
+        epsilons = np.array(spends)[of_group][back]
     settings = (rounds, epochs, batch, served, u, adjacency, accountant)
     worst = float(z.max())
     return RecordPlan(epsilon, delta, worst, z, epsilons, counts, 1 / counts, *settings)

@@ -395,7 +395,7 @@ def test_bad_arguments_name_themselves(name, value):
 
 
 def test_more_refusals():
-    for epsilon in (0.0, -1.0, math.nan, math.inf):
+    for epsilon in (-1.0, math.nan, math.inf):
         with pytest.raises(ValueError, match="epsilon"):
             accounting.noise_multiplier(epsilon=epsilon, delta=1e-5, rounds=1)
     with pytest.raises(ValueError, match="replace-one"):
@@ -404,7 +404,7 @@ def test_more_refusals():
         accounting.epsilon(**{**GOOD, "sampling": "fixed", "clients": 101})
     with pytest.raises(ValueError, match="almost no noise"):
         accounting.noise_multiplier(epsilon=8.0, delta=0.5, rounds=1, sampling_rate=0.1)
-    with pytest.raises(ValueError, match=r"between 0\.01 and 500"):
+    with pytest.raises(ValueError, match="at most 1e\\+07"):
         accounting.noise_multiplier(epsilon=1e300, delta=1e-3, rounds=60, sampling_rate=0.25)
     with pytest.raises(ValueError, match="pld"):
         accounting.delta(noise_multiplier=1.0, epsilon=1.0, rounds=1, accountant="rdp")
