@@ -1,0 +1,238 @@
+"""Adding up the rows of many clients, with a bound on everything that rounding can do.
+
+Why it matters. Each contribution is within C, but a floating-point sum is not the sum of its terms:
+every addition rounds, by an amount that depends on what the others have sent. One client more or
+less shifts the rows against one another, and every later rounding may change. So the bound is on
+whole sums: if the computed sum F is within E of the exact sum S for every cohort, then neighbours
+whose S differ by C' have sums F at most C' + 2E apart. `clipping` takes 2E = C · 2^-10, `ROUNDING`,
+off the clip norm beforehand. With that, what is added stays within C whatever the others send. The
+exact sum S must move by one client's contribution alone, so a clip factor is a function of its own
+row only, to the last bit, and is rounded to the rows' precision whichever way the rows are added.
+
+The bound. Adding k rows of norm at most C, in any order, is a binary tree with k leaves. An
+addition rounds by at most u times the size of its result, u·C for each row below it, and each
+product rounds by u·C. The tree with the largest sum is the chain: E <= u·C·k·(k + 3) / 2.
+
+- Float32, u = 2^-24, where it pays: rows in groups of `group`, each such a tree, as long as their
+  E together stays below C · `_UNITS` · u, which both neighbours may spend: 2 · 7,680 · 2^-24.
+- Float64, u = 2^-53, for the sum of the groups and for every later row: at most 4,096 + 512
+  additions, in any order, make a running sum, and then it is added to the earlier ones. An addition
+  rounds by u·C for each row that its running sum has, so over n rows, products and the last two
+  additions included, E <= u·C·n·(4,096 + 512 + n / 4,096 + 3). That is C · 2^-15.9 for the most
+  rows allowed, `MOST` = 2^24, and both neighbours together stay below 2^-14.
+
+Together 2 · 7,680 · 2^-24 + 2^-14 = 2^-10. The float64 rows use little more than half of their
+share; the rest is a thousand times what terms of second order and underflow can add.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# The share of the clip norm that pays for the rounding of two neighbouring sums.
+ROUNDING = 2.0**-10
+# The most rows in one sum: the float64 bound above is computed for them.
+MOST = 2**24
+
+_UNITS = 7680
+# One group of 122 rows uses them up: 122 · 125 / 2 = 7,625.
+_LONGEST = 122
+_TREE = 512
+_PERIOD = 4096
+# Groups shorter than this, or with fewer elements, take longer to hand over than float64 takes.
+_LEAST_GROUP, _LEAST_ELEMENTS = 4, 1 << 14
+# What is converted to float64 at once stays in a cache of a megabyte, in runs of a few rows.
+_BLOCK, _BLOCK_ROWS = 1 << 17, 8
+
+Columns = Sequence[tuple[int, int, Tensor]]
+
+
+def group_size(clients: int) -> int:
+    """The longest float32 group that `clients` rows can afford; 0 when it would be too short.
+
+    >>> group_size(100), group_size(1000), group_size(5000)
+    (122, 12, 0)
+    """
+    group = min(2 * _UNITS // clients - 3, _LONGEST)
+    return group if group >= _LEAST_GROUP else 0
+
+
+def _cost(rows: int) -> float:
+    """The bound for one group, in units of u·C."""
+    return rows * (rows + 3) / 2
+
+
+class RunningSum:
+    """The sum of factor x row over clients, one vector (d,), with the module's bound on rounding.
+
+    The bound holds if every factor x row has norm at most C, a constant that need not be known
+    here; for any rows in any order, however they are handed over, up to `MOST` of them.
+
+    Parameters
+    ----------
+    size : d, the number of coordinates.
+    like : an empty tensor with the dtype (float32 or float64) and the device of the rows.
+    clients : how many rows to prepare for, a public number. It sets the length of the float32
+        groups; rows beyond it are as well bounded, and slower.
+    most : how many may come at all, a public number; None says that nobody knows.
+
+    >>> total = RunningSum(2, torch.empty(0), clients=3)
+    >>> total.add_(torch.ones(3, 2), [(0, 2, torch.tensor([1.0, 0.5, 0.25]))])
+    >>> total.read(0, 2).tolist()
+    [1.75, 1.75]
+    """
+
+    def __init__(self, size: int, like: Tensor, clients: int, most: int | None = None) -> None:
+        self.size, self.like = size, like
+        self._group = 0
+        if like.dtype == torch.float32 and like.device.type == "cpu":
+            self._group = group_size(clients)
+        if self._group < clients and self._group * size < _LEAST_ELEMENTS:
+            self._group = 0
+        # A single float32 group holds whatever comes.
+        self._single = most is not None and most <= self._group
+        self._waiting = self._additions = 0
+        self._spent = 0.0
+        # The open float32 group, the running sum, and the sum of the earlier running sums.
+        self._narrow: Tensor | None = None
+        self._wide: Tensor | None = None
+        self._far: Tensor | None = None
+
+    def add_(self, rows: Tensor, columns: Columns) -> None:
+        """Add the rows (c, d), each times its factor.
+
+        `columns` holds (start, stop, factors (c,)) for consecutive ranges that cover 0 to d.
+        """
+        for first in range(0, rows.shape[0], _TREE):
+            part = rows[first : first + _TREE]
+            count = part.shape[0]
+            scaled = [(a, b, f[first : first + _TREE].to(rows.dtype)) for a, b, f in columns]
+            if self._group and not self._affords(count):
+                self._settle()
+                self._group = 0
+            if self._group:
+                self._add_narrow(part, count, scaled)
+            else:
+                self._add_wide(part, count, scaled)
+
+    def _affords(self, count: int) -> bool:
+        """Whether the float32 bound has room for so many more rows."""
+        if self._waiting + count <= self._group:
+            return self._spent + _cost(self._waiting + count) <= _UNITS
+        whole, rest = divmod(count, self._group)
+        more = _cost(self._waiting) + whole * _cost(self._group) + _cost(rest)
+        return self._spent + more <= _UNITS
+
+    def _add_narrow(self, rows: Tensor, count: int, columns: Columns) -> None:
+        if self._waiting + count > self._group:
+            self._settle()
+        whole = count // self._group if count > self._group else 0
+        cut = whole * self._group
+        if whole:
+            self._add_groups(whole, rows[:cut], [(a, b, f[:cut]) for a, b, f in columns])
+        if cut == count:
+            return
+        if self._narrow is None:
+            self._narrow = _zeros(self.size, self.like)
+        keep = 1.0 if self._waiting else 0.0
+        for start, stop, factors in columns:
+            part = self._narrow[start:stop]
+            part.addmv_(rows[cut:, start:stop].t(), factors[cut:], beta=keep)
+        self._waiting += count - cut
+
+    def _add_groups(self, whole: int, rows: Tensor, columns: Columns) -> None:
+        """Add so many full groups, each summed in float32, to the running sum."""
+        total = self._running(whole)
+        for start, stop, factors in columns:
+            groups = rows[:, start:stop].unflatten(0, (whole, self._group))
+            sums = torch.bmm(factors.view(whole, 1, self._group), groups)
+            for each in sums.unbind(0):
+                _widen(total[start:stop], each[0])
+        self._spent += whole * _cost(self._group)
+
+    def _settle(self) -> None:
+        """Close the open group: add it to the running sum."""
+        if self._narrow is not None and self._waiting:
+            _widen(self._running(1), self._narrow)
+            self._spent += _cost(self._waiting)
+            self._waiting = 0
+
+    def whole(self, rows: int) -> int:
+        """A number of rows near `rows` that fills whole groups, for who may choose."""
+        if not self._group:
+            return rows
+        filled = self._group * round(rows / self._group)
+        return filled if 0 < filled <= 1.5 * rows else rows
+
+    def _add_wide(self, rows: Tensor, count: int, columns: Columns) -> None:
+        total = self._running(count)
+        height = max(_BLOCK_ROWS, _BLOCK // self.size)
+        width = self.size if rows.dtype == torch.float64 else max(1, _BLOCK // height)
+        for first in range(0, count, height):
+            tile = slice(first, first + height)
+            for start, stop, factors in columns:
+                scale = factors[tile].to(torch.float64)
+                for left in range(start, stop, width):
+                    right = min(left + width, stop)
+                    block = rows[tile, left:right].to(torch.float64)
+                    total[left:right].addmv_(block.t(), scale)
+
+    def _running(self, additions: int) -> Tensor:
+        """The running sum, about to take so many more additions."""
+        if self._wide is None or self._additions >= _PERIOD:
+            if self._wide is not None:
+                self._far = self._wide if self._far is None else self._far.add_(self._wide)
+            self._wide = _zeros(self.size, self.like.to(torch.float64))
+            self._additions = 0
+        self._additions += additions
+        return self._wide
+
+    def read(self, start: int = 0, stop: int | None = None) -> Tensor:
+        """Coordinates `start` to `stop` of the sum so far, a new float64 tensor."""
+        narrow = self._narrow if self._waiting else None
+        present = [p[start:stop] for p in (narrow, self._wide, self._far) if p is not None]
+        if not present:
+            return self.like.new_zeros(self.size, dtype=torch.float64)[start:stop]
+        total = present[0].to(torch.float64, copy=True)
+        for part in present[1:]:
+            total.add_(part)
+        return total
+
+    def noisy_mean(self, draws: Iterable[Tensor], std: float, denominator: float) -> Tensor:
+        """(sum + std · draws) / `denominator`, in the rows' dtype; the sum is spent afterwards.
+
+        `draws` are blocks that together have d entries. Nothing is rounded between the sum and the
+        noise, and the operations are the same whoever came.
+        """
+        spare = self._narrow if self.like.dtype == torch.float32 else self._wide
+        out = _zeros(self.size, self.like) if spare is None else spare
+        start = 0
+        for block in draws:
+            stop = start + block.shape[0]
+            if self._single:
+                out[start:stop].add_(block.to(out.device), alpha=std).div_(denominator)
+            else:
+                part = self.read(start, stop).add_(block.to(out.device), alpha=std)
+                out[start:stop] = part.div_(denominator)
+            start = stop
+        return out
+
+
+def _widen(total: Tensor, part: Tensor) -> None:
+    """Add a float32 vector to a float64 one; torch converts it first, so piece by piece."""
+    if part.shape[0] <= _BLOCK:
+        total.add_(part)
+        return
+    for here, piece in zip(total.split(_BLOCK), part.split(_BLOCK), strict=True):
+        here.add_(piece)
+
+
+def _zeros(size: int, like: Tensor) -> Tensor:
+    if like.device.type == "cpu":
+        # numpy asks for huge pages: touching 40 MB for the first time costs 5 ms, not 22.
+        return torch.from_numpy(np.zeros(size, str(like.dtype).removeprefix("torch.")))
+    return torch.zeros(size, dtype=like.dtype, device=like.device)
