@@ -15,7 +15,8 @@ import fldp
 FOLDER = Path(fldp.__file__).parent
 ORDER = (
     "checks", "pld", "accounting", "report", "plan", "records", "recipe", "extrapolation",
-    "ledger", "cli", "parameters", "clipping", "noise", "reference", "aggregation", "sampling",
+    "ledger", "cli", "parameters", "summation", "clipping", "noise", "reference", "intake", "release",
+    "aggregation", "sampling",
     "clients", "stacked", "engines", "workers", "local", "server", "history", "training",
     "baselines", "neighbours", "attacks", "bounds", "audit", "torchvision_compat", "datasets",
     "plotting",
