@@ -57,7 +57,7 @@ def train(folder: Path, plan: fldp.PrivacyPlan, people: Any, witness: int) -> fl
         return fldp.train(
             torch.nn.Linear(8, 3), people, plan, clip=fldp.AdaptiveClip(count_noise=10.0),
             server=fldp.FedAvgM(momentum=0.5), ledger=folder / "ledger.jsonl",
-            checkpoint=folder / "run.pt", resume=True,
+            checkpoint=folder / "run.pt", resume=(folder / "run.pt").exists(),
         )  # fmt: skip
     finally:
         PrivateAggregator.release = release  # type: ignore[method-assign]

@@ -16,282 +16,57 @@ signature, without fixed-size cohorts, caps or sampled replace-one:
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from fldp import pld
+from fldp.account import ACCOUNTANTS, delta_of, epsilon_of, prepared, rounds_of
+from fldp.account import _mu as _mu
 from fldp.checks import choice, real, whole
+from fldp.events import (
+    ADJACENCIES,
+    SAMPLINGS,
+    AnyEvent,
+    Approximate,
+    Concentrated,
+    Event,
+    Laplace,
+    event_from_dict,
+)
+from fldp.gaussian import (
+    gaussian_delta,
+    gaussian_epsilon,
+    gaussian_mu,
+    zcdp_epsilon,
+    zcdp_rho,
+)
 
-SAMPLINGS = ("poisson", "fixed", "none")
-ADJACENCIES = ("add-or-remove", "zero-out", "replace-one")
-ACCOUNTANTS = ("pld", "prv", "rdp", "gdp")
-_OPACUS = {"prv": "PRVAccountant", "rdp": "RDPAccountant", "gdp": "GaussianAccountant"}
+__all__ = [
+    "ACCOUNTANTS",
+    "ADJACENCIES",
+    "SAMPLINGS",
+    "AnyEvent",
+    "Approximate",
+    "Concentrated",
+    "Event",
+    "Laplace",
+    "delta",
+    "delta_of",
+    "epsilon",
+    "epsilon_of",
+    "event_from_dict",
+    "gaussian_delta",
+    "gaussian_epsilon",
+    "gaussian_mu",
+    "max_rounds",
+    "min_cohort",
+    "noise_multiplier",
+    "zcdp_epsilon",
+    "zcdp_rho",
+]
+
 _Z_RANGE = {True: (5e-3, 1e8), False: (0.05, 1e3)}  # ours; Opacus' own fail outside theirs
-
-
-@dataclass(frozen=True)
-class Event:
-    """What one mechanism ran, `rounds` times: the thing an accountant composes.
-
-    `sampling` is "poisson" or "fixed" at `sampling_rate` q = m/N, or "none" (q = 1). `clients` is
-    N; `cap` a hard cap on a Poisson cohort (a uniform subset is kept). Both need N.
-
-    >>> Event(1.0, 0.01, "poisson", rounds=100).to_dict()["rounds"]
-    100
-    """
-
-    noise_multiplier: float
-    sampling_rate: float = 1.0
-    sampling: str = "none"
-    rounds: int = 1
-    clients: int | None = None
-    cap: int | None = None
-
-    def __post_init__(self) -> None:
-        put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731
-        put("noise_multiplier", real("noise_multiplier", self.noise_multiplier))
-        put("rounds", whole("rounds", self.rounds))
-        choice("sampling", self.sampling, SAMPLINGS)
-        try:
-            put("sampling_rate", float(self.sampling_rate))
-        except (TypeError, ValueError):
-            put("sampling_rate", math.nan)
-        q, problem = self.sampling_rate, ""
-        for name in ("clients", "cap"):
-            if getattr(self, name) is not None:
-                put(name, whole(name, getattr(self, name)))
-        if not 0 < q <= 1:
-            problem = f"sampling_rate is {q}: give the share m/N of clients, in (0, 1]"
-        elif self.sampling == "none" and q != 1:
-            problem = (
-                f"sampling_rate is {q} with sampling='none': no amplification is claimed, so leave "
-                "the rate at 1, or name the sampling"
-            )
-        elif self.cap is not None and (self.sampling != "poisson" or self.clients is None):
-            problem = f"cap is {self.cap}: a cap needs sampling='poisson' and clients=N"
-        elif self.sampling == "fixed" and self.clients is None:
-            problem = "clients is None with sampling='fixed': give the population N"
-        elif self.sampling == "fixed" and self.clients is not None:
-            m = q * self.clients
-            if abs(m - round(m)) > 1e-6 * m or round(m) < 1:
-                problem = f"sampling_rate is {q} with sampling='fixed': {m:g} is not a whole cohort"
-        if problem:
-            raise ValueError(problem)
-
-    @property
-    def everyone(self) -> bool:
-        """Whether every client takes part for certain: then the round is a plain Gaussian."""
-        return self.sampling_rate == 1 and (self.cap is None or self.cap >= (self.clients or 0))
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields, ready for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> Event:
-        """The inverse of :meth:`to_dict`."""
-        return cls(**fields)
-
-
-def _erfcx(x: float) -> float:
-    """exp(x^2) erfc(x) for x >= 0."""
-    if x < 20:
-        return math.exp(x * x) * math.erfc(x)
-    y = 1 / (2 * x * x)
-    return (1 - y * (1 - 3 * y * (1 - 5 * y * (1 - 7 * y)))) / (x * math.sqrt(math.pi))
-
-
-def _log_delta(mu: float, epsilon: float) -> float:
-    near, far = ((epsilon / mu + sign * mu / 2) * math.sqrt(0.5) for sign in (-1, 1))
-    if near < 0:
-        gap = math.erfc(near) - math.exp(-near * near) * _erfcx(far)
-        return math.log(max(0.5 * gap, 1e-300))
-    return math.log(max(0.5 * (_erfcx(near) - _erfcx(far)), 1e-300)) - near * near
-
-
-def _bisect(f: Callable[[float], float], low: float, high: float) -> float:
-    """The upper end of the narrowest bracket of the root of a decreasing `f`."""
-    while low < (middle := 0.5 * (low + high)) < high:
-        low, high = (middle, high) if f(middle) > 0 else (low, middle)
-    return high
-
-
-def gaussian_delta(mu: float, epsilon: float) -> float:
-    """Exact delta of a Gaussian whose sensitivity/noise ratio is `mu` (Balle & Wang 2018, Thm 8).
-
-    >>> round(gaussian_delta(1.0, 1.0), 6)
-    0.126937
-    """
-    return math.exp(_log_delta(real("mu", mu), epsilon and real("epsilon", epsilon)))
-
-
-def gaussian_epsilon(mu: float, delta: float) -> float:
-    """Exact epsilon of a Gaussian whose sensitivity/noise ratio is `mu` (Balle & Wang 2018).
-
-    >>> round(gaussian_epsilon(1.0, 1e-5), 6)
-    4.377178
-    """
-    mu, goal = real("mu", mu), math.log(real("delta", delta, 1))
-    if _log_delta(mu, 0.0) <= goal:
-        return 0.0
-    high = mu * mu / 2 + mu * (1 + math.sqrt(-2 * goal))
-    return _bisect(lambda e: _log_delta(mu, e) - goal, 0.0, high)
-
-
-def gaussian_mu(epsilon: float, delta: float) -> float:
-    """The largest sensitivity/noise ratio `mu` that is (epsilon, delta)-DP; z = sqrt(T) / mu.
-
-    >>> round(1 / gaussian_mu(1.0, 1e-5), 6)
-    3.730632
-    """
-    epsilon, goal = real("epsilon", epsilon), math.log(real("delta", delta, 1))
-    return math.exp(-_bisect(lambda x: _log_delta(math.exp(-x), epsilon) - goal, -30.0, 60.0))
-
-
-def _binomial_sf(k: int, n: int, p: float) -> float:
-    """P[Bin(n, p) > k]."""
-    if k >= n or p == 1:
-        return float(k < n)
-    i = np.arange(k + 1, n + 1)
-    first = math.lgamma(n + 1) - math.lgamma(k + 2) - math.lgamma(n - k)
-    first += (k + 1) * math.log(p) + (n - k - 1) * math.log1p(-p)
-    steps = np.log((n - i[1:] + 1) / i[1:]) + math.log(p) - math.log1p(-p)
-    return float(min(1.0, np.exp(first + np.concatenate([[0.0], np.cumsum(steps)])).sum()))
-
-
-def _parts(event: Event, adjacency: str, direction: str) -> list[pld.Part]:
-    """The dominating pair of one sampled round as a mixture of the kernel's kinds."""
-    q, z, n, cap = event.sampling_rate, event.noise_multiplier, event.clients, event.cap
-    if event.sampling == "fixed" and adjacency != "replace-one":
-        raise ValueError(
-            f"adjacency is {adjacency!r} with sampling='fixed': a client that is left out is "
-            "replaced by another, so use adjacency='replace-one', or sampling='poisson'"
-        )
-    if event.sampling == "fixed":
-        return [(1.0, "fixed", q, z)]
-    kind = "replace" if adjacency == "replace-one" else direction if q < 1 else "remove"
-    if n is None or cap is None or cap >= n:
-        return [(1.0, kind, q, z)]
-    # the cap binds with chance `full`; then a sampled target takes another client's place
-    full, over = _binomial_sf(cap - 1, n - 1, q), _binomial_sf(cap, n, q)
-    if full <= 0 or over <= 0:
-        return [(1.0, kind, q, z)]
-    bound = (full, "replace", min(1.0, over * cap / full / n), z / 2)
-    return [bound] if full >= 1 else [(1 - full, kind, q, z), bound]
-
-
-def _mu(events: Sequence[Event], adjacency: str) -> float:
-    sensitivity = 2 if adjacency == "replace-one" else 1
-    return sensitivity * math.sqrt(sum(e.rounds / e.noise_multiplier**2 for e in events))
-
-
-def _rounds(events: Sequence[Event], adjacency: str, direction: str) -> list[pld.Round]:
-    counts: dict[Event, int] = {}
-    for e in events:
-        if not e.everyone:
-            one = replace(e, rounds=1)
-            counts[one] = counts.get(one, 0) + e.rounds
-    rounds: list[pld.Round] = [(_parts(e, adjacency, direction), n) for e, n in counts.items()]
-    if plain := [e for e in events if e.everyone]:
-        rounds.append(([(1.0, "remove", 1.0, 1 / _mu(plain, adjacency))], 1))
-    return rounds
-
-
-def _ask(
-    events: Sequence[Event], adjacency: str, delta: float | None, epsilon: float | None = None
-) -> float:
-    """Epsilon at `delta`, or delta at `epsilon` when `delta` is None."""
-    if all(e.everyone for e in events):
-        mu = _mu(events, adjacency)
-        return gaussian_epsilon(mu, delta) if delta else gaussian_delta(mu, epsilon or 0.0)
-    remove = pld.solve(_rounds(events, adjacency, "remove"), delta=delta, epsilon=epsilon)
-    if adjacency == "replace-one":
-        return remove
-    add = _rounds(events, adjacency, "add")
-    if delta is None:
-        return max(remove, pld.solve(add, epsilon=epsilon))
-    bound = pld.ceiling(add, delta)
-    if bound < 0.999 * remove:
-        return remove
-    try:
-        return max(remove, pld.solve(add, delta=delta))
-    except ValueError:  # next to zero the grid can be out of reach: the moment bound stands in
-        return max(remove, bound)
-
-
-def _opacus(events: Sequence[Event], delta: float, adjacency: str, accountant: str) -> float:
-    name, sampled = f"accountant is {accountant!r}", any(not e.everyone for e in events)
-    if any(e.sampling == "fixed" or e.cap is not None for e in events):
-        raise ValueError(
-            f"{name}: it knows no fixed-size cohorts and no caps; use accountant='pld'"
-        )
-    if adjacency == "replace-one" and sampled:
-        raise ValueError(f"{name}: it has no replace-one for sampling; use accountant='pld'")
-    if accountant == "gdp" and len(events) != 1:
-        raise ValueError(f"{name}: it takes one kind of round only; use accountant='pld'")
-    scale = 0.5 if adjacency == "replace-one" else 1.0
-    try:
-        from opacus import accountants
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tool = getattr(accountants, _OPACUS[accountant])()
-            tool.history = [(scale * e.noise_multiplier, e.sampling_rate, e.rounds) for e in events]
-            found = float(tool.get_epsilon(delta))
-        if not math.isfinite(found):
-            raise ArithmeticError(f"its epsilon is {found}")
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise ValueError(f"{name}: Opacus fails here ({reason}); use accountant='pld'") from error
-    if accountant == "gdp":
-        warnings.warn(
-            f"{name}: a central-limit approximation, no guarantee; it can under-report eightfold",
-            stacklevel=4,
-        )
-    return max(0.0, found)
-
-
-def _checked(events: Sequence[Event], adjacency: str, accountant: str) -> list[Event]:
-    choice("adjacency", adjacency, ADJACENCIES)
-    choice("accountant", accountant, ACCOUNTANTS)
-    for e in events:
-        if not isinstance(e, Event):
-            raise ValueError(f"events hold {e!r}: give fldp.Event objects")
-    return list(events)
-
-
-def epsilon_of(
-    events: Sequence[Event],
-    delta: float,
-    adjacency: str = "add-or-remove",
-    accountant: str = "pld",
-) -> float:
-    """Epsilon of rounds that may differ in noise and sampling, settings fixed beforehand.
-
-    >>> run = [Event(1.0, 0.01, "poisson", rounds=50), Event(2.0, 0.02, "poisson", rounds=50)]
-    >>> 0.5 < epsilon_of(run, delta=1e-5) < 1.5
-    True
-    """
-    delta, events = real("delta", delta, 1), _checked(events, adjacency, accountant)
-    if not events:
-        return 0.0
-    if accountant != "pld":
-        return _opacus(events, delta, adjacency, accountant)
-    return _ask(events, adjacency, delta)
-
-
-def delta_of(events: Sequence[Event], epsilon: float, adjacency: str = "add-or-remove") -> float:
-    """Delta of rounds that may differ in noise and sampling, at this epsilon >= 0.
-
-    >>> 0 < delta_of([Event(1.0, 0.01, "poisson", rounds=50)], epsilon=1.0) < 1e-5
-    True
-    """
-    events, epsilon = _checked(events, adjacency, "pld"), epsilon and real("epsilon", epsilon)
-    return _ask(events, adjacency, None, epsilon) if events else 0.0
 
 
 def epsilon(
@@ -305,6 +80,7 @@ def epsilon(
     accountant: str = "pld",
     clients: int | None = None,
     cap: int | None = None,
+    known: bool = False,
 ) -> float:
     """Epsilon that a run spends: an upper bound ("gdp": an approximation).
 
@@ -321,18 +97,20 @@ def epsilon(
         "add-or-remove", "zero-out" (the same number) or "replace-one"; see the module.
     clients, cap
         The population, for "fixed" and for a hard `cap` on a Poisson cohort.
+    known
+        The adversary knows who took part, see :class:`Event`.
 
     >>> round(epsilon(noise_multiplier=1.0, delta=1e-5, rounds=100, sampling_rate=0.01), 2)
     0.72
     """
-    event = Event(noise_multiplier, sampling_rate, sampling, rounds, clients, cap)
+    event = Event(noise_multiplier, sampling_rate, sampling, rounds, clients, cap, known)
     return epsilon_of([event], delta, adjacency, accountant)
 
 
 def delta(
     *, noise_multiplier: float, epsilon: float, rounds: int, sampling_rate: float = 1.0,
     sampling: str = "poisson", adjacency: str = "add-or-remove", accountant: str = "pld",
-    clients: int | None = None, cap: int | None = None,
+    clients: int | None = None, cap: int | None = None, known: bool = False,
 ) -> float:  # fmt: skip
     """Delta that a run spends at this `epsilon`; arguments as in :func:`epsilon`.
 
@@ -341,14 +119,14 @@ def delta(
     """
     if choice("accountant", accountant, ACCOUNTANTS) != "pld":
         raise ValueError(f"accountant is {accountant!r}: it gives epsilon only; use 'pld'")
-    event = Event(noise_multiplier, sampling_rate, sampling, rounds, clients, cap)
+    event = Event(noise_multiplier, sampling_rate, sampling, rounds, clients, cap, known)
     return delta_of([event], epsilon, adjacency)
 
 
 def noise_multiplier(
     *, epsilon: float, delta: float, rounds: int, sampling_rate: float = 1.0,
     sampling: str = "poisson", adjacency: str = "add-or-remove", accountant: str = "pld",
-    clients: int | None = None, cap: int | None = None,
+    clients: int | None = None, cap: int | None = None, known: bool = False,
 ) -> float:  # fmt: skip
     """The noise multiplier z for a budget: `0.999 * epsilon <= epsilon(z) <= epsilon`.
 
@@ -359,8 +137,8 @@ def noise_multiplier(
     6.002
     """
     target, delta = real("epsilon", epsilon), real("delta", delta, 1)
-    event = Event(1.0, sampling_rate, sampling, rounds, clients, cap)
-    if accountant == "pld" and event.everyone and _checked([event], adjacency, accountant):
+    event = Event(1.0, sampling_rate, sampling, rounds, clients, cap, known)
+    if accountant == "pld" and event.everyone and _plainly([event], adjacency, accountant):
         return _mu([event], adjacency) / gaussian_mu(target, delta) * (1 + 1e-10)
 
     try:
@@ -372,6 +150,11 @@ def noise_multiplier(
         ) from None
 
 
+def _plainly(events: list[Event], adjacency: str, accountant: str) -> list[AnyEvent]:
+    choice("accountant", accountant, ACCOUNTANTS)
+    return prepared(events, adjacency, 1)
+
+
 def _search(target: float, delta: float, event: Event, adjacency: str, accountant: str) -> float:
     """Search log z: by the saddle point, then on a coarse grid, then for good."""
 
@@ -379,17 +162,17 @@ def _search(target: float, delta: float, event: Event, adjacency: str, accountan
         return [replace(event, noise_multiplier=math.exp(x))]
 
     def guess(x: float) -> float:
-        return pld.estimate(_rounds(run(x), adjacency, "remove"), delta)
+        return pld.estimate(rounds_of(run(x), adjacency, "remove"), delta)
 
     def rough(x: float) -> float:
-        one_way = _rounds(run(x), adjacency, "remove")
+        one_way = rounds_of(run(x), adjacency, "remove")
         return pld.solve(one_way, delta=delta, epsilon=target, accuracy=16 * pld.ACCURACY)
 
     def full(x: float) -> float:
         return epsilon_of(run(x), delta, adjacency, accountant)
 
     x, slope, ours = 0.0, -1.5, accountant == "pld"
-    if ours and _checked([event], adjacency, accountant):
+    if ours and _plainly([event], adjacency, accountant):
         x, slope = _settle(guess, target, x, slope, 1e-2)
         # what the coarse grid adds in the ordinary case is known: aim above by as much
         x, slope = _settle(rough, target * (1 + 12.5 * pld.ACCURACY), x, slope, 1e-2)

@@ -13,7 +13,7 @@ import numpy as np
 
 from fldp import accounting
 from fldp.checks import real, whole
-from fldp.report import fill, table
+from fldp.report import down, fill, table, up
 
 # The orders of Opacus' RDP accountant.
 _ORDERS = np.array([*(1 + x / 10 for x in range(1, 100)), *range(12, 64)])
@@ -98,13 +98,14 @@ class Diagnosis:
     needed: dict[str, float]
 
     def __str__(self) -> str:
-        rows = [(i, *list(f.values())[:-1]) for i, f in enumerate(self.findings, 1)]
-        needed = ", ".join(f"{z:.5g} ({name})" for name, z in self.needed.items())
+        rows = [(i, *_row(finding)) for i, finding in enumerate(self.findings, 1)]
+        needed = ", ".join(f"{up(z, 5)} ({name})" for name, z in self.needed.items())
         lines = [
             f"The recipe takes q = {self.sample_rate:.4g} and {self.steps:.6g} steps, gets "
-            f"z = {self.noise_multiplier:.5g} and claims ε = {self.epsilon:g}, δ = {self.delta:g}.",
+            f"z = {self.noise_multiplier:.5g} and claims ε = {up(self.epsilon)}, δ = "
+            f"{up(self.delta)}.",
             f"On a round's sum the noise is {self.effective_noise_multiplier:.5g}·C. At δ = "
-            f"{self.true_delta:g} that gives:",
+            f"{up(self.true_delta)} that gives:",
             table(("", "release", "unit", "adjacency", "trust", "ε"), rows),
             *(f"{i}. {finding['why']}" for i, finding in enumerate(self.findings, 1)),
             f"The claim takes a z on the sum of {needed}: see fldp.calibrate.",
@@ -116,6 +117,13 @@ class Diagnosis:
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
+
+
+def _row(finding: dict[str, Any]) -> list[str]:
+    """A finding as shown: its ε rounded up, or down where it is what an attack reaches at least."""
+    rounded = down if "at least" in finding["release"] else up
+    shown = {k: v for k, v in finding.items() if k != "why"}
+    return list((shown | {"epsilon": rounded(finding["epsilon"], 5)}).values())
 
 
 def explain_recipe(

@@ -14,7 +14,7 @@ from fldp import accounting
 from fldp.accounting import ACCOUNTANTS
 from fldp.checks import choice, real, whole
 from fldp.plan import participations as bound_participations
-from fldp.report import up
+from fldp.report import down, up
 
 EXACT = 24  # so many smallest step counts are accounted one by one, the others between knots
 
@@ -63,12 +63,13 @@ class RecordPlan:
         spread = np.quantile(self.epsilons, [0, 0.5, 1])
         each = "one z for all" if np.ptp(self.noise_multipliers) == 0 else "one z per client"
         return (
-            f"Every record: ({self.epsilon:g}, {self.delta:g})-differential privacy at the "
+            f"Every record: ({up(self.epsilon)}, {up(self.delta)})-differential privacy at the "
             f"record level ({self.adjacency}) after {self.rounds} rounds; on {len(self.epsilons)} "
             f"clients ε goes from {up(spread[0])} (median {up(spread[1])}) to {up(spread[2])}.\n"
             "Against: the server and all others, who may know who took part. Trusted: the record's "
             "own client.\n"
-            f"Noise: DP-SGD in every local step, {each}, the largest {self.noise_multiplier:.5g}.\n"
+            f"Noise: DP-SGD in every local step, {each}, the largest "
+            f"{down(self.noise_multiplier, 5)}.\n"
             f"Sampling: S = ceil(n/{self.batch_size}) steps per local epoch; in each every "
             "record takes part by its own coin at rate 1/S (Opacus' loader). Sizes n are public.\n"
             f"Accounted: {self.participations} of {self.rounds} rounds, {self.local_epochs} local "

@@ -38,6 +38,8 @@ def plan_for(clients: int = 10, **changes: Any) -> PrivacyPlan:
         "cohort": clients, "sampling": "none", "trust": "central",
         "adjacency": "add-or-remove", "accountant": "pld", "target_epsilon": 2.0,
     }  # fmt: skip
+    if changes.get("trust", "central") != "central":
+        fields["adjacency"] = "zero-out"
     return PrivacyPlan(**{**fields, **changes})
 
 

@@ -8,14 +8,19 @@ import numpy as np
 import pytest
 
 from fldp import accounting, pld
+from fldp.pairs import Fixed, Subsampled
 
 
 def sf(x):
     return 0.5 * math.erfc(x * math.sqrt(0.5))
 
 
+def pair(kind, q, z):
+    return Fixed(q, z) if kind == "fixed" else Subsampled(kind, q, z)
+
+
 def one_round(kind, q, z, delta=None, epsilon=None, rounds=1):
-    return pld.solve([([(1.0, kind, q, z)], rounds)], delta=delta, epsilon=epsilon)
+    return pld.solve([([(1.0, pair(kind, q, z))], rounds)], delta=delta, epsilon=epsilon)
 
 
 @pytest.mark.parametrize("epsilon", [1e-3, 0.3, 2.0])
@@ -85,22 +90,22 @@ def test_a_composed_fixed_cohort_lies_between_known_bounds():
 
 
 def test_a_mixture_lies_between_its_parts():
-    parts = [(1.0, "remove", 0.05, 1.0)], [(1.0, "replace", 0.2, 0.8)]
+    parts = [(1.0, pair("remove", 0.05, 1.0))], [(1.0, pair("replace", 0.2, 0.8))]
     low, high = (pld.solve([(p, 50)], delta=1e-5) for p in parts)
-    both = [(0.7, *parts[0][0][1:]), (0.3, *parts[1][0][1:])]
+    both = [(0.7, parts[0][0][1]), (0.3, parts[1][0][1])]
     assert low < pld.solve([(both, 50)], delta=1e-5) < high
 
 
 def test_both_directions_are_needed_and_never_exceed_the_moment_bound():
     for q, z, rounds in [(0.01, 1.0, 1000), (0.3, 2.0, 20), (0.9, 5.0, 100)]:
         for kind in ("remove", "add", "replace", "fixed"):
-            run = [([(1.0, kind, q, z)], rounds)]
+            run = [([(1.0, pair(kind, q, z))], rounds)]
             found = pld.solve(run, delta=1e-6)
             assert 0 < found <= pld.ceiling(run, 1e-6) * (1 + 1e-3)
 
 
 def test_the_grid_is_a_dial_and_every_setting_is_an_upper_bound():
-    run = [([(1.0, "remove", 0.01, 0.7)], 500)]
+    run = [([(1.0, pair("remove", 0.01, 0.7))], 500)]
     fine = pld.solve(run, delta=1e-6, accuracy=1e-6)
     for accuracy in (1e-2, 1e-3, 1e-4):
         found = pld.solve(run, delta=1e-6, accuracy=accuracy)
@@ -119,7 +124,7 @@ def test_the_grid_is_a_dial_and_every_setting_is_an_upper_bound():
     ],
 )
 def test_rare_large_losses_are_as_tight(kind, q, z, rounds, delta):
-    run = [([(1.0, kind, q, z)], rounds)]
+    run = [([(1.0, pair(kind, q, z))], rounds)]
     fine = pld.solve(run, delta=delta, accuracy=4e-5)
     assert fine * (1 - 1e-4) <= pld.solve(run, delta=delta) <= fine * (1 + 1e-3)
 
