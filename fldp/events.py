@@ -8,12 +8,11 @@ they are accounted.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fldp.checks import between, choice, real, whole
+from fldp.checks import MOST, between, choice, real, whole
 
 SAMPLINGS = ("poisson", "fixed", "none")
 ADJACENCIES = ("add-or-remove", "zero-out", "replace-one")
@@ -166,7 +165,7 @@ class Approximate:
     Parameters
     ----------
     epsilon
-        ε of one step, 0 or more, in the adjacency accounted.
+        ε of one step, 0 to 1e15, in the adjacency accounted.
     delta
         δ of one step, 0 to 1.
     rounds
@@ -183,7 +182,7 @@ class Approximate:
     rounds: int = 1
 
     def __post_init__(self) -> None:
-        _put(self, "epsilon", between("epsilon", self.epsilon, math.inf))
+        _put(self, "epsilon", between("epsilon", self.epsilon, MOST))
         _put(self, "delta", between("delta", self.delta))
         _put(self, "rounds", whole("rounds", self.rounds))
 
@@ -199,7 +198,7 @@ class Concentrated:
     Parameters
     ----------
     rho
-        ρ of one step, in the adjacency accounted.
+        ρ of one step, below 1e15, in the adjacency accounted.
     rounds
         How often it ran.
 
@@ -213,7 +212,7 @@ class Concentrated:
     rounds: int = 1
 
     def __post_init__(self) -> None:
-        _put(self, "rho", real("rho", self.rho))
+        _put(self, "rho", real("rho", self.rho, MOST))
         _put(self, "rounds", whole("rounds", self.rounds))
 
     def to_dict(self) -> dict[str, Any]:

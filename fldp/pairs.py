@@ -35,7 +35,8 @@ from fldp.gaussian import erfc, erfcx_one, gaussian_delta, zcdp_log_deltas
 
 Array = NDArray[np.float64]
 
-MAX_POINTS = 1 << 23
+# Transforms of so many points still take a fraction of a second.
+MAX_POINTS = 1 << 21
 # A quadrature has at most so many nodes; only below z = 0.015 would it need more.
 _MOST_NODES = 4000
 _NEWTON = 60
@@ -60,6 +61,10 @@ class Cells(NamedTuple):
 
 class Pair(Protocol):
     """One round's dominating pair."""
+
+    @property
+    def infinite(self) -> float:
+        """Mass of infinite loss: no smaller delta has an epsilon."""
 
     @property
     def variation(self) -> float:
@@ -178,6 +183,10 @@ class Subsampled:
     z: float
 
     @property
+    def infinite(self) -> float:
+        return 0.0
+
+    @property
     def variation(self) -> float:
         moves = 2 if self.kind == "replace" else 1
         return self.q * math.erf(moves / (self.z * math.sqrt(8)))
@@ -259,6 +268,10 @@ class Fixed:
     z: float
 
     @property
+    def infinite(self) -> float:
+        return 0.0
+
+    @property
     def variation(self) -> float:
         return self._upper.variation
 
@@ -309,6 +322,10 @@ class Group:
     q: float
     z: float
     k: int
+
+    @property
+    def infinite(self) -> float:
+        return 0.0
 
     @property
     def variation(self) -> float:
@@ -401,6 +418,10 @@ class Shifted:
     """
 
     b: float
+
+    @property
+    def infinite(self) -> float:
+        return 0.0
 
     @property
     def variation(self) -> float:
