@@ -60,6 +60,8 @@ _PER_SPREAD = 1 << 13
 _COARSER, _COARSEST = 16.0, 1e5
 # How much larger than two grids show a looseness may be.
 _UNSURE = 1.5
+# Two grids tell something if their excess variances differ by this factor.
+_APART = 1.5
 # The first look at a law that is far from normal is so much coarser.
 _COARSE = 64.0
 # A guess was right if the answer differs by less than this.
@@ -228,7 +230,8 @@ def _epsilon(rounds: Sequence[Round], delta: float, first: float | None, accurac
             kind = np.longdouble
         elif abs(found - guess) > _AGREES * max(found, near):
             normal, guess = False, found
-            saddle, refined = guide.at_epsilon(found), _Refinement()
+            saddle = guide.at_epsilon(found)
+            refined.next(found, curve.excess, 0.0)
         elif normal:
             return found
         else:
@@ -276,7 +279,8 @@ def _delta(rounds: Sequence[Round], epsilon: float, accuracy: float) -> float:
         elif abs(found - log_delta) > _AGREES:
             if found < log_delta - _SLACK:
                 guide = Guide(rounds, found - _SLACK)
-            normal, log_delta, refined = False, found, _Refinement()
+            normal, log_delta = False, found
+            refined.next(found, curve.excess, 0.0)
         elif normal:
             return min(1.0, max(LEAST_DELTA, math.exp(found)))
         else:
@@ -295,14 +299,14 @@ class _Refinement:
     """
 
     def __init__(self) -> None:
-        self.best, self.last, self.excess = math.inf, math.nan, 0.0
+        self.best, self.last, self.excess = math.inf, math.inf, math.inf
 
     def next(self, found: float, excess: float, target: float) -> float:
         """By how much to turn the dial down; 1 if the best so far is loose by `target` at most."""
-        if excess < self.excess:
-            error = _UNSURE * abs(self.last - found) * excess / (self.excess - excess)
-        else:
-            error = math.inf
+        finer, coarser = sorted([excess, self.excess])
+        error = math.inf
+        if _APART * finer < coarser < math.inf:
+            error = _UNSURE * abs(self.last - found) * finer / (coarser - finer)
         self.best, self.last, self.excess = min(self.best, found), found, excess
         return 1.0 if error <= target else min(0.25, max(1 / _COARSE, 0.7 * target / error))
 
