@@ -53,3 +53,12 @@ def test_a_smaller_population_is_refused() -> None:
     plan = fldp.calibrate(epsilon=8.0, delta=1e-3, rounds=20, clients=480, cohort=120)
     with pytest.raises(ValueError, match="clients is 100"):
         fldp.extrapolate(plan, clients=100)
+
+
+@pytest.mark.parametrize("clients", [481, 777, 1001, 48_000])
+def test_p12_the_printed_noise_gives_the_printed_epsilon(clients: int) -> None:
+    plan = fldp.calibrate(epsilon=8.0, delta=1e-3, rounds=20, clients=480, cohort=120)
+    both = fldp.extrapolate(plan, clients=clients)
+    shown = re.search(r"\(z = ([^)]*)\)", both.statement())
+    assert shown is not None
+    assert float(shown[1]) >= both.federation.noise_multiplier
