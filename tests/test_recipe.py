@@ -151,3 +151,9 @@ def test_tail_of_the_loss_meets_the_accountant_where_both_work(q, z, rounds, adj
         noise_multiplier=z, delta=1e-5, rounds=rounds, sampling_rate=q, adjacency=adjacency
     )
     assert 0.99 * exact <= tail <= exact
+
+
+@pytest.mark.parametrize("epsilon", [1e7, 1e308])
+def test_a06_an_epsilon_out_of_reach_is_refused_without_filling_the_memory(epsilon: float) -> None:
+    with pytest.raises(ValueError, match="epsilon is"):
+        explain_recipe(epsilon=epsilon, delta=1e-4, rounds=3, clients=20, records=200, batch_size=5)
