@@ -79,7 +79,8 @@ def extrapolate(plan: PrivacyPlan, *, clients: int, delta: float | None = None) 
     larger = replace(
         plan,
         clients=clients,
-        cohort=plan.cohort * factor,
+        # The product first: everybody stays everybody, and a whole cohort whole.
+        cohort=plan.cohort * clients / plan.clients,
         noise_multiplier=plan.noise_multiplier * louder,
         delta=plan.delta / factor if delta is None else delta,
         cap=None if plan.cap is None else math.ceil(plan.cap * factor),

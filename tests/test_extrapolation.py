@@ -62,3 +62,9 @@ def test_p12_the_printed_noise_gives_the_printed_epsilon(clients: int) -> None:
     shown = re.search(r"\(z = ([^)]*)\)", both.statement())
     assert shown is not None
     assert float(shown[1]) >= both.federation.noise_multiplier
+
+
+@pytest.mark.parametrize(("few", "many"), [(51, 120_479), (49, 10**6 + 1)])
+def test_a06_everybody_stays_everybody(few: int, many: int) -> None:
+    plan = fldp.calibrate(epsilon=8.0, delta=1e-3, rounds=1, clients=few)
+    assert fldp.extrapolate(plan, clients=many).federation.cohort == many
