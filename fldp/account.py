@@ -74,7 +74,12 @@ def _gaussian(event: Event, adjacency: str, direction: str, group: int) -> list[
     one_for_another = adjacency == "replace-one"
     capped = event.cap is not None and event.clients is not None and event.cap < event.clients
     if event.known:
-        return _known(_binomial_chances(group, q), 2 if one_for_another else 1, z)
+        chances = _binomial_chances(group, q)
+        if event.sampling == "fixed" and group > 1:
+            # Some of the group are in for certain where the cohort is larger than the rest.
+            clients = event.clients or 0
+            chances = _drawn_chances(group, clients, round(q * clients))
+        return _known(chances, 2 if one_for_another else 1, z)
     if event.sampling == "fixed":
         if group == 1:
             return [(1.0, Fixed(q, z))]

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fldp import __version__
+from fldp.checks import shown
 from fldp.events import AnyEvent, event_from_dict
 from fldp.plan import PrivacyPlan
 
@@ -75,6 +77,19 @@ def line(entry: Entry, previous: str) -> dict[str, Any]:
         "event": entry.event.to_dict(),
         "previous": previous,
     }
+
+
+def path_of(path: str | os.PathLike[str]) -> Path:
+    """`path` as a Path; a ValueError for what names no file."""
+    try:
+        found = Path(path)
+        os.fsencode(found)
+        usable = "\0" not in str(found)
+    except (TypeError, ValueError):
+        usable = False
+    if not usable:
+        raise ValueError(f"path is {shown(path)}: give the path of a ledger file")
+    return found
 
 
 def load(path: Path) -> bytes:

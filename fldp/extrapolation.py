@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from fldp.checks import whole
 from fldp.plan import PrivacyPlan
-from fldp.report import down, up
+from fldp.report import up
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Extrapolation:
             f"SIMULATION of a larger federation, not a guarantee. The {ran.clients} clients that "
             f"took part have {_guarantee(ran)}. A federation of {larger.clients} with "
             f"{larger.cohort:.10g} a round and the same noise on the mean (z = "
-            f"{down(larger.noise_multiplier)}) would give its clients {_guarantee(larger)}."
+            f"{up(larger.noise_multiplier)}) would give its clients {_guarantee(larger)}."
         )
 
     def __str__(self) -> str:
@@ -79,7 +79,8 @@ def extrapolate(plan: PrivacyPlan, *, clients: int, delta: float | None = None) 
     larger = replace(
         plan,
         clients=clients,
-        cohort=plan.cohort * factor,
+        # The product first: everybody stays everybody, and a whole cohort whole.
+        cohort=plan.cohort * clients / plan.clients,
         noise_multiplier=plan.noise_multiplier * louder,
         delta=plan.delta / factor if delta is None else delta,
         cap=None if plan.cap is None else math.ceil(plan.cap * factor),

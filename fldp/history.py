@@ -17,14 +17,15 @@ from fldp.ledger import grouped
 from fldp.plan import PrivacyPlan
 
 _EXACT_POINTS = 100
+_KEPT_BACK = ("private", "seconds")
 
 
 @dataclass
 class History:
     """What a run did, round by round.
 
-    Guarantee: everything here may be published under `statement`, except `private`, which is an
-    attribute and nothing else: no pickle, copy, `asdict`, printout or export holds it.
+    Guarantee: everything here may be published under `statement`, except `private` and `seconds`,
+    which are attributes and nothing else: no pickle, copy, `asdict`, printout or export holds them.
 
     Attributes
     ----------
@@ -36,7 +37,8 @@ class History:
     events, before : list
         What the accountant composes: this run's rounds, and what the ledger held besides.
     participations : list of int or None
-        With a seed, the most rounds that its draws have given any client, after each round.
+        With a seed, the most rounds that its draws have given any client, after each round. It and
+        `epsilon` then tell something of these draws, which `accounted` presumes to be secret.
     model : nn.Module
         The trained model: a function of the releases, with the buffers of the model given.
     stopped, statement : str
@@ -45,6 +47,8 @@ class History:
         Count and hash of the ledger's last line (`Ledger.check` takes it).
     private : dict
         What the server saw in the clear, cohort sizes and clipped fractions: NOT for release.
+    seconds : float
+        How long the rounds took, which tells who came and how much data they have: NOT for release.
     """
 
     plan: PrivacyPlan | None
@@ -58,20 +62,20 @@ class History:
     best_round: int = 0
     stopped: str = ""
     statement: str = field(default="", repr=False)
-    seconds: float = 0.0
     head: dict[str, Any] | None = field(default=None, repr=False)
     _spent: dict[str, list[float]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        # No field of the dataclass, so that asdict, repr and comparisons do not see it.
+        # No fields of the dataclass, so that asdict, repr and comparisons do not see them.
         self.private: dict[str, list[float]] = {}
+        self.seconds = 0.0
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "private"}
+        return {name: value for name, value in vars(self).items() if name not in _KEPT_BACK}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self.private = {}
+        self.private, self.seconds = {}, 0.0
 
     @property
     def rounds(self) -> int:
@@ -88,7 +92,7 @@ class History:
         if self.plan is None or self.participations is None:
             return self.accounted
         if len(self._spent.get("seeded", [])) != self.rounds:
-            each = {k: self._seeded(self.plan, k) for k in set(self.participations)}
+            each = {k: self.seeded(self.plan, k) for k in set(self.participations)}
             self._spent["seeded"] = [each[k] for k in self.participations]
         return list(self._spent["seeded"])
 
@@ -108,7 +112,8 @@ class History:
             self._spent["accounted"] = [values[i] for i in places]
         return list(self._spent["accounted"])
 
-    def _seeded(self, plan: PrivacyPlan, k: int) -> float:
+    def seeded(self, plan: PrivacyPlan, k: int) -> float:
+        """ε of k rounds of a client, with what the ledger held besides, where a seed is known."""
         # Rounds of this run that a crash cut off are in k; what else the ledger holds composes.
         others = [event for event in self.before if not _is_a_round(plan, event)]
         if not others or k == 0:

@@ -7,6 +7,7 @@ Lines are chained by hashes (see `chain`), so that accidents and edits show.
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 import threading
@@ -19,7 +20,7 @@ from typing import Any, BinaryIO
 
 from fldp import accounting, chain
 from fldp.chain import Entry
-from fldp.checks import whole
+from fldp.checks import between, shown, whole
 from fldp.events import AnyEvent, Event, checked
 from fldp.files import atomic, lock, sync_folder
 from fldp.plan import PrivacyPlan
@@ -81,7 +82,9 @@ class Ledger:
         *,
         lock: bool = True,
     ) -> None:
-        self.path = Path(path)
+        self.path = chain.path_of(path)
+        if plan is not None and not isinstance(plan, PrivacyPlan):
+            raise ValueError(f"plan is {shown(plan)}: give a PrivacyPlan, or None")
         self.plan = plan
         self._entries: list[Entry] = []
         self._hashes: list[str] = []
@@ -185,13 +188,8 @@ class Ledger:
 
     def _no_amplification(self, event: AnyEvent) -> None:
         """ValueError for an event that counts on secret draws under a plan that has none."""
-        secret = isinstance(event, Event) and event.sampling != "none" and not event.known
-        if secret and self.plan is not None and self.plan.trust != "central":
-            raise ValueError(
-                f"{event!r} is amplified by draws that nobody sees, and the plan's trust is "
-                f"{self.plan.trust!r}, where they are seen: record plan.event, or another with "
-                "known=True"
-            )
+        if self.plan is not None:
+            no_amplification(event, self.plan)
 
     @property
     def entries(self) -> list[Entry]:
@@ -266,6 +264,8 @@ class Ledger:
             if self.plan is None:
                 raise ValueError("this ledger has no plan: give epsilon")
             epsilon = self.plan.target_epsilon
+        epsilon = between("epsilon", epsilon, math.inf)
+        self._no_amplification(event)
         with_it = [*self.events, *checked([event])]
         # A plan's own z is calibrated to the target, within the accountant's tolerance.
         return self._epsilon(with_it, *self._question(delta, adjacency)) > epsilon * (1 + 1e-6)
@@ -335,7 +335,7 @@ class Ledger:
 
         Raises ValueError for a file that is no ledger, or whose chain is broken.
         """
-        path = Path(path)
+        path = chain.path_of(path)
         content = chain.load(path)
         old = chain.old_events(content, path)
         if old is not None:
@@ -404,6 +404,16 @@ class Ledger:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def no_amplification(event: AnyEvent, plan: PrivacyPlan) -> None:
+    """ValueError for an event that counts on secret draws under a plan that has none."""
+    secret = isinstance(event, Event) and event.sampling != "none" and not event.known
+    if secret and plan.trust != "central":
+        raise ValueError(
+            f"{event!r} is amplified by draws that nobody sees, and the plan's trust is "
+            f"{plan.trust!r}, where they are seen: record plan.event, or another with known=True"
+        )
 
 
 def grouped(events: Sequence[AnyEvent]) -> list[AnyEvent]:

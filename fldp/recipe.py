@@ -15,6 +15,7 @@ from fldp import accounting
 from fldp.checks import listed, real, whole
 from fldp.report import down, fill, table, up
 
+_SMALLEST = 0.03  # z, below which the quadrature would take gigabytes
 # The orders of Opacus' RDP accountant.
 _ORDERS = np.array([*(1 + x / 10 for x in range(1, 100)), *range(12, 64)])
 
@@ -49,6 +50,8 @@ def opacus_noise_multiplier(epsilon: float, delta: float, q: float, steps: float
         reached = _opacus_rdp(q, high, steps, delta)
     while epsilon - reached > 0.01:
         middle = (low + high) / 2
+        if q < 1 and middle < _SMALLEST:
+            raise ValueError(f"epsilon is {epsilon:g}: with so little noise nothing is left to say")
         spent = _opacus_rdp(q, middle, steps, delta)
         if spent < epsilon:
             high, reached = middle, spent

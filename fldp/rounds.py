@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from fldp.ledger import Ledger
 from fldp.local import LocalSGD
 from fldp.parameters import flatten, load_
 from fldp.plan import PrivacyPlan
-from fldp.report import fill
+from fldp.report import fill, up
 from fldp.sampling import drawn
 from fldp.server import FedAvg
 from fldp.setting import Setting
@@ -99,15 +100,22 @@ class Run:
         own, held = Counter(self.history.events), Counter(book.events)
         if self.history.head is not None:
             book.check(self.history.head)
-        if own - held or (resumed and self.history.head is None and own != held):
+        # A ledger that this run never wrote may hold as many rounds, of another run.
+        strange = resumed and self.history.head is None and (own or held)
+        if own - held or strange:
             raise ValueError(
                 f"{book.path} does not hold exactly the rounds that this run has released: resume "
                 "with the ledger that it wrote, or without one if it wrote none"
             )
         self.history.head = book.head
         self.history.before = list((held - own).elements())
-        training = [entry.event.rounds for entry in book.entries if entry.label == "training"]
         if self.draws.seeded and self.plan is not None:
+            # Rounds of this plan are an earlier run's, whatever label they stand under.
+            training = [
+                entry.event.rounds
+                for entry in book.entries
+                if entry.label == "training" or replace(entry.event, rounds=1) == self.plan.event
+            ]
             self._drawn_before(sum(training) - len(self.history.events), resumed, book)
 
     def _drawn_before(self, earlier: int, resumed: bool, book: Ledger) -> None:
@@ -220,12 +228,17 @@ class Run:
     def summary(self) -> str:
         parts = []
         if self.plan is not None:
-            now = spent(self.plan, [*self.history.before, *self.history.events])
-            parts.append(f"ε={now:.2f}/{self.plan.target_epsilon:g}")
+            parts.append(f"ε={up(self._spent(self.plan))}/{self.plan.target_epsilon:g}")
         if self.history.accuracy:
             parts.append(f"accuracy={self.history.accuracy[-1]:.3f}")
         parts.append(f"clipped={self.history.private['clipped_fraction'][-1]:.0%} (private)")
         return " ".join(parts)
+
+    def _spent(self, plan: PrivacyPlan) -> float:
+        """The headline so far, with all that the ledger holds."""
+        if self.history.participations:
+            return self.history.seeded(plan, self.history.participations[-1])
+        return spent(plan, [*self.history.before, *self.history.events])
 
     def _pieces(self) -> dict[str, Any]:
         pieces = {"server": self.server, "local": self.local, "sampler": self.sampler}
@@ -298,6 +311,13 @@ class Run:
             lines.append(
                 "The model was chosen by its validation accuracy. If those records are the "
                 "clients' own, that choice is not covered."
+            )
+        if self.history.before and self.history.events:
+            # The first line is about this plan alone.
+            roughly = "approximately " if self.plan.accountant == "gdp" else ""
+            lines.append(
+                f"The ledger holds {len(self.history.before)} other entries of this population: "
+                f"together with them {roughly}ε = {up(self._spent(self.plan))} so far."
             )
         lines += [part for part in (self.local.limits(), own) if part]
         plan = self.plan.statement(self.reproducible, self._most(self.plan))

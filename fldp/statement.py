@@ -218,8 +218,9 @@ def _without_the_seed(plan: PrivacyPlan) -> str:
         epsilon += " (approximately)"
     if amplified(plan):
         return (
-            "Against whoever sees every model and neither knows nor can guess the seed, nor who "
-            f"took part: ε = {epsilon}. A small seed is found by trying them all."
+            "Against whoever sees every model and neither knows nor can guess the seed, nor "
+            "anything of what it drew, such as who took part or the number of rounds above: ε = "
+            f"{epsilon}. A small seed is found by trying them all."
         )
     if mixed(plan):
         every = up(plan.cohort_known()["epsilon_all"])

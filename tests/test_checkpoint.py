@@ -382,13 +382,11 @@ def test_p10_a_run_without_a_ledger_is_not_resumed_with_one_that_lacks_its_round
     with Ledger(ledger, plan()) as book:
         book.record(plan().event, 1)
         book.record(plan().event, 2)
-    history = go_on(path, ledger=ledger)
-    assert len(Ledger.read(ledger)) == ROUNDS
-    assert history.before == []
-    more = tmp_path / "more.pt"
-    begin(more, 2)
+    # They may be those of another run: nothing in the file tells whose rounds they are.
     with pytest.raises(ValueError, match="does not hold exactly"):
-        go_on(more, ledger=ledger)
+        go_on(path, ledger=ledger)
+    assert len(Ledger.read(ledger)) == 2
+    assert go_on(path).rounds == ROUNDS
 
 
 def test_p10_other_releases_in_the_ledger_count(tmp_path: Path) -> None:

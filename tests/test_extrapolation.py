@@ -53,3 +53,18 @@ def test_a_smaller_population_is_refused() -> None:
     plan = fldp.calibrate(epsilon=8.0, delta=1e-3, rounds=20, clients=480, cohort=120)
     with pytest.raises(ValueError, match="clients is 100"):
         fldp.extrapolate(plan, clients=100)
+
+
+@pytest.mark.parametrize("clients", [481, 777, 1001, 48_000])
+def test_p12_the_printed_noise_gives_the_printed_epsilon(clients: int) -> None:
+    plan = fldp.calibrate(epsilon=8.0, delta=1e-3, rounds=20, clients=480, cohort=120)
+    both = fldp.extrapolate(plan, clients=clients)
+    shown = re.search(r"\(z = ([^)]*)\)", both.statement())
+    assert shown is not None
+    assert float(shown[1]) >= both.federation.noise_multiplier
+
+
+@pytest.mark.parametrize(("few", "many"), [(51, 120_479), (49, 10**6 + 1)])
+def test_a06_everybody_stays_everybody(few: int, many: int) -> None:
+    plan = fldp.calibrate(epsilon=8.0, delta=1e-3, rounds=1, clients=few)
+    assert fldp.extrapolate(plan, clients=many).federation.cohort == many

@@ -118,3 +118,12 @@ def test_p03_under_a_cap_a_known_draw_moves_the_sum_twice_as_far() -> None:
     history.participations = [1]
     history.before = [fldp.Event(1e6)]
     assert history.epsilon[0] == pytest.approx(capped.seeded_epsilon(1), rel=1e-4)
+
+
+def test_p13_times_leave_with_no_copy_of_a_history(plan: fldp.PrivacyPlan) -> None:
+    """How long a round took tells who came."""
+    history = run(plan, 2)
+    history.seconds = 123.5
+    for copied in (pickle.loads(pickle.dumps(history)), copy.deepcopy(history)):
+        assert copied.seconds == 0
+    assert "123.5" not in repr(history) + str(dataclasses.asdict(history)) + history.to_json()

@@ -485,3 +485,33 @@ def test_composition_does_not_depend_on_the_order() -> None:
     assert grouped([a, b, a]) == grouped([a, a, b])
     assert grouped([a, b, a])[0].rounds == 2
     assert grouped([Laplace(1.0, 3), Laplace(1.0)]) == [Laplace(1.0, 4)]
+
+
+@pytest.mark.parametrize("epsilon", [float("nan"), "8", True, [1], -1])
+def test_p09_no_question_about_the_budget_is_answered_for_a_bad_epsilon(
+    path: Path, plan: fldp.PrivacyPlan, epsilon: object
+) -> None:
+    with Ledger(path, plan) as ledger, pytest.raises(ValueError, match="epsilon is"):
+        ledger.would_exceed(plan.event, epsilon=epsilon)  # type: ignore[arg-type]
+
+
+def test_p09_secret_draws_are_not_asked_about_where_they_are_seen(path: Path) -> None:
+    seen = fldp.calibrate(
+        epsilon=2.0, delta=1e-4, rounds=10, clients=1000, cohort=100, trust="distributed",
+        survivors=80,
+    )  # fmt: skip
+    with Ledger(path, seen) as ledger, pytest.raises(ValueError, match="known=True"):
+        ledger.would_exceed(Event(seen.noise_multiplier, 0.1, "poisson"))
+
+
+@pytest.mark.parametrize("odd", [None, 3, b"name", [], "a\0b", "\ud800"])
+def test_p09_what_names_no_file_is_refused_in_words(odd: object) -> None:
+    for use in (Ledger, Ledger.read):
+        with pytest.raises(ValueError, match="path is"):
+            use(odd)  # type: ignore[arg-type]
+
+
+def test_p09_what_is_no_plan_is_refused_before_a_file_is_made(path: Path) -> None:
+    with pytest.raises(ValueError, match="plan is"):
+        Ledger(path, plan={"epsilon": 8})  # type: ignore[arg-type]
+    assert not path.exists()

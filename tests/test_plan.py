@@ -296,6 +296,14 @@ def test_group_privacy_grows_and_is_exact_without_sampling():
     assert capped.group(1) >= capped.epsilon()
 
 
+def test_a01_a_group_in_a_known_fixed_cohort_is_there_as_often_as_it_must_be():
+    # Of 2 clients exactly 1 takes part: a coin each would leave out both a quarter of the time.
+    plan = PrivacyPlan(
+        0.1, 0.6, 1, 2, 1, "fixed", "distributed", "zero-out", "pld", 50.0, survivors=1
+    )
+    assert plan.group(2) == pytest.approx(accounting.gaussian_epsilon(1 / 0.1, 0.6))
+
+
 def test_gdp_and_zcdp_views_bound_the_plan():
     alone = calibrate(epsilon=1, delta=1e-5, rounds=15, clients=200)
     assert accounting.gaussian_epsilon(alone.gdp_mu, 1e-5) == pytest.approx(1, rel=1e-6)

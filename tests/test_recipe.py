@@ -140,3 +140,9 @@ def test_text_html_and_json():
 def test_bad_input_is_named(change, match):
     with pytest.raises(ValueError, match=match):
         explain_recipe(**A | change)
+
+
+@pytest.mark.parametrize("epsilon", [1e7, 1e308])
+def test_a06_an_epsilon_out_of_reach_is_refused_without_filling_the_memory(epsilon: float) -> None:
+    with pytest.raises(ValueError, match="epsilon is"):
+        explain_recipe(epsilon=epsilon, delta=1e-4, rounds=3, clients=20, records=200, batch_size=5)

@@ -19,6 +19,7 @@ from fldp.draws import Draws
 from fldp.ledger import Ledger
 from fldp.noise import Gaussian
 from fldp.parameters import flatten
+from fldp.report import up
 from fldp.sampling import CappedPoisson, Everyone, FixedSize, MinSeparation, Poisson, Sampler
 from tests.test_isolation import STATES
 
@@ -256,6 +257,47 @@ def test_p03_a_seed_does_not_run_twice_on_one_ledger(tmp_path: Path) -> None:
     with Ledger(tmp_path / "other.jsonl", stated) as book:
         book.record(fldp.Event(30.0), label="a histogram")
     assert fldp.train(*given, seed=4, ledger=tmp_path / "other.jsonl").rounds >= 7
+
+
+def test_p03_rounds_of_this_plan_count_under_any_label(tmp_path: Path) -> None:
+    """With a seed they were left out of the headline: 2.61 said, where three more were released."""
+    stated = plan()
+    with Ledger(tmp_path / "ledger.jsonl", stated) as book:
+        book.record(stated.event, label="a first look")
+    with pytest.raises(ValueError, match="1 rounds of an earlier run"):
+        fldp.train(nn.Linear(8, 3), people([2] * 20), stated, seed=1, ledger=book.path)
+
+
+def test_p09_a_run_without_a_ledger_does_not_continue_on_that_of_another(tmp_path: Path) -> None:
+    """As many rounds of the same plan, but others: 9 releases were counted as 6."""
+    stated = plan()
+    stop: Any = [lambda done, history: done == 3]
+    given = nn.Linear(8, 3), people([2] * 20), stated
+    fldp.train(*given, ledger=tmp_path / "one", callbacks=stop)
+    fldp.train(*given, checkpoint=tmp_path / "two", callbacks=stop)
+    with pytest.raises(ValueError, match="does not hold exactly"):
+        fldp.train(*given, checkpoint=tmp_path / "two", resume=True, ledger=tmp_path / "one")
+
+
+@pytest.mark.parametrize("seed", [None, 1])
+def test_p09_a_statement_names_what_else_the_ledger_holds(tmp_path: Path, seed: int | None) -> None:
+    stated = plan()
+    with Ledger(tmp_path / "ledger.jsonl", stated) as book:
+        book.record(fldp.accounting.Laplace(3.0), label="a histogram")
+    given = nn.Linear(8, 3), people([2] * 20), stated
+    history = fldp.train(*given, seed=seed, ledger=book.path)
+    together = f"together with them ε = {up(history.epsilon[-1])} so far"
+    assert together in " ".join(history.statement.split())
+    assert "The ledger holds" not in fldp.train(*given, seed=seed).statement
+
+
+@pytest.mark.parametrize("seed", [None, 1])
+def test_p12_the_progress_bar_rounds_the_headline_up(
+    seed: int | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stated = plan(rounds=3)
+    history = fldp.train(nn.Linear(8, 3), people([2] * 20), stated, seed=seed, progress=True)
+    assert f"ε={up(history.epsilon[-1])}/8 " in capsys.readouterr().err
 
 
 def test_p03_the_noise_never_comes_from_the_seed() -> None:

@@ -153,6 +153,13 @@ def test_participations_are_rounds_of_the_plan(bad: object) -> None:
         plan.statement(participations=bad)  # type: ignore[arg-type]
 
 
+def test_p03_the_account_without_the_seed_presumes_that_nothing_of_its_draws_is_told() -> None:
+    """The number of rounds above is itself drawn: of 2 clients in 1 round it tells who came."""
+    plan = fldp.calibrate(epsilon=8.0, delta=1e-3, rounds=1, clients=2, cohort=0.1)
+    told = " ".join(plan.statement(participations=1).split())
+    assert "nor anything of what it drew, such as who took part or the number of rounds" in told
+
+
 def test_reproducible_noise_adds_one_sentence_below_the_headline(found: dict) -> None:
     for name, (plan, k, words) in found.items():
         seeded = plan.statement(reproducible=True, participations=k).split("\n")

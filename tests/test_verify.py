@@ -190,3 +190,48 @@ def test_a_ledger_without_a_plan_or_with_a_torn_line_says_so(
 def test_a_cohort_too_large_to_build_is_skipped() -> None:
     plan = fldp.calibrate(epsilon=2.0, delta=1e-9, rounds=5, clients=10**8, cohort=10**7)
     assert "too large to build" in notes(plan.verify())["neighbouring cohorts"]
+
+
+def test_p01_a_ledger_that_counts_on_secret_draws_fails_where_they_are_seen(tmp_path: Path) -> None:
+    plan = fldp.calibrate(**SMALL, trust="distributed", survivors=40)
+    with Ledger(tmp_path / "bare") as ledger:
+        ledger.record(fldp.Event(plan.noise_multiplier, plan.sampling_rate, "poisson"))
+    row = ledger_row(plan, tmp_path / "bare")
+    assert row["result"] == "fail"
+    assert "known=True" in row["note"]
+
+
+def _clipped_sum(updates: torch.Tensor) -> torch.Tensor:
+    finite = torch.where(updates.isfinite().all(1, keepdim=True), updates, 0.0)
+    norms = finite.double().norm(dim=1, keepdim=True)
+    return (finite / norms.clamp(min=1)).float().sum(0)
+
+
+@pytest.mark.parametrize(
+    ("share", "seed", "result"),
+    [(1.0, None, "pass"), (0.0, None, "fail"), (0.5, None, "fail"), (1.0, 0, "fail")],
+)
+def test_p11_an_aggregator_with_too_little_or_repeated_noise_fails(
+    share: float, seed: int | None, result: str
+) -> None:
+    """Clipped as it should be, it passed with no noise at all."""
+    plan = fldp.calibrate(**SMALL)
+
+    def aggregate(updates: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        if seed is not None:
+            generator = torch.Generator().manual_seed(seed)
+        total = _clipped_sum(updates) * (1 - 1e-6)
+        noise = torch.randn(total.shape, generator=generator)
+        return (total + share * plan.noise_multiplier * noise) / plan.cohort
+
+    found = verify(plan, aggregate=aggregate)
+    assert results(found)["noise of a round"] == result
+    assert results(found)["neighbouring cohorts"] == "pass"
+    assert found.ok == (result == "pass")
+
+
+def test_u07_what_cannot_be_compared_is_skipped_and_nan_never_passes() -> None:
+    plan = fldp.calibrate(**SMALL)
+    found = verify(plan, aggregate=lambda updates: updates.sum(0) * float("nan"))
+    assert results(found)["neighbouring cohorts"] == "skipped"
+    assert results(found)["noise of a round"] == "fail"
