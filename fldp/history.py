@@ -108,6 +108,15 @@ class History:
             self._spent["accounted"] = [values[i] for i in places]
         return list(self._spent["accounted"])
 
+    @property
+    def now(self) -> float:
+        """ε after the last round: the last entry of `epsilon`, without the others."""
+        if self.plan is None:
+            return math.inf
+        if self.participations is None:
+            return spent(self.plan, [*self.before, *self.events])
+        return self._seeded(self.plan, self.participations[-1] if self.participations else 0)
+
     def _seeded(self, plan: PrivacyPlan, k: int) -> float:
         # Rounds of this run that a crash cut off are in k; what else the ledger holds composes.
         others = [event for event in self.before if not _is_a_round(plan, event)]

@@ -214,6 +214,7 @@ def test_p03_with_a_seed_the_headline_is_that_of_the_most_participations(seed: i
         ({"cap": 12}, CappedPoisson(0.5, 12)),
         ({"cap": 12, "adjacency": "zero-out"}, CappedPoisson(0.5, 12)),
         ({"adjacency": "replace-one"}, Poisson(0.5)),
+        ({"trust": "distributed", "survivors": 3}, Poisson(0.5)),
     ],
 )
 def test_p03_the_headline_of_other_samplings(options: dict[str, Any], sampler: Sampler) -> None:
@@ -221,6 +222,7 @@ def test_p03_the_headline_of_other_samplings(options: dict[str, Any], sampler: S
     history = fldp.train(nn.Linear(8, 3), people([2] * 20), stated, seed=2)
     k = Draws(2).most_participations(sampler, 20, stated.rounds)
     assert history.epsilon[-1] == stated.seeded_epsilon(k)
+    assert history.now == history.epsilon[-1]
 
 
 @pytest.mark.parametrize("sampler", [Everyone(), MinSeparation(2), Poisson(0.5)])
