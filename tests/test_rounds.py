@@ -157,12 +157,13 @@ def test_p03_a_batch_order_is_a_clients_own() -> None:
                 orders.setdefault((i, rest[-1]), set()).add(str(row[: int(kept.sum())].tolist()))
             return found
 
-    model, population = nn.Linear(8, 3), people([7, 30, 12, 4, 9])
+    model, population = nn.Linear(8, 3), people([7, 30, 12, 2, 9])
     local = Spy(lr=0.1, epochs=2, batch_size=2)
     for ids in ([0, 1, 2, 3, 4], [4, 0], [2, 3], [3, 1]):
         list(local.updates(model, flatten(model), population, ids, Draws(3), round=7))
     assert len(orders) == 10
     assert all(len(seen) == 1 for seen in orders.values())
+    assert orders[3, 0] == {str(population.index[3, :2].tolist())}  # one batch: as it is
 
 
 def cohorts(model: nn.Module, population: Population, stated: Any, **options: Any) -> list[Any]:
