@@ -112,6 +112,15 @@ class History:
             self._spent["accounted"] = [values[i] for i in places]
         return list(self._spent["accounted"])
 
+    @property
+    def now(self) -> float:
+        """ε after the last round: the last entry of `epsilon`, without the others."""
+        if self.plan is None:
+            return math.inf
+        if self.participations is None:
+            return spent(self.plan, [*self.before, *self.events])
+        return self.seeded(self.plan, self.participations[-1] if self.participations else 0)
+
     def seeded(self, plan: PrivacyPlan, k: int) -> float:
         """ε of k rounds of a client, with what the ledger held besides, where a seed is known."""
         # Rounds of this run that a crash cut off are in k; what else the ledger holds composes.

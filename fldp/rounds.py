@@ -109,7 +109,7 @@ class Run:
             )
         self.history.head = book.head
         self.history.before = list((held - own).elements())
-        if self.draws.seeded and self.plan is not None:
+        if self.history.participations is not None and self.plan is not None:
             # Rounds of this plan are an earlier run's, whatever label they stand under.
             training = [
                 entry.event.rounds
@@ -228,7 +228,7 @@ class Run:
     def summary(self) -> str:
         parts = []
         if self.plan is not None:
-            parts.append(f"ε={up(self._spent(self.plan))}/{self.plan.target_epsilon:g}")
+            parts.append(f"ε={up(self.history.now)}/{self.plan.target_epsilon:g}")
         if self.history.accuracy:
             parts.append(f"accuracy={self.history.accuracy[-1]:.3f}")
         parts.append(f"clipped={self.history.private['clipped_fraction'][-1]:.0%} (private)")

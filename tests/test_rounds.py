@@ -158,12 +158,13 @@ def test_p03_a_batch_order_is_a_clients_own() -> None:
                 orders.setdefault((i, rest[-1]), set()).add(str(row[: int(kept.sum())].tolist()))
             return found
 
-    model, population = nn.Linear(8, 3), people([7, 30, 12, 4, 9])
+    model, population = nn.Linear(8, 3), people([7, 30, 12, 2, 9])
     local = Spy(lr=0.1, epochs=2, batch_size=2)
     for ids in ([0, 1, 2, 3, 4], [4, 0], [2, 3], [3, 1]):
         list(local.updates(model, flatten(model), population, ids, Draws(3), round=7))
     assert len(orders) == 10
     assert all(len(seen) == 1 for seen in orders.values())
+    assert orders[3, 0] == {str(population.index[3, :2].tolist())}  # one batch: as it is
 
 
 def cohorts(model: nn.Module, population: Population, stated: Any, **options: Any) -> list[Any]:
@@ -215,6 +216,7 @@ def test_p03_with_a_seed_the_headline_is_that_of_the_most_participations(seed: i
         ({"cap": 12}, CappedPoisson(0.5, 12)),
         ({"cap": 12, "adjacency": "zero-out"}, CappedPoisson(0.5, 12)),
         ({"adjacency": "replace-one"}, Poisson(0.5)),
+        ({"trust": "distributed", "survivors": 3}, Poisson(0.5)),
     ],
 )
 def test_p03_the_headline_of_other_samplings(options: dict[str, Any], sampler: Sampler) -> None:
@@ -222,6 +224,7 @@ def test_p03_the_headline_of_other_samplings(options: dict[str, Any], sampler: S
     history = fldp.train(nn.Linear(8, 3), people([2] * 20), stated, seed=2)
     k = Draws(2).most_participations(sampler, 20, stated.rounds)
     assert history.epsilon[-1] == stated.seeded_epsilon(k)
+    assert history.now == history.epsilon[-1]
 
 
 @pytest.mark.parametrize("sampler", [Everyone(), MinSeparation(2), Poisson(0.5)])
