@@ -124,6 +124,7 @@ class PrivateAggregator:
         """The empty sum, and room for the rows that wait to be added together."""
         total, empty = self._layout.total, self._layout.empty
         self._sum = self._mechanism.start(total, empty, _likely(plan), _limit(plan))
+        self._clip_room = self._mechanism.room(self._sum)
         # Per tile: norms, clip factors, whether finite. Per malformed structure: a count.
         self._log: list[tuple[Tensor, Tensor, Tensor]] = []
         self._step = self._mechanism.tile(self._sum, max(_FEW, min(_MANY, _TILE // total)))
@@ -189,7 +190,7 @@ class PrivateAggregator:
             )
 
     def _room(self, count: int) -> None:
-        limit = min(_limit(self.plan), MOST)
+        limit = _limit(self.plan)
         if self._count + count > limit:
             raise ValueError(f"the plan accounts for at most {limit} clients in a round")
         self._count += count
@@ -230,7 +231,8 @@ class PrivateAggregator:
 
     def _tile(self, rows: Tensor, weights: Tensor) -> None:
         rows, norms, finite = bounded_rows(rows)
-        factors = scales = self._clip.factors(rows, norms, self._layout.slices)
+        slices = self._layout.slices
+        factors = scales = self._clip.factors(rows, norms, slices, self._clip_room)
         if self._cap is not None:
             usable = torch.isfinite(weights) & (weights >= 0)
             finite = finite & usable
@@ -307,10 +309,11 @@ class PrivateAggregator:
 
 
 def _limit(plan: PrivacyPlan) -> int:
-    """The most clients in a round that the plan accounts for."""
+    """The most clients in a round that the plan accounts for, and one sum can hold."""
+    limit = plan.clients if plan.cap is None else plan.cap
     if plan.sampling == "fixed":
-        return round(plan.cohort)
-    return plan.clients if plan.cap is None else plan.cap
+        limit = round(plan.cohort)
+    return min(limit, MOST)
 
 
 def _likely(plan: PrivacyPlan) -> int:

@@ -18,7 +18,7 @@ import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from torch import Tensor
 
-from fldp.summation import Columns, RunningSum
+from fldp.summation import MOST, Columns, RunningSum
 
 if TYPE_CHECKING:
     from fldp.accounting import Event
@@ -153,9 +153,13 @@ class Gaussian:
     the same operations whoever came, so that precision does not tell how many did.
     """
 
-    def start(self, size: int, like: Tensor, clients: int, most: int | None = None) -> Any:
+    def start(self, size: int, like: Tensor, clients: int, most: int = MOST) -> Any:
         """An empty sum of d = `size` coordinates; `clients` and `most` as for `RunningSum`."""
         return RunningSum(size, like, clients, most)
+
+    def room(self, total: Any) -> float:
+        """The share of the clip norm that pays for what adding up may round."""
+        return total.room
 
     def tile(self, total: Any, rows: int) -> int:
         """A number of rows, near `rows`, that is fast to add at once."""
@@ -202,8 +206,11 @@ class DiscreteGaussian(Gaussian):
     post-processing covers; `event` refuses unless that is below a millionth of δ. Central only.
     """
 
-    def start(self, size: int, like: Tensor, clients: int, most: int | None = None) -> Any:
+    def start(self, size: int, like: Tensor, clients: int, most: int = MOST) -> Any:
         return torch.zeros(size, dtype=torch.int64, device=like.device)
+
+    def room(self, total: Any) -> float:
+        return 0.0
 
     def tile(self, total: Any, rows: int) -> int:
         return rows
