@@ -16,6 +16,7 @@ import os
 import pwd
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -161,6 +162,8 @@ def main() -> int:
     parser.add_argument("--wheels", type=Path, default=wheels, help="default: FLDP_WHEELS")
     parser.add_argument("--keep", action="store_true", help="leave the clone where it is")
     arguments = parser.parse_args()
+    # A check that is ended from outside removes what it has made, too.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     folder = Path(tempfile.mkdtemp(prefix="fldp release check "))
     folder.chmod(0o755)
     try:
