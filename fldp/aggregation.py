@@ -252,7 +252,7 @@ class PrivateAggregator:
             self._flush()
             self._released = True
             release = self._finish(self._std * spread, self._bit_noise * spread)
-            del self._sum, self._held
+            del self._sum, self._held, self._log
             return release
 
     def _spread(self) -> float:

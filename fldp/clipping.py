@@ -48,7 +48,8 @@ def row_norms(rows: Tensor) -> Tensor:
     if not whole:
         return torch.linalg.vector_norm(rows, dim=1).double()
     if whole == width and rows.is_contiguous():
-        blocks = torch.linalg.vector_norm(rows.view(-1, block), dim=1).view(count, -1)
+        blocks = torch.linalg.vector_norm(rows.view(-1, block), dim=1)
+        blocks = blocks.view(count, whole // block)
     else:
         blocks = torch.linalg.vector_norm(rows[:, :whole].unflatten(1, (-1, block)), dim=-1)
     norms = torch.linalg.vector_norm(blocks, dim=1, dtype=torch.float64)
@@ -72,7 +73,8 @@ def bounded_rows(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return rows, norms, safe
     rows, finite = rows.clone(), torch.ones_like(safe)
     for i in (~safe).nonzero().flatten().tolist():
-        row = rows[i].double()
+        # A copy: float64 rows would otherwise be overwritten before their norm is taken.
+        row = rows[i].to(torch.float64, copy=True)
         top = row.abs().max()
         if torch.isfinite(top):
             rows[i] = row / top * _HUGE

@@ -134,7 +134,13 @@ def choose(
         if name == "loop" or (name == "auto" and by_itself):
             return Loop(template), _TOGETHER
         with alone(flat.device):
-            if name == "auto" and not _batches(template, flat, record):
+            obstacle = _obstacle(template, flat, record)
+            if obstacle and name == "vmap":
+                raise ValueError(
+                    f"engine is 'vmap', but torch.func cannot batch this model ({obstacle}): use "
+                    "engine='loop'"
+                )
+            if obstacle:
                 return Loop(template), _TOGETHER
             engine, activations = Vmapped(template), _activations(template, record)
     copies = 4 if extra else 2
@@ -167,14 +173,14 @@ def _activations(template: Template, record: Tensor) -> int:
     return sum(found)
 
 
-def _batches(template: Template, flat: Tensor, record: Tensor) -> bool:
-    """Whether `torch.func` can batch this module: tried on two clients of one record."""
+def _obstacle(template: Template, flat: Tensor, record: Tensor) -> str:
+    """Why `torch.func` cannot batch this module, tried on two clients of one record; or nothing."""
     trained = {n: p for n, p in template.model.named_parameters() if p.requires_grad}
     weights = {n: p.detach().expand(2, *p.shape) for n, p in trained.items()}
     target = {n: torch.zeros_like(p) for n, p in weights.items()}
-    x, share = record.expand(2, *record.shape), flat.new_ones(2, 1)
+    x, share = record.repeat(2, *[1] * record.ndim), flat.new_ones(2, 1)
     try:
         Vmapped(template).accumulate(weights, target, 1.0, x, share.long() * 0, share)
-    except Exception:  # whatever the module raises, the loop still runs it
-        return False
-    return True
+    except Exception as error:  # whatever the module raises, the loop still runs it
+        return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    return ""

@@ -16,7 +16,7 @@ _SMALLEST_CAP, _LARGEST_CAP = 1e-9, 1e9
 def check_weights(cap: float | None, total: float | None) -> None:
     """ValueError unless a weight cap and a total of weights are public numbers of usable size."""
     for value in (cap, total):
-        if value is not None and not 0 < value < math.inf:
+        if value is not None and not (_is_number(value) and 0 < value < math.inf):
             raise ValueError(f"give weights a positive public number, not {value!r}")
     if total is not None and cap is None:
         raise ValueError("weight_total is a sum of capped weights: give weight_cap as well")
@@ -25,6 +25,10 @@ def check_weights(cap: float | None, total: float | None) -> None:
             f"weight_cap is {cap!r}: give a number from {_SMALLEST_CAP} to {_LARGEST_CAP}, and "
             "weights in the same unit"
         )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.integer, np.floating))
 
 
 def identifiers(client: Any, count: int) -> list[Hashable]:

@@ -195,9 +195,9 @@ class LocalSGD(Algorithm):
         if not self._shared:
             return ""
         return (
-            "Rounding: clients of a round were trained in shared kernels. The last bits of an update "
-            "can depend on who else is in the round, and long local training can magnify that, "
-            "which is not covered; engine='loop' trains each client alone."
+            "Rounding: clients of a round were trained in shared kernels. The last bits of an "
+            "update can depend on who else is in the round, and long local training can magnify "
+            "that, which is not covered; engine='loop' trains each client alone."
         )
 
     def _together(self, engine: Any, layout: Any, people: Population, *task: Any) -> Tensor:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import copy
 import math
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,33 +14,17 @@ from torch import Tensor, nn
 from fldp import accounting
 from fldp.aggregation import PrivateAggregator
 from fldp.checkpoint import compare, crowd, described, fingerprint, outline
-from fldp.clients import Population
-from fldp.clipping import FlatClip
 from fldp.draws import Draws
 from fldp.history import History, spent
 from fldp.isolation import copied, is_all_plain
 from fldp.ledger import Ledger
-from fldp.local import Algorithm, LocalSGD
-from fldp.noise import Gaussian
+from fldp.local import LocalSGD
 from fldp.parameters import flatten, load_
 from fldp.plan import PrivacyPlan
-from fldp.report import fill
-from fldp.sampling import Everyone, Poisson, Sampler, check_sampler, drawn, for_plan
+from fldp.report import fill, up
+from fldp.sampling import drawn
 from fldp.server import FedAvg
-
-
-class CanaryHook(Protocol):
-    """What an audit puts into a run: clients whose updates it makes up."""
-
-    count: int
-
-    def rows(self, ids: Tensor, round: int) -> Tensor:
-        """Raw updates (len(ids), d) of the canary clients `ids`, of the plan's N."""
-        ...
-
-    def observe(self, release_mean: Tensor, round: int) -> None:
-        """The mean that a round released (d,)."""
-        ...
+from fldp.setting import Setting
 
 
 def evaluate(model: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
@@ -56,120 +39,39 @@ def evaluate(model: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
     return accuracy, loss
 
 
-@dataclass
-class Setting:
-    """What `train` was called with; see there."""
-
-    model: nn.Module
-    population: Population
-    plan: PrivacyPlan | None
-    clip: Any
-    local: Algorithm | None
-    server: FedAvg | None
-    validation: tuple[Tensor, Tensor] | None
-    seed: int | None
-    noise_generator: torch.Generator | None
-    noise: Gaussian | None
-    sampler: Sampler | None
-    rounds: int | None
-    cohort: float | None
-    device: str | torch.device | None
-    canaries: CanaryHook | None
-
-
 class Run:
     """The state of a run between two rounds."""
 
     def __init__(self, given: Setting) -> None:
-        plan, population = given.plan, given.population
-        self.plan, self.population, self.canaries = plan, population, given.canaries
+        self.plan, self.population, self.canaries = given.plan, given.population, given.canaries
         self.local: Any = LocalSGD() if given.local is None else copy.deepcopy(given.local)
         self.server = FedAvg() if given.server is None else copy.deepcopy(given.server)
         self.server.reset()
-        number = isinstance(given.clip, int | float)
-        self.clip = FlatClip(given.clip) if number else copy.deepcopy(given.clip)
-        where = given.device
-        if where is None:
-            where = flatten(given.model).device
+        self.clip, self.clients = given.clipping(), given.clients
+        self.total, self.cohort = given.schedule()
+        self.sampler = given.cohorts(self.local)
         # Never run: what clients start from, and what the trained weights are put into.
-        self.model = self.local.prepare(copied(given.model).to(where))
+        self.model = self.local.prepare(given.placed())
         self.flat = flatten(self.model)
-        self.validation = None
-        if given.validation is not None:
-            self.validation = _checked(given.validation, self.flat.device)
+        self.validation = given.checked_validation(self.flat.device)
         self.draws = Draws(given.seed)
         self.noise_generator, self.noise = given.noise_generator, given.noise
         self.reproducible = given.noise_generator is not None
         self.done, self.best = 0, (-1.0, self.flat)
+        self.history = History(self.plan)
+        self.history.private |= {"cohort": [], "clipped_fraction": []}
+        # Against whoever knows the seed the coins are known: a client pays for its own rounds.
+        if self.draws.seeded and self.plan is not None and self.plan.event.sampling != "none":
+            self.history.participations = []
+        self.served = torch.zeros(self.clients, dtype=torch.int64)
         # Rounds of this run that the ledger holds and no checkpoint does: a crash cut them off.
         self.lost = 0
-        self.history = History(plan)
-        self.history.private |= {"cohort": [], "clipped_fraction": []}
-        self.clients = len(population) + (0 if given.canaries is None else given.canaries.count)
-        if plan is None:
-            self._without_plan(given)
-        else:
-            self._with_plan(given, plan)
-        check_sampler(self.sampler)
-        self.served = torch.zeros(self.clients, dtype=torch.int64)
-        self.local.begin(population, self.total, self.cohort / self.clients)
-        self.local.rehearse(self.model, self.flat, population)
+        self.local.begin(self.population, self.total, self.cohort / self.clients)
+        self.local.rehearse(self.model, self.flat, self.population)
         # For validation: one copy serves all rounds where nothing in it moves.
         self._shown = copied(self.model) if is_all_plain(self.model) else None
         self._begun_with: dict[str, str] = {}
         self._repeats = False
-
-    def _without_plan(self, given: Setting) -> None:
-        rounds, cohort = given.rounds, given.cohort
-        if rounds is None or rounds < 1 or self.noise_generator is not None or self.noise:
-            raise ValueError(
-                f"without a plan there is no noise: give rounds (got {rounds!r}) and no "
-                "noise_generator"
-            )
-        if given.canaries is not None:
-            raise ValueError("canaries audit what a plan states: give a plan")
-        self.total, self.cohort = int(rounds), float(self.clients if cohort is None else cohort)
-        if not 0 < self.cohort <= self.clients:
-            raise ValueError(f"cohort is {cohort!r}: give a number in (0, {self.clients}]")
-        usual: Sampler = Everyone()
-        if self.cohort < self.clients:
-            usual = Poisson(self.cohort / self.clients)
-        self.sampler = usual if given.sampler is None else copy.deepcopy(given.sampler)
-
-    def _with_plan(self, given: Setting, plan: PrivacyPlan) -> None:
-        if given.rounds is not None or given.cohort is not None:
-            raise ValueError("rounds and cohort are the plan's: calibrate a plan with other ones")
-        if self.clip is None:
-            raise ValueError("clip is None: without a bound on an update no noise hides it")
-        if given.canaries is not None and plan.trust != "central":
-            raise ValueError(
-                f"trust is {plan.trust!r}: canaries audit the model that a central server releases"
-            )
-        if plan.clients != self.clients:
-            more = "" if given.canaries is None else f" and the audit {given.canaries.count} more"
-            raise ValueError(
-                f"the plan is for {plan.clients} clients, the population has "
-                f"{len(self.population)}{more}: calibrate for the population that runs "
-                "(fldp.extrapolate compares it with a larger one)"
-            )
-        self.total, self.cohort = plan.rounds, plan.denominator
-        self.sampler = for_plan(plan) if given.sampler is None else copy.deepcopy(given.sampler)
-        if not self.sampler.matches(plan):
-            raise ValueError(
-                f"{self.sampler} is not what the plan accounts for (sampling={plan.sampling!r}, "
-                f"q={plan.sampling_rate:g}, cap={plan.cap}, adjacency={plan.adjacency!r}): "
-                "calibrate a plan for this sampler, or leave sampler out"
-            )
-        if self.local.remembers and (plan.sampling == "fixed" or plan.cap is not None):
-            told = "fixed" if plan.cap is None else f"poisson with cap={plan.cap}"
-            raise ValueError(
-                f"sampling is {told}: one client's draw then moves what others remember, which is "
-                f"not accounted; run {type(self.local).__name__} under sampling='poisson' without "
-                "a cap, or with everyone"
-            )
-        # Against whoever knows the seed the coins are known: a client pays for its own rounds.
-        if self.draws.seeded and plan.event.sampling != "none":
-            self.history.participations = []
 
     def identify(self) -> None:
         """Note, for checkpoints, what a resumed run must still be; before the first round."""
@@ -192,6 +94,8 @@ class Run:
         Raises ValueError where the ledger is not the one that this run wrote, and where a seed
         would draw an earlier run's cohorts again.
         """
+        if book.plan not in (None, self.plan):
+            raise ValueError(f"{book.path} is the ledger of another plan: give this plan's own")
         own, held = Counter(self.history.events), Counter(book.events)
         if self.history.head is not None:
             book.check(self.history.head)
@@ -202,17 +106,17 @@ class Run:
             )
         self.history.head = book.head
         self.history.before = list((held - own).elements())
-        training = [entry for entry in book.entries if entry.label == "training"]
-        if self.draws.seeded and self.plan is not None:
-            self._drawn_before(len(training) - len(self.history.events), resumed, book)
+        training = [entry.event.rounds for entry in book.entries if entry.label == "training"]
+        if self.history.participations is not None:
+            self._drawn_before(sum(training) - len(self.history.events), resumed, book)
 
     def _drawn_before(self, earlier: int, resumed: bool, book: Ledger) -> None:
         """With a seed, `earlier` rounds of the ledger may have had the cohorts that come next."""
         if earlier and not resumed:
             raise ValueError(
-                f"{book.path} holds {earlier} rounds of an earlier run: a seed may draw its cohorts "
-                "again, and two rounds with one cohort are not accounted as two draws. Leave seed "
-                "out, or resume that run from its checkpoint"
+                f"{book.path} holds {earlier} rounds of an earlier run: a seed may draw its "
+                "cohorts again, and two rounds with one cohort are not accounted as two draws. "
+                "Leave seed out, or resume that run from its checkpoint"
             )
         if earlier != self.lost and not self._repeats:
             self.draws.renew(f"restart {earlier}".encode())
@@ -316,8 +220,7 @@ class Run:
     def summary(self) -> str:
         parts = []
         if self.plan is not None:
-            now = spent(self.plan, [*self.history.before, *self.history.events])
-            parts.append(f"ε={now:.2f}/{self.plan.target_epsilon:g}")
+            parts.append(f"ε={up(self.history.now)}/{self.plan.target_epsilon:g}")
         if self.history.accuracy:
             parts.append(f"accuracy={self.history.accuracy[-1]:.3f}")
         parts.append(f"clipped={self.history.private['clipped_fraction'][-1]:.0%} (private)")
@@ -407,12 +310,3 @@ class Run:
         for number in range(self.done, plan.rounds):
             served[drawn(sampler, self.clients, self.draws, number)] += 1
         return min(int(served.max()) + self.lost, plan.rounds)
-
-
-def _checked(validation: tuple[Tensor, Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
-    x, y = validation
-    if len(x) != len(y) or len(x) == 0:
-        raise ValueError(f"validation has {len(x)} inputs and {len(y)} labels: give as many")
-    if not bool(torch.isfinite(x).all()):
-        raise ValueError("validation inputs contain NaN or infinite values: clean them first")
-    return x.to(device), y.to(device)

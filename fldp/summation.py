@@ -39,6 +39,8 @@ ROUNDING = 2.0**-10
 MOST = 2**24
 
 _UNITS = 7680
+# One group of 122 rows uses them up: 122 · 125 / 2 = 7,625.
+_LONGEST = 122
 _TREE = 512
 _PERIOD = 4096
 # Groups shorter than this, or with fewer elements, take longer to hand over than float64 takes.
@@ -53,9 +55,9 @@ def group_size(clients: int) -> int:
     """The longest float32 group that `clients` rows can afford; 0 when it would be too short.
 
     >>> group_size(100), group_size(1000), group_size(5000)
-    (150, 12, 0)
+    (122, 12, 0)
     """
-    group = min(2 * _UNITS // clients - 3, _TREE)
+    group = min(2 * _UNITS // clients - 3, _LONGEST)
     return group if group >= _LEAST_GROUP else 0
 
 
@@ -128,7 +130,7 @@ class RunningSum:
     def _add_narrow(self, rows: Tensor, count: int, columns: Columns) -> None:
         if self._waiting + count > self._group:
             self._settle()
-        whole = count // self._group
+        whole = count // self._group if count > self._group else 0
         cut = whole * self._group
         if whole:
             self._add_groups(whole, rows[:cut], [(a, b, f[:cut]) for a, b, f in columns])
@@ -161,7 +163,10 @@ class RunningSum:
 
     def whole(self, rows: int) -> int:
         """A number of rows near `rows` that fills whole groups, for who may choose."""
-        return self._group * round(rows / self._group) or rows if self._group else rows
+        if not self._group:
+            return rows
+        filled = self._group * round(rows / self._group)
+        return filled if 0 < filled <= 1.5 * rows else rows
 
     def _add_wide(self, rows: Tensor, count: int, columns: Columns) -> None:
         total = self._running(count)

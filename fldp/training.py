@@ -20,9 +20,10 @@ from fldp.ledger import Ledger
 from fldp.local import Algorithm
 from fldp.noise import Gaussian
 from fldp.plan import PrivacyPlan
-from fldp.rounds import CanaryHook, Run, Setting, evaluate
+from fldp.rounds import Run, evaluate
 from fldp.sampling import Sampler
 from fldp.server import FedAvg
+from fldp.setting import CanaryHook, Setting
 
 __all__ = ["evaluate", "train"]
 

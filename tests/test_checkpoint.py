@@ -265,10 +265,16 @@ def cut(monkeypatch: pytest.MonkeyPatch, where: str, at: int) -> None:
     monkeypatch.setattr(parent, name, maybe)
 
 
+def cut_off(where: str, at: int, path: Path, **options: Any) -> None:
+    """A run that a power cut ends at the `at`-th call of `where`."""
+    with pytest.MonkeyPatch.context() as patch:
+        cut(patch, where, at)
+        with pytest.raises(PowerCut):
+            begin(path, 99, **options)
+
+
 def stop_before_the_first_round(path: Path, ledger: Path, options: dict[str, Any]) -> None:
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(PowerCut):
-        cut(patch, "rounds.Run.round", 1)
-        begin(path, 99, **options, ledger=ledger)
+    cut_off("rounds.Run.round", 1, path, **options, ledger=ledger)
 
 
 @pytest.mark.parametrize(
@@ -276,7 +282,7 @@ def stop_before_the_first_round(path: Path, ledger: Path, options: dict[str, Any
 )
 @pytest.mark.parametrize("seeded", [False, True])
 def test_p10_a_round_between_ledger_and_checkpoint_is_spent_and_its_cohort_not_drawn_again(
-    where: str, seeded: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    where: str, seeded: bool, tmp_path: Path
 ) -> None:
     path, ledger, cohorts = tmp_path / "run.pt", tmp_path / "ledger.jsonl", []
 
@@ -288,9 +294,7 @@ def test_p10_a_round_between_ledger_and_checkpoint_is_spent_and_its_cohort_not_d
 
     options: dict[str, Any] = {"sampler": Spy(0.5), "ledger": ledger, "seed": 4 if seeded else None}
     third = 3 if where.endswith("release") else 4  # the first save is before the first round
-    with monkeypatch.context() as patch, pytest.raises(PowerCut):
-        cut(patch, where, third)
-        begin(path, 99, **options)
+    cut_off(where, third, path, **options)
     assert len(Ledger.read(path=ledger)) == 3
     history = go_on(path, **options)
     assert len(history.before) == 1
@@ -309,9 +313,7 @@ def test_p10_a_round_between_ledger_and_checkpoint_is_spent_and_its_cohort_not_d
         )
 
 
-def test_p10_with_noise_that_repeats_the_draws_repeat_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_p10_with_noise_that_repeats_the_draws_repeat_too(tmp_path: Path) -> None:
     """Two cohorts under one noise would let anybody subtract it: the same release comes again."""
     path, ledger, means = tmp_path / "run.pt", tmp_path / "ledger.jsonl", []
 
@@ -321,9 +323,7 @@ def test_p10_with_noise_that_repeats_the_draws_repeat_too(
             return super().direction(mean)
 
     options: dict[str, Any] = {"server": Spy(), "ledger": ledger, "seed": None}
-    with monkeypatch.context() as patch, pytest.raises(PowerCut):
-        cut(patch, "checkpoint.Checkpoint.save", 3)
-        begin(path, 99, noise_generator=noise(), **options)
+    cut_off("checkpoint.Checkpoint.save", 3, path, noise_generator=noise(), **options)
     lost = means[1]
     means.clear()
     go_on(path, noise_generator=noise(5), **options)
@@ -342,7 +342,7 @@ def test_p10_slots_stay_through_a_restart_and_coins_do_not(tmp_path: Path) -> No
     options = {"plan": plan(sampling="none", cohort=4), "sampler": Spy(5)}
     begin(tmp_path / "run.pt", 3, **options)
     go_on(tmp_path / "run.pt", **options)
-    assert sorted(sum(cohorts, [])) == list(range(CLIENTS))
+    assert sorted(i for ids in cohorts for i in ids) == list(range(CLIENTS))
 
 
 def lines(path: Path) -> list[bytes]:

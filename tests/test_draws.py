@@ -147,7 +147,7 @@ def test_state_continues_and_a_renewed_stream_repeats_nothing_but_slots() -> Non
 def test_unknown_purposes_and_sources_are_refused() -> None:
     with pytest.raises(ValueError, match="purpose is 'noise'"):
         Draws().words("noise", 0, [1])
-    with pytest.raises(ValueError, match="give a fldp.draws.Draws"):
+    with pytest.raises(ValueError, match=r"give a fldp\.draws\.Draws"):
         Draws.of(5)  # type: ignore[arg-type]
 
 

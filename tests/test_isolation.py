@@ -17,8 +17,15 @@ from fldp.clients import Population
 from fldp.draws import Draws
 from fldp.engines import choose
 from fldp.isolation import (
-    Template, alone, copied, example, holdings, is_all_plain, threads, traits,
-)  # fmt: skip
+    Template,
+    alone,
+    copied,
+    example,
+    holdings,
+    is_all_plain,
+    threads,
+    traits,
+)
 from fldp.local import BringYourOwn, LocalSGD
 from fldp.parameters import flatten
 
@@ -280,7 +287,7 @@ def test_engines_that_clients_would_share_are_refused_by_the_name_of_what_moves(
     state: str,
 ) -> None:
     model = STATES[state]()
-    with pytest.raises(ValueError, match="engine is 'vmap', but .*use engine='loop'"):
+    with pytest.raises(ValueError, match=r"engine is 'vmap', but .*use engine='loop'"):
         choose(model, flatten(model), (8,), 4, "vmap", False)
 
 
@@ -342,7 +349,9 @@ def test_p07_what_no_copy_resets_is_refused_by_name_before_the_first_round(
             drawn.append(round)
             return super().sample(clients, draws, round)
 
-    with pytest.raises(ValueError, match="the output of '(a|b|the model)' depends on what was run"):
+    with pytest.raises(
+        ValueError, match=r"the output of '(a|b|the model)' depends on what was run"
+    ):
         fldp.train(make(), people, plan, local=LOCALS[local](), sampler=Spy(5 / 6))
     assert drawn == []
 
@@ -376,7 +385,7 @@ def test_p03_random_numbers_of_a_model_are_a_clients_own(local: str) -> None:
 
 
 def test_p07_own_code_leaves_nothing_on_model_code_or_torch() -> None:
-    """Freezing, layers, hooks, the code's own attributes, modes and dtypes: the next starts clean."""
+    """Freezing, layers, hooks, the code's own attributes, modes, dtypes: the next starts clean."""
     seen: list[tuple[Any, ...]] = []
 
     class Trainer:
@@ -473,19 +482,29 @@ def test_holdings_see_every_kind_of_change() -> None:
 
 
 def test_threads_are_restored() -> None:
-    before = torch.get_num_threads()
-    with pytest.raises(KeyError), threads(before + 1):
-        assert torch.get_num_threads() == before + 1
-        raise KeyError
+    before, seen = torch.get_num_threads(), []
+
+    def broken() -> None:
+        with threads(before + 1):
+            seen.append(torch.get_num_threads())
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        broken()
+    assert seen == [before + 1]
     assert torch.get_num_threads() == before
     with threads(None):
         assert torch.get_num_threads() == before
 
 
 def test_alone_gives_back_what_it_found_also_after_an_error() -> None:
-    with torch.no_grad():
-        with pytest.raises(KeyError), alone(torch.device("cpu")) as start:
+    def broken() -> None:
+        with alone(torch.device("cpu")) as start:
             start(2**62)
             assert torch.is_grad_enabled()
             raise KeyError
+
+    with torch.no_grad():
+        with pytest.raises(KeyError):
+            broken()
         assert not torch.is_grad_enabled()

@@ -16,10 +16,11 @@ FOLDER = Path(fldp.__file__).parent
 ORDER = (
     "checks", "binomial", "gaussian", "events", "pairs", "pld", "account", "accounting", "report",
     "statement", "plan", "records", "recipe", "extrapolation", "files", "chain", "ledger", "verify",
-    "cli", "parameters", "clipping", "noise", "reference", "aggregation", "sampling",
-    "clients", "stacked", "engines", "workers", "local", "server", "history", "training",
-    "baselines", "findings", "scores", "curves", "bounds", "one_run", "trials", "one_shot",
-    "canaries", "neighbours", "membership", "attacks", "pipelines", "trainings", "audit",
+    "cli", "parameters", "clipping", "noise", "reference", "aggregation", "draws", "sampling",
+    "clients", "isolation", "stacked", "engines", "local", "server", "history", "checkpoint",
+    "setting", "rounds", "training", "baselines",
+    "findings", "scores", "curves", "bounds", "one_run", "trials", "one_shot", "canaries",
+    "neighbours", "membership", "attacks", "pipelines", "trainings", "audit",
     "torchvision_compat", "datasets", "plotting",
 )  # fmt: skip
 TORCH_FREE = ORDER[: ORDER.index("parameters")]
@@ -79,7 +80,7 @@ def test_imports_point_downward_only(path: Path) -> None:
 
 
 def test_every_module_has_its_tests() -> None:
-    shared = {"engines": "stacked", "workers": "local"}
+    shared = {"engines": "stacked"}
     here = Path(__file__).parent
     for path in FOLDER.glob("[a-z]*.py"):
         assert (here / f"test_{shared.get(path.stem, path.stem)}.py").exists(), path.stem
