@@ -17,7 +17,7 @@ from scipy.optimize import brentq
 import fldp
 from fldp import audit
 from fldp.accounting import gaussian_epsilon, gaussian_mu
-from fldp.curves import plan_curve
+from fldp.limits import plan_curve
 from fldp.one_run import guessed_right, refutes
 
 Sampler = Callable[[np.random.Generator, np.ndarray], np.ndarray]

@@ -182,7 +182,7 @@ class AuditResult:
                 allowed = np.minimum(e * x + self.delta, 1 - (1 - self.delta - x) / e)
                 ax.plot(x, allowed.clip(0, 1), "--", label=f"{label}: ε = {epsilon:.3g}")
         if plan is not None:
-            from fldp.curves import plan_curve
+            from fldp.limits import plan_curve
 
             promised = plan_curve(plan)
             ax.plot(x, [promised.forward(float(v)) for v in x], "-.", label="the plan's curve")

@@ -29,8 +29,8 @@ import numpy as np
 
 from fldp.bounds import gaussian_doubt, mu_epsilon
 from fldp.checks import choice, whole
-from fldp.curves import ApproximateCurve, Curve, GaussianCurve, plan_curve
 from fldp.findings import AuditResult, counted
+from fldp.limits import ApproximateCurve, Curve, GaussianCurve, plan_curve
 from fldp.scores import check_coins, check_levels, clean, curve_of, ranked
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ ORDER = (
     "cli", "parameters", "clipping", "noise", "reference", "aggregation", "draws", "sampling",
     "clients", "isolation", "stacked", "engines", "local", "server", "history", "checkpoint",
     "setting", "rounds", "training", "baselines",
-    "findings", "scores", "curves", "bounds", "one_run", "trials", "one_shot", "canaries",
+    "findings", "scores", "limits", "bounds", "one_run", "trials", "one_shot", "canaries",
     "neighbours", "membership", "attacks", "pipelines", "trainings", "audit",
     "torchvision_compat", "datasets", "plotting",
 )  # fmt: skip
