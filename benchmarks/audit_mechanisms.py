@@ -14,8 +14,11 @@ import numpy as np
 from scipy import stats
 from scipy.optimize import brentq
 
+import fldp
 from fldp import audit
-from fldp.accounting import gaussian_epsilon
+from fldp.accounting import gaussian_epsilon, gaussian_mu
+from fldp.limits import plan_curve
+from fldp.one_run import guessed_right, refutes
 
 Sampler = Callable[[np.random.Generator, np.ndarray], np.ndarray]
 # Densities are compared on a grid so wide and so fine that ε is right to four digits.
@@ -214,8 +217,6 @@ def coverage(
 
 def power(name: str, epsilon: float, runs: int = 1000, repetitions: int = 5) -> float:
     """Mean lower bound from 2·runs scores of a Gaussian sum, the same for every method."""
-    from fldp.accounting import gaussian_mu
-
     mu, delta = gaussian_mu(epsilon, 1e-5), 1e-5
     # Present at 1, absent at 0, whatever the noise: the threshold 1/2 is in the middle.
     sums = Mechanism(
@@ -224,3 +225,35 @@ def power(name: str, epsilon: float, runs: int = 1000, repetitions: int = 5) -> 
     rng = np.random.default_rng(int(epsilon))
     found = [BOUNDS[name](sums, rng, runs, 0.95).lower_bound for _ in range(repetitions)]
     return float(np.mean([bound or 0.0 for bound in found]))
+
+
+def _canary_scores(plan: fldp.PrivacyPlan, coins: np.ndarray, rng: np.random.Generator) -> Any:
+    """Log-likelihood ratios of canaries over the rounds of `plan`, as `audit.Canaries` has them."""
+    z, q = plan.noise_multiplier, plan.sampling_rate
+    taken = coins & (rng.random((plan.rounds, coins.size)) < q)
+    x = taken / z + rng.normal(size=taken.shape)
+    return np.log1p(q * np.expm1(x / z - 0.5 / z**2)).sum(axis=0)
+
+
+def plan_coverage(repetitions: int, canaries: int = 400, confidence: float = 0.9) -> float:
+    """Share of runs that refute a plan's own curve although it holds: 10 rounds, a tenth each."""
+    plan = fldp.calibrate(epsilon=4.0, delta=1e-5, rounds=10, clients=1000, cohort=100)
+    curve, guesses = plan_curve(plan), canaries // 4
+    rng, refuted = np.random.default_rng(repetitions), 0
+    for _ in range(repetitions):
+        coins = rng.random(canaries) < 0.5
+        right = guessed_right(_canary_scores(plan, coins, rng), coins, guesses)
+        refuted += refutes(curve, canaries, guesses, right, 1 - confidence)
+    return refuted / repetitions
+
+
+def plan_power(epsilon: float, runs: int = 1000, repetitions: int = 5) -> float:
+    """As `power`, of the method that is given the plan: one round, everyone."""
+    plan = fldp.calibrate(epsilon=epsilon, delta=1e-5, rounds=1, clients=1000)
+    rng, found = np.random.default_rng(int(epsilon)), []
+    for _ in range(repetitions):
+        coins = rng.random(2 * runs) < 0.5
+        scores = _canary_scores(plan, coins, rng)
+        result = audit.one_run(scores, coins, delta=1e-5, method="plan", plan=plan)
+        found.append(result.lower_bound or 0.0)
+    return float(np.mean(found))

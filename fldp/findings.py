@@ -62,9 +62,10 @@ class AuditResult:
 
     `lower_bound` holds with probability `confidence` if `presumption` holds; it is None when the
     method only gives an `estimate`, with the `interval` that its own fit leaves open. `claimed` is
-    the accountant's ε for exactly what was audited. `runs` counts every release that was made.
-    `curve` has shape (2, k): false and true positive rates over all thresholds. `ceiling` is what a
-    perfect attack would have got. `note` says what a check of the presumption found.
+    the accountant's ε for exactly what was audited. `runs` counts all that were made, in both
+    worlds and for every canary. `curve` has shape (2, k): false and true positive rates over all
+    thresholds. `ceiling` is what a perfect attack would have got. `note` says what a check of the
+    presumption found.
 
     >>> found = AuditResult("clopper-pearson", 1e-5, 0.95, 2000, 3.8799, claimed=2.0)
     >>> found.violated, "at least 3.87" in found.statement()
@@ -139,9 +140,10 @@ class AuditResult:
             return f"{text}."
         # ε falls in δ: at a smaller δ the bound holds all the more.
         found = down(self.lower_bound, self._digits())
+        runs = "1 run" if self.runs == 1 else f"{self.runs} runs"
         return (
             f"With {down(100 * self.confidence, 6)} % confidence ε is at least {found} at "
-            f"δ = {down(self.delta)} ({self.method}, {self.runs} releases)."
+            f"δ = {down(self.delta)} ({self.method}, {runs})."
         )
 
     def _digits(self) -> int:
@@ -180,7 +182,7 @@ class AuditResult:
                 allowed = np.minimum(e * x + self.delta, 1 - (1 - self.delta - x) / e)
                 ax.plot(x, allowed.clip(0, 1), "--", label=f"{label}: ε = {epsilon:.3g}")
         if plan is not None:
-            from fldp.curves import plan_curve
+            from fldp.limits import plan_curve
 
             promised = plan_curve(plan)
             ax.plot(x, [promised.forward(float(v)) for v in x], "-.", label="the plan's curve")

@@ -29,8 +29,8 @@ import numpy as np
 
 from fldp.bounds import gaussian_doubt, mu_epsilon
 from fldp.checks import choice, whole
-from fldp.curves import ApproximateCurve, Curve, GaussianCurve, plan_curve
 from fldp.findings import AuditResult, counted
+from fldp.limits import ApproximateCurve, Curve, GaussianCurve, plan_curve
 from fldp.scores import check_coins, check_levels, clean, curve_of, ranked
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ _SHARE, _FEWEST, _FEWEST_MORE = 4, 20, 100
 _LARGEST, _FINE = 60.0, 1e-6
 # A step that adds less than this to a probability never decides: stopping early rejects less.
 _NOTHING = 1e-12
+# A probability that is above 1 by more than any rounding of these sums.
+_MORE_THAN_ONE = 1 + 1e-9
 # The noise multipliers of a plan's family: up to 16 times and down to 1/16 of the plan's, on a
 # logarithmic scale that is searched to 2 %.
 _SCALES, _PRECISE = math.log(16), 2e-2
@@ -54,14 +56,15 @@ def refutes(curve: Curve, canaries: int, guesses: int, correct: int, alpha: floa
     tail = total = alpha
     for t in range(correct, 0, -1):
         right = (total + (t - 1) * tail) / canaries
-        if right >= 1:
+        if right >= _MORE_THAN_ONE:
             return True
-        needed = (total + canaries * curve.inverse(right)) / (guesses - t + 1)
-        if needed > 1:
+        needed = (total + canaries * curve.inverse(min(right, 1.0))) / (guesses - t + 1)
+        if needed > _MORE_THAN_ONE:
             return True
-        if needed - tail < _NOTHING and t < correct:
+        # Where the tail does not grow it never will: the next step asks for the same, or less.
+        if needed - tail < _NOTHING:
             return False
-        tail = max(tail, needed)
+        tail = needed
         total += tail
     return False
 

@@ -247,7 +247,7 @@ def test_u08_add_or_remove_removes_and_every_word_is_what_was_done() -> None:
         audit.pipeline(fn, plan, like=16, canaries=12, canary="huge")
     everything = audit.pipeline(fn, plan, like=16, runs=60)
     assert everything.runs == 600
-    assert "600 releases" in everything.statement()
+    assert "600 runs" in everything.statement()
     betting = audit.pipeline(fn, plan, like=16, canaries=12, runs=200, method="gdp")
     assert betting.method == "betting-gdp"
     replace = plan_of(2.0, adjacency="replace-one")

@@ -14,7 +14,7 @@ from scipy.stats import binom
 
 import fldp
 from fldp.accounting import gaussian_epsilon, gaussian_mu
-from fldp.curves import ApproximateCurve, GaussianCurve, plan_curve
+from fldp.limits import ApproximateCurve, GaussianCurve, plan_curve
 from fldp.one_run import guess_counts, guessed_right, one_run, one_run_epsilon, refutes
 
 DELTA = 1e-5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -79,16 +80,15 @@ class GaussianCurve:
 
 
 def plan_curve(plan: PrivacyPlan) -> LinesCurve:
-    """The trade-off curve that the plan's accountant promises, bounded from above by lines.
+    """The trade-off curve of what the plan accounts, bounded from above by lines.
 
     >>> import fldp
     >>> plan = fldp.calibrate(epsilon=1.0, delta=1e-5, rounds=1, clients=10)
     >>> 0.019 < plan_curve(plan).forward(0.01) < 0.022
     True
     """
-    question = plan.event.to_dict() | {"rounds": plan.rounds, "adjacency": plan.adjacency}
-    question.pop("kind", None)
-    top = accounting.epsilon(delta=_NEGLIGIBLE, **question)
+    events = [dataclasses.replace(plan.event, rounds=plan.rounds)]
+    top = accounting.epsilon_of(events, _NEGLIGIBLE, plan.adjacency)
     epsilons = np.linspace(0.0, top, _LINES)
-    deltas = [accounting.delta(epsilon=max(float(e), 1e-9), **question) for e in epsilons]
+    deltas = [accounting.delta_of(events, e, plan.adjacency) for e in epsilons.tolist()]
     return LinesCurve(epsilons, np.array(deltas))

@@ -7,7 +7,7 @@ import pytest
 
 import fldp
 from fldp.accounting import gaussian_epsilon
-from fldp.curves import ApproximateCurve, Curve, GaussianCurve, plan_curve
+from fldp.limits import ApproximateCurve, Curve, GaussianCurve, plan_curve
 
 CURVES: list[Curve] = [
     ApproximateCurve(1.0, 1e-3),
@@ -30,6 +30,19 @@ def test_a_gaussian_plan_has_the_gaussian_curve_up_to_its_lines() -> None:
     for x in (1e-4, 0.01, 0.1, 0.5):
         # Never below what is promised: a claim is tested in the form that is hardest to refute.
         assert exact.forward(x) - 1e-9 <= plan_curve(plan).forward(x) <= 1.03 * exact.forward(x)
+
+
+def test_every_kind_of_plan_has_a_curve() -> None:
+    for changes in (
+        {"trust": "distributed", "survivors": 10, "cohort": 20},
+        {"trust": "local", "cohort": 20},
+        {"sampling": "fixed", "adjacency": "replace-one", "cohort": 20},
+        {"cap": 40, "cohort": 20},
+    ):
+        plan = fldp.calibrate(epsilon=2.0, delta=1e-5, rounds=3, clients=100, **changes)
+        curve = plan_curve(plan)
+        # It passes through what the plan promises: at most e^2 x + δ.
+        assert 0.01 < curve.forward(0.01) <= np.exp(2.0) * 0.01 + 2e-5
 
 
 def test_replace_one_allows_more_than_zero_out() -> None:
