@@ -8,7 +8,6 @@ they are accounted.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -20,6 +19,8 @@ ADJACENCIES = ("add-or-remove", "zero-out", "replace-one")
 
 # Beyond these no accountant of ours has an answer, and squares of z leave double precision.
 NOISE_RANGE = (1e-9, 1e15)
+# Sums of more, over rounds and groups, leave double precision.
+_MOST_SPENT = 1e15
 
 
 def _noise(value: Any) -> float:
@@ -166,7 +167,7 @@ class Approximate:
     Parameters
     ----------
     epsilon
-        ε of one step, 0 or more, in the adjacency accounted.
+        ε of one step, 0 to 1e15, in the adjacency accounted.
     delta
         δ of one step, 0 to 1.
     rounds
@@ -183,7 +184,7 @@ class Approximate:
     rounds: int = 1
 
     def __post_init__(self) -> None:
-        _put(self, "epsilon", between("epsilon", self.epsilon, math.inf))
+        _put(self, "epsilon", between("epsilon", self.epsilon, _MOST_SPENT))
         _put(self, "delta", between("delta", self.delta))
         _put(self, "rounds", whole("rounds", self.rounds))
 
@@ -199,7 +200,7 @@ class Concentrated:
     Parameters
     ----------
     rho
-        ρ of one step, in the adjacency accounted.
+        ρ of one step, above 0 and below 1e15, in the adjacency accounted.
     rounds
         How often it ran.
 
@@ -213,7 +214,7 @@ class Concentrated:
     rounds: int = 1
 
     def __post_init__(self) -> None:
-        _put(self, "rho", real("rho", self.rho))
+        _put(self, "rho", real("rho", self.rho, _MOST_SPENT))
         _put(self, "rounds", whole("rounds", self.rounds))
 
     def to_dict(self) -> dict[str, Any]:
