@@ -45,13 +45,16 @@ def tradeoff(plan: PrivacyPlan, alphas: ArrayLike) -> NDArray[np.float64]:
     run = [dataclasses.replace(plan.event, rounds=plan.rounds)]
     last = accounting.epsilon_of(run, _LEAST_DELTA, plan.adjacency)
     epsilons = last * np.linspace(0.0, 1.0, _LINES)
+    # e^epsilon may be infinite, and infinity times 0 is nothing
+    with np.errstate(divide="ignore"):
+        log_alpha = np.log(alpha)
     missed = np.zeros_like(alpha)
     for epsilon, delta in zip(epsilons, deltas(plan, epsilons), strict=True):
         # (ε, δ) allows no test with less (Kairouz, Oh & Viswanath 2015), in either direction
-        steep = 1 - delta - np.exp(epsilon) * alpha
+        steep = 1 - delta - np.exp(np.minimum(epsilon + log_alpha, 700.0))
         flat = np.exp(-epsilon) * (1 - delta - alpha)
         missed = np.maximum(missed, np.maximum(steep, flat))
-    return missed
+    return missed + 0.0  # -0.0 is 0.0
 
 
 def renyi(plan: PrivacyPlan, orders: ArrayLike) -> NDArray[np.float64]:

@@ -120,3 +120,11 @@ def test_dp_accounting_takes_the_events_that_it_knows() -> None:
 def test_events_that_dp_accounting_has_not_are_refused(change: dict) -> None:
     with pytest.raises(ValueError, match="dp-accounting's PLD"):
         fldp.calibrate(**SETTINGS | change).to_dp_accounting()
+
+
+def test_a06_a_trade_off_at_a_huge_epsilon_is_a_number() -> None:
+    plan = fldp.calibrate(epsilon=8.0, delta=1e-5, rounds=5, clients=10)
+    plan = dataclasses.replace(plan, noise_multiplier=0.02)
+    missed = plan.tradeoff([0.0, 1e-300, 0.5, 1.0])
+    assert np.isfinite(missed).all()
+    assert missed.tolist() == sorted(missed.tolist(), reverse=True)
