@@ -367,13 +367,11 @@ def spent(
     basic = _basic(found, adjacency, group, delta)
     try:
         return min(basic, _ask(found, adjacency, group, delta))
-    except pld.OutOfReach:
-        shown = [_shown(event, adjacency) for event in found]
-        if shown != found:
-            return min(basic, _ask(shown, adjacency, group, delta))
-        if math.isfinite(basic):
-            return basic
-        raise
+    except pld.OutOfReach as error:
+        simpler = _without_grid(found, adjacency, group, delta)
+        if math.isfinite(min(basic, simpler)):
+            return min(basic, simpler)
+        raise error
 
 
 def _pure(events: Sequence[AnyEvent], group: int) -> float:
@@ -441,7 +439,27 @@ def delta_of(
     try:
         return _ask(found, adjacency, group, None, epsilon)
     except pld.OutOfReach:
-        shown = [_shown(event, adjacency) for event in found]
-        if shown == found:
-            raise
-        return _ask(shown, adjacency, group, None, epsilon)
+        return _without_grid(found, adjacency, group, None, epsilon)
+
+
+def _without_grid(
+    events: Sequence[AnyEvent],
+    adjacency: str,
+    group: int,
+    delta: float | None,
+    epsilon: float = 0.0,
+) -> float:
+    """A looser bound for what the grid cannot hold: by moments, or by known participation."""
+    bounds = []
+    for direction in ("remove", "add") if _one_sided(events, adjacency) else ("remove",):
+        rounds = rounds_of(events, adjacency, direction, group)
+        if delta is None:
+            bounds.append(math.exp(pld.log_ceiling(rounds, epsilon)))
+        else:
+            bounds.append(pld.ceiling(rounds, delta))
+    bound = max(bounds) * (1 + _MARGIN)
+    shown = [_shown(event, adjacency) for event in events]
+    simple = _closed(shown)
+    if simple is not None and (group == 1 or simple[1] is None):
+        bound = min(bound, _ask(shown, adjacency, group, delta, epsilon))
+    return bound if delta is not None else min(1.0, bound)

@@ -20,6 +20,7 @@ import math
 from fldp.account import ACCOUNTANTS, delta_of, epsilon_of
 from fldp.calibration import cohort_for, noise_for, rounds_for
 from fldp.checks import between, choice, real, whole
+from fldp.divergences import privacy_curve, renyi, tradeoff
 from fldp.events import (
     ADJACENCIES,
     SAMPLINGS,
@@ -30,6 +31,7 @@ from fldp.events import (
     Laplace,
     event_from_dict,
 )
+from fldp.exchange import from_opacus, to_dp_accounting
 from fldp.gaussian import (
     gaussian_delta,
     gaussian_epsilon,
@@ -53,12 +55,17 @@ __all__ = [
     "epsilon",
     "epsilon_of",
     "event_from_dict",
+    "from_opacus",
     "gaussian_delta",
     "gaussian_epsilon",
     "gaussian_mu",
     "max_rounds",
     "min_cohort",
     "noise_multiplier",
+    "privacy_curve",
+    "renyi",
+    "to_dp_accounting",
+    "tradeoff",
     "zcdp_epsilon",
     "zcdp_rho",
 ]

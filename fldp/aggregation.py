@@ -109,10 +109,11 @@ class PrivateAggregator:
             raise ValueError("adaptive clipping needs a noised sum of bits: not local trust")
         self._std = z * self._clip.norm * cap
         ran = self._clip.joint(z, self._bit_noise, plan.adjacency)
+        accounted = plan.event.noise_multiplier
+        if not math.isclose(ran, accounted, rel_tol=1e-9):
+            raise ValueError(f"the plan accounts for z = {accounted}, not {ran}")
         size = self._layout.total + bool(self._bit_noise)
-        self.event = self._mechanism.event(plan, ran, size)
-        if not math.isclose(ran, plan.event.noise_multiplier, rel_tol=1e-9):
-            raise ValueError(f"the plan accounts for z = {plan.event.noise_multiplier}, not {ran}")
+        self.event = self._mechanism.event(plan, accounted, size)
         # Local and distributed noise grows with the root of the count.
         most = 1.0 if plan.trust == "central" else math.sqrt(_limit(plan))
         for std in (self._std, self._std * most):

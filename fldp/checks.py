@@ -78,6 +78,16 @@ def between(name: str, value: Any, high: float = 1.0) -> float:
     return float(value)
 
 
+def listed(name: str, values: Any) -> list[Any]:
+    """`values` as a list, else a ValueError."""
+    if isinstance(values, str | bytes | dict):
+        raise ValueError(f"{name} is {shown(values)}: give a list of numbers")
+    try:
+        return list(values)
+    except TypeError:
+        raise ValueError(f"{name} is {shown(values)}: give a list of numbers") from None
+
+
 def choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
     """`value` if it is one of `allowed`, else a ValueError that lists them."""
     if not isinstance(value, str) or value not in allowed:

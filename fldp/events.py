@@ -12,15 +12,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fldp.checks import between, choice, real, whole
+from fldp.checks import MOST, between, choice, real, whole
 
 SAMPLINGS = ("poisson", "fixed", "none")
 ADJACENCIES = ("add-or-remove", "zero-out", "replace-one")
 
 # Beyond these no accountant of ours has an answer, and squares of z leave double precision.
 NOISE_RANGE = (1e-9, 1e15)
-# Sums of more, over rounds and groups, leave double precision.
-_MOST_SPENT = 1e15
 
 
 def _noise(value: Any) -> float:
@@ -184,7 +182,7 @@ class Approximate:
     rounds: int = 1
 
     def __post_init__(self) -> None:
-        _put(self, "epsilon", between("epsilon", self.epsilon, _MOST_SPENT))
+        _put(self, "epsilon", between("epsilon", self.epsilon, MOST))
         _put(self, "delta", between("delta", self.delta))
         _put(self, "rounds", whole("rounds", self.rounds))
 
@@ -200,7 +198,7 @@ class Concentrated:
     Parameters
     ----------
     rho
-        ρ of one step, above 0 and below 1e15, in the adjacency accounted.
+        ρ of one step, below 1e15, in the adjacency accounted.
     rounds
         How often it ran.
 
@@ -214,7 +212,7 @@ class Concentrated:
     rounds: int = 1
 
     def __post_init__(self) -> None:
-        _put(self, "rho", real("rho", self.rho, _MOST_SPENT))
+        _put(self, "rho", real("rho", self.rho, MOST))
         _put(self, "rounds", whole("rounds", self.rounds))
 
     def to_dict(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fldp.binomial import binomial
-from fldp.checks import between, real, whole
+from fldp.checks import MOST, between, real, whole
 
 Array = NDArray[np.float64]
 
@@ -255,7 +255,7 @@ def zcdp_epsilon(rho: float, delta: float) -> float:
     Parameters
     ----------
     rho
-        The parameter of zCDP, > 0.
+        The parameter of zCDP, in (0, 1e15).
     delta
         In (0, 1).
 
@@ -271,7 +271,7 @@ def zcdp_epsilon(rho: float, delta: float) -> float:
     >>> round(zcdp_epsilon(2.56, 1e-10), 2)
     17.16
     """
-    rho, log_delta = real("rho", rho), math.log(real("delta", delta, 1))
+    rho, log_delta = real("rho", rho, MOST), math.log(real("delta", delta, 1))
     orders, best = _ORDERS_LESS_ONE, math.inf
     for _ in range(3):  # each time between the neighbours of the best order so far
         found = _converted(rho, log_delta, orders)
@@ -287,7 +287,7 @@ def zcdp_rho(epsilon: float, delta: float) -> float:
     >>> round(zcdp_rho(17.16, 1e-10), 3)
     2.56
     """
-    epsilon, delta = real("epsilon", epsilon), real("delta", delta, 1)
+    epsilon, delta = real("epsilon", epsilon, MOST), real("delta", delta, 1)
     # zcdp_epsilon(rho) >= rho, so the root lies below epsilon
     low, high = 0.0, epsilon
     while low < (middle := 0.5 * (low + high)) < high and high - low > 1e-12 * high:

@@ -207,6 +207,12 @@ def _order_term(t: Array) -> Array:
     return np.asarray(t * np.log(t) - (t + 1) * np.log1p(t))
 
 
+def log_sum(logs: Array) -> float:
+    """log of the sum of e^logs."""
+    top = float(logs.max())
+    return top + math.log(float(np.exp(logs - top).sum()))
+
+
 def _between(t: Array, i: int, size: int) -> Array:
     """Tilts between the neighbours of the i-th."""
     low, high = math.log(t[max(0, i - 1)]), math.log(t[min(i + 1, t.size - 1)])

@@ -192,7 +192,10 @@ def _merged(parts: Sequence[Part], step: float, window: Window) -> tuple[int, Ar
     """Mass and spread of a mixture on the grid."""
     built = [(weight, pair.cells(step, window.low, window.high)) for weight, pair in parts]
     first = min(cells.first for _, cells in built)
-    out = np.zeros((2, max(cells.first + cells.mass.size for _, cells in built) - first))
+    size = max(cells.first + cells.mass.size for _, cells in built) - first
+    if size > MAX_POINTS:
+        raise too_fine(size)
+    out = np.zeros((2, size))
     for weight, (start, mass, spread, _) in built:
         at = slice(start - first, start - first + mass.size)
         out[0, at] += weight * mass

@@ -262,10 +262,15 @@ class LocalSGD(Algorithm):
                 left = [min(size - start, batch) for size in sizes if size > start]
                 k, wide = len(left), left[0]
                 share = flat.new_full((k, wide), 1 / wide)
+                picked = order[:k, start : start + wide]
                 if left[-1] < wide:
-                    counts = torch.tensor(left, device=flat.device).unsqueeze(1)
-                    share = (torch.arange(wide, device=flat.device) < counts).to(flat) / counts
-                picked = order[:k, start : start + wide].to(population.device)
+                    counts = torch.tensor(left).unsqueeze(1)
+                    inside = torch.arange(wide) < counts
+                    share = inside.to(flat) / counts.to(flat)
+                    # Another record might overflow here, and 0 · NaN is NaN: with a larger client
+                    # in the chunk, and so with padding, this client's update would be lost.
+                    picked = torch.where(inside, picked, picked[:, :1])
+                picked = picked.to(population.device)
                 x, y = population.x[picked].to(flat), population.y[picked].to(flat.device)
                 p, into = ({n: v[:k] for n, v in part.items()} for part in (own, target))
                 if gradients is None:

@@ -53,6 +53,8 @@ def check_scale(std: float, dtype: torch.dtype) -> float:
     noise is never silently zero, infinite or NaN: 2e-37 to 3e35 for float32 and bfloat16, .001 to
     64 for float16.
     """
+    if not dtype.is_floating_point:
+        raise ValueError(f"noise needs a floating-point tensor, got {dtype}")
     info = torch.finfo(dtype)
     low, high = 16 * info.tiny, info.max / 1024
     if not low <= std <= high:

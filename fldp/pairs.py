@@ -35,11 +35,12 @@ from fldp.gaussian import erfc, erfcx_one, gaussian_delta, zcdp_log_deltas
 
 Array = NDArray[np.float64]
 
-MAX_POINTS = 1 << 23
+# Transforms of so many points still take a fraction of a second.
+MAX_POINTS = 1 << 21
 # A quadrature has at most so many nodes; only below z = 0.015 would it need more.
-_MOST_NODES = 4000
+MOST_NODES = 4000
 _NEWTON = 60
-_LAPLACE_NODES = 400
+_LAPLACE_NODES = 2000
 # The zCDP profile is tabulated at so many points per standard deviation, down to this delta.
 _PER_SD = 40
 _LOG_LEAST = math.log(1e-200)
@@ -62,14 +63,21 @@ class Pair(Protocol):
     """One round's dominating pair."""
 
     @property
+    def infinite(self) -> float:
+        """Mass of infinite loss: no smaller delta has an epsilon."""
+
+    @property
     def variation(self) -> float:
         """The total variation distance of the pair: its delta at epsilon = 0, or a little more."""
 
     def profile(self, epsilon: float) -> float:
         """Delta at epsilon >= 0, exact up to a rounding that is added."""
 
-    def nodes(self, reach: float) -> tuple[Array, Array]:
-        """Losses and log weights of a quadrature: a guide for window and grid, no bound."""
+    def nodes(self, reach: float, most: int = MOST_NODES) -> tuple[Array, Array]:
+        """Losses and log weights of a quadrature: a guide for window and grid, no bound.
+
+        It reaches `reach` standard deviations out and takes at most `most` nodes.
+        """
 
     def cells(self, h: float, low: float, high: float) -> Cells:
         """The law of the loss on the multiples of `h`, never with a smaller delta.
@@ -124,10 +132,12 @@ def _log_mix(q: float, y: Array) -> Array:
     return np.logaddexp(math.log1p(-q), math.log(q) + y) if q < 1 else y
 
 
-def _outputs(low: float, high: float, z: float, finest: float) -> tuple[Array, Array, float]:
+def _outputs(
+    low: float, high: float, z: float, finest: float, most: int
+) -> tuple[Array, Array, float]:
     """Output nodes of a quadrature, the log density of N(0, z^2) there, and the step."""
     # a third of a standard deviation is exact for a normal law; z^2 resolves the mixture's bend
-    step = max(min(z / finest, z * z), (high - low) / _MOST_NODES)
+    step = max(min(z / finest, z * z), (high - low) / most)
     x = np.arange(low, high + step, step)
     return x, -x * x / (2 * z * z) - math.log(z * math.sqrt(2 * math.pi)), step
 
@@ -178,6 +188,10 @@ class Subsampled:
     z: float
 
     @property
+    def infinite(self) -> float:
+        return 0.0
+
+    @property
     def variation(self) -> float:
         moves = 2 if self.kind == "replace" else 1
         return self.q * math.erf(moves / (self.z * math.sqrt(8)))
@@ -223,8 +237,8 @@ class Subsampled:
     def _span(self, reach: float) -> tuple[float, float]:
         return -reach * self.z - (self.kind == "replace"), 1 + reach * self.z
 
-    def nodes(self, reach: float) -> tuple[Array, Array]:
-        x, density, step = _outputs(*self._span(reach), self.z, 3)
+    def nodes(self, reach: float, most: int = MOST_NODES) -> tuple[Array, Array]:
+        x, density, step = _outputs(*self._span(reach), self.z, 3, most)
         loss, weight = self.loss(x), density + math.log(step)
         if self.kind == "add":
             return -loss, weight
@@ -259,6 +273,10 @@ class Fixed:
     z: float
 
     @property
+    def infinite(self) -> float:
+        return 0.0
+
+    @property
     def variation(self) -> float:
         return self._upper.variation
 
@@ -269,9 +287,9 @@ class Fixed:
     def _upper(self) -> Subsampled:
         return Subsampled("remove", self.q, self.z / 2)
 
-    def nodes(self, reach: float) -> tuple[Array, Array]:
+    def nodes(self, reach: float, most: int = MOST_NODES) -> tuple[Array, Array]:
         z = self.z / 2
-        x, density, step = _outputs(-reach * z, 1 + reach * z, z, 12)
+        x, density, step = _outputs(-reach * z, 1 + reach * z, z, 12, most)
         loss, weight = self._upper.loss(x), density + math.log(step)
         weight = weight[loss > 0]
         loss = loss[loss > 0]
@@ -309,6 +327,10 @@ class Group:
     q: float
     z: float
     k: int
+
+    @property
+    def infinite(self) -> float:
+        return 0.0
 
     @property
     def variation(self) -> float:
@@ -368,8 +390,8 @@ class Group:
                 break
         return x
 
-    def nodes(self, reach: float) -> tuple[Array, Array]:
-        x, density, step = _outputs(-reach * self.z, self.k + reach * self.z, self.z, 3)
+    def nodes(self, reach: float, most: int = MOST_NODES) -> tuple[Array, Array]:
+        x, density, step = _outputs(-reach * self.z, self.k + reach * self.z, self.z, 3, most)
         loss, weight = self.loss(x), density + math.log(step)
         return (-loss, weight) if self.kind == "add" else (loss, weight + loss)
 
@@ -403,13 +425,17 @@ class Shifted:
     b: float
 
     @property
+    def infinite(self) -> float:
+        return 0.0
+
+    @property
     def variation(self) -> float:
         return -math.expm1(-0.5 / self.b)
 
     def profile(self, epsilon: float) -> float:
         return max(0.0, -math.expm1(0.5 * (epsilon - 1 / self.b)))
 
-    def nodes(self, reach: float) -> tuple[Array, Array]:
+    def nodes(self, reach: float, most: int = MOST_NODES) -> tuple[Array, Array]:
         x = (np.arange(_LAPLACE_NODES) + 0.5) / _LAPLACE_NODES
         density = -x / self.b - math.log(2 * self.b * _LAPLACE_NODES)
         loss = np.concatenate([[1 / self.b], (1 - 2 * x) / self.b, [-1 / self.b]])
@@ -447,7 +473,7 @@ class Atoms:
         gain = self.masses * -np.expm1(-np.maximum(self.losses - epsilon, 0.0))
         return float(gain.sum()) + self.infinite
 
-    def nodes(self, reach: float) -> tuple[Array, Array]:
+    def nodes(self, reach: float, most: int = MOST_NODES) -> tuple[Array, Array]:
         with np.errstate(divide="ignore"):
             return self.losses, np.log(self.masses)
 

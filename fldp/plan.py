@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fldp import accounting, profile
+from fldp import accounting
 from fldp import statement as words
 from fldp.accounting import ACCOUNTANTS, ADJACENCIES, SAMPLINGS, Event
 from fldp.binomial import binomial_tail
@@ -116,6 +116,11 @@ class PrivacyPlan:
             cap=self.cap,
             known=known,
         )
+
+    @property
+    def _run(self) -> list[Event]:
+        """All rounds, as an accountant composes them."""
+        return [dataclasses.replace(self.event, rounds=self.rounds)]
 
     def _epsilon(self, event: Event, adjacency: str | None = None, ours: bool = False) -> float:
         """ε of `event` at the plan's δ; `ours` asks our own accountant, whatever the plan's is."""
@@ -253,7 +258,7 @@ class PrivacyPlan:
         >>> bool(plan.curve([8.0])[0] <= 1e-3)
         True
         """
-        return profile.deltas(self, epsilons)
+        return accounting.privacy_curve(self._run, epsilons, adjacency=self.adjacency)
 
     def tradeoff(self, alphas: ArrayLike) -> NDArray[np.float64]:
         """What an attacker who accuses wrongly with chance `alphas` must at least miss.
@@ -265,7 +270,7 @@ class PrivacyPlan:
         >>> [round(float(miss), 2) for miss in plan.tradeoff([0.0, 0.05, 0.5])]
         [1.0, 0.92, 0.39]
         """
-        return profile.tradeoff(self, alphas)
+        return accounting.tradeoff(self._run, alphas, adjacency=self.adjacency)
 
     def renyi(self, orders: ArrayLike) -> NDArray[np.float64]:
         """The Rényi divergence of all rounds together at each of `orders` (> 1).
@@ -277,7 +282,7 @@ class PrivacyPlan:
         >>> bool(abs(plan.renyi([2.0])[0] - 2 * plan.zcdp) < 1e-12)
         True
         """
-        return profile.renyi(self, orders)
+        return accounting.renyi(self._run, orders, adjacency=self.adjacency)
 
     def to_dp_accounting(self) -> Any:
         """The run as a `DpEvent` of Google's dp-accounting, for its PLD or RDP accountants.
@@ -286,7 +291,7 @@ class PrivacyPlan:
         ADD_OR_REMOVE_ONE. ValueError where it has no such event: fixed-size cohorts, and draws of
         which the adversary knows how they fell.
         """
-        return profile.to_dp_accounting(self)
+        return accounting.to_dp_accounting(self._run)
 
     @property
     def gdp_mu(self) -> float:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fldp import accounting
-from fldp.checks import real, whole
+from fldp.checks import listed, real, whole
 from fldp.report import down, fill, table, up
 
 # The orders of Opacus' RDP accountant.
@@ -135,7 +135,7 @@ def explain_recipe(
     rounds, batch_size = whole("rounds", rounds), whole("batch_size", batch_size)
     u, epochs = real("user_sample_rate", user_sample_rate), whole("local_epochs", local_epochs)
     if client_sizes is not None:
-        sizes = [whole("every client size", n) for n in client_sizes]
+        sizes = [whole("every client size", n) for n in listed("client_sizes", client_sizes)]
         if clients not in (None, len(sizes)) or records not in (None, sum(sizes)):
             raise ValueError(
                 f"client_sizes has {len(sizes)} sizes, sum {sum(sizes)}: drop the rest"
@@ -143,7 +143,8 @@ def explain_recipe(
         clients, records = len(sizes), sum(sizes)
         weights = sizes if weights is None else weights
     N, total = whole("clients", clients, 2), whole("records", records)
-    w = np.array([real("every weight", x) for x in (weights if weights is not None else [1] * N)])
+    given = [1] * N if weights is None else listed("weights", weights)
+    w = np.array([real("every weight", x) for x in given])
     if u > 1 or batch_size > total or len(w) != N:
         raise ValueError(
             f"user_sample_rate is {u:g}, batch_size {batch_size} of {total} records, {len(w)} "

@@ -211,8 +211,7 @@ def test_the_released_event_is_the_accounted_one() -> None:
     clips: list[Any] = [1.0, PerLayerClip(1.0), AdaptiveClip(count_noise=3.0)]
     for clip in clips:
         event = aggregate(torch.zeros(5, 8), plan, clip).event
-        assert event.noise_multiplier == pytest.approx(plan.event.noise_multiplier)
-        assert dataclasses.replace(event, noise_multiplier=1.0) == plan.event
+        assert event == plan.event
 
 
 def test_misuse_is_refused() -> None:
@@ -767,7 +766,7 @@ extremes = st.floats(-30, 30).map(lambda x: 10.0**x)
 
 @settings(deadline=None, max_examples=150)
 @given(
-    st.floats(-12, 12).map(lambda x: 10.0**x),
+    st.floats(-8.9, 12).map(lambda x: 10.0**x),
     st.floats(-9, 9).map(lambda x: 10.0**x),
     st.none() | extremes,
     st.none() | extremes,

@@ -294,6 +294,24 @@ def test_a_diverging_client_spoils_only_its_own_row() -> None:
     assert torch.isfinite(collect(LocalSGD(lr=0.1), nn.Linear(8, 3), people, [0, 1, 2])[1:]).all()
 
 
+@pytest.mark.parametrize("engine", ["stacked", "vmap", "loop"])
+def test_p07_padding_never_decides_whether_an_update_survives(engine: str) -> None:
+    # Client 0 is finite alone: its huge record is in the first batch only, before any step is huge.
+    # Beside the larger client 1 its last batch is padded, and the huge record there is inf · 0.
+    x = torch.zeros(7, 1)
+    x[0] = 1e30
+    people = Population(x, torch.tensor([0, 0, 0, 1, 1, 1, 1]), [[0, 1, 2], [3, 4, 5, 6]])
+    algorithm = LocalSGD(lr=1.0, batch_size=2, engine=engine)
+    model = algorithm.prepare(nn.Linear(1, 2))
+    torch.nn.init.zeros_(model.weight)
+    for seed in range(6):
+        flat, draws = flatten(model), Draws(seed)
+        (alone,) = algorithm.updates(model, flat, people, [0], draws)
+        (beside,) = algorithm.updates(model, flat, people, [0, 1], draws)
+        assert torch.equal(alone[0], beside[0])
+        assert torch.isfinite(alone).all()
+
+
 @pytest.mark.parametrize("bad", [
     {"lr": 0.0}, {"lr": float("nan")}, {"epochs": 0}, {"epochs": 1.5}, {"batch_size": 0},
     {"momentum": 1.0}, {"weight_decay": -1.0},
@@ -443,5 +461,6 @@ def test_two_clips_under_one_account_are_found_out() -> None:
     torch.manual_seed(0)
     model, people = nn.Linear(8, 3), population((8,))
     rows = 100 * collect(Scaffold(lr=1.0, epochs=5), model, people, range(5))
-    assert moved_by_one_client(rows) == pytest.approx(1.0, abs=1e-4)
-    assert moved_by_one_client(rows, halves=2) == pytest.approx(2**0.5, abs=1e-4)
+    # A thousandth of C pays for the rounding of sums.
+    assert moved_by_one_client(rows) == pytest.approx(1.0, rel=2e-3)
+    assert moved_by_one_client(rows, halves=2) == pytest.approx(2**0.5, rel=2e-3)

@@ -44,8 +44,8 @@ def noise(seed: int = 1) -> torch.Generator:
 class Silent(Gaussian):
     """No noise, so that the released sum itself can be compared."""
 
-    def finish(self, total: Tensor, *given: Any, **more: Any) -> Tensor:
-        return total
+    def finish(self, total: Any, std: float, *given: Any) -> Tensor:
+        return super().finish(total, 0.0, *given)
 
 
 class Without(Poisson):
@@ -302,7 +302,8 @@ def test_canaries_are_clients_like_others() -> None:
     assert [t for _, t in canaries.seen] == list(range(5))
     for (mean, t), ids in zip(canaries.seen, drawn, strict=True):
         sound = sum(16 <= i < 19 for i in ids)
-        assert float(mean[0]) == pytest.approx(0.5 * sound / stated.denominator, abs=1e-5), t
+        # A thousandth of C pays for the rounding of sums.
+        assert float(mean[0]) == pytest.approx(0.5 * sound / stated.denominator, rel=2e-3), t
     assert history.private["cohort"] == [len(ids) for ids in drawn]
     assert "contained 4 canary clients" in " ".join(history.statement.split())
     total = torch.stack([mean for mean, _ in canaries.seen]).sum(0)

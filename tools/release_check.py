@@ -27,7 +27,7 @@ HERE = Path(__file__).resolve().parent.parent
 # What a stranger's shell has. Certificates and proxies belong to the network, not to the project.
 PLAIN = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "PIP_CONFIG_FILE": os.devnull}
 NETWORK = re.compile(r"(?i).*(_proxy|_CA_BUNDLE|SSL_CERT_FILE|SSL_CERT_DIR)|PIP_CERT")
-NEEDED_GB = {True: 3, False: 8}  # of disk: with wheels from FLDP_WHEELS, without
+NEEDED_GB = {True: 3, False: 10}  # of disk, pip's cache included: with FLDP_WHEELS, without
 
 
 @dataclass
