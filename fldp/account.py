@@ -18,6 +18,7 @@ from fldp.binomial import binomial_tail, log_pmf
 from fldp.checks import between, choice, whole
 from fldp.events import ADJACENCIES, AnyEvent, Approximate, Concentrated, Event, Laplace, checked
 from fldp.gaussian import (
+    LEAST_DELTA,
     Array,
     gaussian_delta,
     gaussian_epsilon,
@@ -35,6 +36,8 @@ ACCOUNTANTS = ("pld", "prv", "rdp", "gdp")
 _VISIBLE = 1e-3
 # Room for the quadrature behind a bound by moments.
 _MARGIN = 1e-3
+# What logarithms of up to 1,000 may round by.
+_ROUNDING = 1e-12
 # A group's weights are tabulated; nobody has so many devices.
 MOST_IN_GROUP = 1000
 
@@ -53,7 +56,13 @@ def _known(chances: Array, unit: int, z: float) -> list[pld.Part]:
     return parts
 
 
-def _binomial_chances(k: int, q: float) -> Array:
+def _chances(event: Event, k: int) -> Array:
+    """The chances that j = 0, ..., k of k clients take part in a round, before a cap."""
+    q = event.sampling_rate
+    if event.sampling == "fixed" and event.clients is not None:
+        return _drawn_chances(k, event.clients, round(q * event.clients))
+    if q == 1:
+        return np.eye(k + 1)[k]
     return np.exp(log_pmf(np.arange(k + 1.0), k, q))
 
 
@@ -74,21 +83,13 @@ def _gaussian(event: Event, adjacency: str, direction: str, group: int) -> list[
     one_for_another = adjacency == "replace-one"
     capped = event.cap is not None and event.clients is not None and event.cap < event.clients
     if event.known:
-        chances = _binomial_chances(group, q)
-        if event.sampling == "fixed" and group > 1:
-            # Some of the group are in for certain where the cohort is larger than the rest.
-            clients = event.clients or 0
-            chances = _drawn_chances(group, clients, round(q * clients))
-        return _known(chances, 2 if one_for_another else 1, z)
+        return _known(_chances(event, group), 2 if one_for_another else 1, z)
     if event.sampling == "fixed":
-        if group == 1:
-            return [(1.0, Fixed(q, z))]
-        clients = event.clients or 0
-        return _known(_drawn_chances(group, clients, round(q * clients)), 2, z)
+        return [(1.0, Fixed(q, z))] if group == 1 else _known(_chances(event, group), 2, z)
     if group > 1 and (one_for_another or capped):
         # Let it be known how many of the group took part: by joint convexity an upper bound. Under
         # a cap as many others may move up, so that the sum moves by 2 for each.
-        return _known(_binomial_chances(group, q), 2, z)
+        return _known(_chances(event, group), 2, z)
     if group > 1:
         return [(1.0, Group(direction, q, z, group))]
     kind = "replace" if one_for_another else direction
@@ -152,11 +153,13 @@ def _grouped(event: AnyEvent, group: int) -> AnyEvent:
     if group == 1 or not isinstance(event, Approximate):
         return event
     e = event.epsilon
-    # log((e^(ke) - 1) / (e^e - 1)), at most (k - 1) e + log k
+    if event.delta == 0:
+        return Approximate(group * e, 0.0, event.rounds)
+    # (e^(ke) - 1) / (e^e - 1) in logarithms, which do not overflow
     log_growth = math.log(group)
     if e > 0:
         log_growth = (group - 1) * e + math.log(math.expm1(-group * e) / math.expm1(-e))
-    delta = min(1.0, event.delta * math.exp(min(log_growth, 700.0)))
+    delta = math.exp(min(0.0, log_growth + math.log(event.delta) + _ROUNDING))
     return Approximate(group * e, delta, event.rounds)
 
 
@@ -204,7 +207,7 @@ def _shown(event: AnyEvent, adjacency: str) -> AnyEvent:
     z = event.noise_multiplier
     if event.cap is not None and adjacency != "replace-one":
         z /= 2
-    return Event(z, event.sampling_rate, "poisson", event.rounds, event.clients, known=True)
+    return replace(event, noise_multiplier=z, cap=None, known=True)
 
 
 def _agree(event: Event, adjacency: str, group: int) -> None:
@@ -349,6 +352,8 @@ def spent(
 ) -> float:
     """:func:`epsilon_of` for searches, which ask many times: without a warning."""
     delta = between("delta", delta)
+    if 0 < delta < LEAST_DELTA:
+        raise ValueError(f"delta is {delta:g}: give 0, or at least {LEAST_DELTA:g}")
     choice("accountant", accountant, ACCOUNTANTS)
     found = prepared(events, adjacency, group)
     if not found or delta == 1:

@@ -17,7 +17,7 @@ from fldp.accounting import gaussian_epsilon
 from fldp.checks import choice, real, whole
 from fldp.findings import AuditResult, counted
 from fldp.report import down
-from fldp.scores import check_levels, curve_of, one_per_run, ranked
+from fldp.scores import check_levels, check_threshold, curve_of, one_per_run, ranked
 
 METHODS = ("clopper-pearson", "gdp")
 # A Gaussian sum fails the check of one μ with at most this probability, and loses only power.
@@ -221,6 +221,8 @@ def from_scores(
         raise ValueError("all scores are equal: the attack reads nothing from the release")
     if isinstance(threshold, str):
         choice("threshold", threshold, ("simultaneous", "hold-out"))
+    else:
+        threshold = check_threshold(threshold)
     ranks = ranked(pooled, seed)
     present_ranks, absent_ranks = ranks[: a.size], ranks[a.size :]
     note = gaussian_doubt(present_ranks, absent_ranks) if method == "gdp" else ""

@@ -185,9 +185,12 @@ def tradeoff(
     epsilons = last * np.linspace(0, 1, _LINES) ** 1.5
     deltas = privacy_curve(events, epsilons, adjacency=adjacency, group=group)
     kept = 1 - deltas[:, None]
-    growth = np.exp(np.minimum(epsilons, 700.0))[:, None]
     flat = at.ravel()[None, :]
-    lines = np.maximum(kept - growth * flat, (kept - flat) / growth)
+    with np.errstate(divide="ignore"):
+        log_grown = epsilons[:, None] + np.log(flat)
+    # beyond e^700 the first line is far below 0
+    first = kept - np.exp(np.minimum(log_grown, 700.0))
+    lines = np.maximum(first, (kept - flat) * np.exp(-epsilons)[:, None])
     return np.asarray(np.maximum(0.0, lines.max(axis=0))).reshape(at.shape)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 import numpy as np
 
-from fldp.checks import real, whole
+from fldp.checks import between, real, whole
 from fldp.report import down, up
 
 if TYPE_CHECKING:
@@ -86,6 +86,11 @@ class AuditResult:
     interval: tuple[float, float] | None = None
     curve: np.ndarray = field(default_factory=lambda: np.zeros((2, 0)), repr=False, compare=False)
     number: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.claimed is None or self.claimed == math.inf:
+            return
+        object.__setattr__(self, "claimed", between("claimed", self.claimed, math.inf))
 
     @property
     def presumption(self) -> str:

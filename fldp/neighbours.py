@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fldp.canaries import CANARIES, Canaries, cohort, flat, neighbours, pair
+from fldp.canaries import CANARIES, Canaries, Pair, cohort, flat, neighbours, pair
 from fldp.checks import real, whole
 from fldp.parameters import Layout
 
@@ -41,6 +41,9 @@ UNCLIPPED = "unclipped"
 # The noise of that fraction is estimated from so many releases; its upper confidence bound, which
 # is what convicts, is exceeded with probability 1e-6.
 _SEEDS, _ALARM = 200, 1e-6
+# So many releases of either neighbour tell whether their noise is the same: its correlation is 1,
+# or less where clients draw something too, and 0 where the draws are shifted.
+_NOISES, _SHARED = 8, 0.5
 # Norms in units of C: of those beyond it; and, in units of that, of one that is just within.
 _BEYOND, _WITHIN = 2.0, 0.499
 
@@ -75,7 +78,7 @@ class NeighbourResult:
 
     `ratios` has one entry per canary, and "unclipped" where the release holds an adaptive clip's
     noised fraction: then mean and fraction together, over what the plan pays for both. `aligned` is
-    False where cohorts of different size get different noise, so that nothing can be compared.
+    False where neighbours get different noise at one seed, so that nothing can be compared.
     """
 
     ratios: dict[str, float]
@@ -94,8 +97,8 @@ class NeighbourResult:
         if not self.aligned:
             return (
                 "Not comparable, and so not convicted: at one seed the noise differs between "
-                "cohorts of different size, because something is drawn for each client before the "
-                "noise. Draw the noise first, test a zero-out or replace-one plan, or use "
+                "neighbours (cohorts of different size, or with other updates), because something "
+                "is drawn for the clients before the noise. Draw the noise first, or use "
                 "audit.pipeline."
             )
         case = max(self.ratios, key=lambda k: self.ratios[k])
@@ -122,7 +125,8 @@ def neighbour_test(
 
     First, under add-or-remove, cohorts of zeros of two sizes are compared: where their noise is
     another one (and not the same at another scale), `fn` draws for each client before the noise,
-    and the result says that nothing can be compared instead of convicting it.
+    and the result says that nothing can be compared instead of convicting it. So it does where a
+    canary shifts the noise: then `fn` draws as many numbers before it as the updates ask for.
 
     Parameters
     ----------
@@ -146,6 +150,7 @@ def neighbour_test(
     real("clip_norm", clip_norm)
     whole("repeats", repeats)
     sensitivity = clip_norm * (2.0 if plan.adjacency == "replace-one" else 1.0)
+    shifted = set()
     for case in CANARIES:
         for i in range(repeats):
             two = pair(case, plan, like, clip_norm, seed + i)
@@ -159,10 +164,33 @@ def neighbour_test(
                 )
             moved = float((first - other).norm()) * plan.denominator / sensitivity
             ratios[case] = max(ratios.get(case, 0.0), moved if math.isfinite(moved) else math.inf)
+        if 1.0 + _TOLERANCE < ratios[case] < math.inf and not _same_noise(call, two, like, seed):
+            shifted.add(case)
     ratio = _unclipped_ratio(call, plan, like, clip_norm, seed)
     if ratio is not None:
         ratios[UNCLIPPED] = ratio
-    return NeighbourResult(ratios, sensitivity, _aligned(call, plan, like, seed))
+        if shifted:  # it presumes the same noise as well
+            shifted.add(UNCLIPPED)
+    comparable = {case: r for case, r in ratios.items() if case not in shifted}
+    if shifted and max(comparable.values(), default=0.0) > 1.0 + _TOLERANCE:
+        return NeighbourResult(comparable, sensitivity, _aligned(call, plan, like, seed))
+    aligned = not shifted and _aligned(call, plan, like, seed)
+    return NeighbourResult(ratios, sensitivity, aligned)
+
+
+def _same_noise(call: Caller, two: Pair, like: Any, seed: int) -> bool:
+    """Whether two neighbours get the same noise at the same seed, up to a common factor.
+
+    What differs from seed to seed is the noise. Where the number of draws before it depends on the
+    updates, the neighbours' noise is not the same, and their difference says nothing.
+    """
+    noises = []
+    for rows in (two.present, two.absent):
+        drawn = [call(cohort(rows, like), seed + i) for i in range(_NOISES)]
+        stack = torch.stack(drawn).nan_to_num()
+        noises.append(stack - stack.mean(dim=0))
+    scale = float(noises[0].norm() * noises[1].norm())
+    return scale == 0 or float((noises[0] * noises[1]).sum()) / scale > _SHARED
 
 
 def _aligned(call: Caller, plan: PrivacyPlan, like: Any, seed: int) -> bool:

@@ -166,7 +166,7 @@ def _scaled_tail(x: float, log_scale: float) -> float:
 def _losses(low: float, high: float, h: float) -> tuple[int, Array]:
     """The multiples of `h` around [low, high], at least two, and the first one's index."""
     if not (high - low) / h <= MAX_POINTS:
-        raise too_fine((high - low) / h)
+        raise too_fine((abs(low) + abs(high)) / h)
     first, last = math.floor(low / h), math.ceil(high / h)
     losses = np.arange(first, max(last, first + 1) + 1, dtype=np.float64) * h
     return first, losses
@@ -516,7 +516,10 @@ def concentrated(rho: float) -> Atoms:
     sd = math.sqrt(2 * rho)  # of the loss of a Gaussian with this rho
     # beyond this the conversion's delta is below 1e-200
     top = rho + 2 * math.sqrt(rho * -_LOG_LEAST)
-    losses = np.linspace(0.0, top, math.ceil(_PER_SD * top / sd) + 1)
+    points = _PER_SD * top / sd
+    if not points <= MAX_POINTS:
+        raise too_fine(points)
+    losses = np.linspace(0.0, top, math.ceil(points) + 1)
     profile = np.exp(zcdp_log_deltas(rho, losses))
     # a line that is its own mirror image passes through k and 1/k: none may cut the profile at 1
     profile[0] = float((1 - 2 * (1 - profile) / (1 + np.exp(losses))).min())

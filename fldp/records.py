@@ -180,7 +180,7 @@ def calibrate_records(
     choice("adjacency", adjacency, ("add-or-remove", "replace-one"))
     choice("accountant", accountant, ACCOUNTANTS)
     given = np.asarray(client_sizes)
-    if given.ndim != 1 or not given.size or not np.issubdtype(given.dtype, np.number):
+    if given.ndim != 1 or not given.size or given.dtype.kind not in "iuf":
         raise ValueError(f"client_sizes has shape {given.shape}: give one number per client")
     wrong = np.flatnonzero(~(np.isfinite(given) & (given >= 1) & (given == np.floor(given))))
     if wrong.size:

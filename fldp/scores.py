@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from fldp.checks import real, whole
+from fldp.checks import between, real, shown, whole
 
 # A stream of our own: no draw of a caller's generator, whatever its seed, repeats it.
 _TIES = 0x7469E5
@@ -20,13 +21,24 @@ _UNFAIR = 1e-6
 def check_levels(delta: float, confidence: float, gaussian: bool = False) -> None:
     """ValueError unless 0 <= δ < 1 and 0 < confidence < 1; Gaussian DP has no ε at δ = 0."""
     real("confidence", confidence, 1)
-    if isinstance(delta, bool) or not 0 <= delta < 1:
-        raise ValueError(f"delta is {delta!r}: give a number in [0, 1)")
+    if between("delta", delta) == 1:
+        raise ValueError("delta is 1: give a number in [0, 1)")
     if gaussian and delta == 0:
         raise ValueError(
             "delta is 0: Gaussian DP has no finite ε there; give a δ above 0, or a method that "
             "presumes no Gaussian"
         )
+
+
+def check_threshold(threshold: Any) -> float:
+    """`threshold` as a float; NaN, of which nothing is above and nothing below, is refused."""
+    try:
+        value = math.nan if isinstance(threshold, bool) else float(threshold)
+    except (TypeError, ValueError, OverflowError):
+        value = math.nan
+    if math.isnan(value):
+        raise ValueError(f"threshold is {shown(threshold)}: give a number")
+    return value
 
 
 def clean(scores: Any, what: str) -> np.ndarray:
@@ -88,8 +100,10 @@ def check_coins(included: Any, shape: Sequence[int]) -> np.ndarray:
     if tuple(values.shape) != tuple(shape):
         raise ValueError(f"included has shape {values.shape}, the scores {tuple(shape)}")
     if values.dtype.kind not in "biuf" or not np.isin(values, (0, 1)).all():
-        odd = np.unique(values)[:4].tolist()
-        raise ValueError(f"included holds {odd}: a coin is 0 or 1 (False or True), nothing else")
+        odd = shown(values.ravel()[:4].tolist())
+        raise ValueError(
+            f"included begins with {odd}: a coin is 0 or 1 (False or True), nothing else"
+        )
     coins = values.astype(bool)
     groups = [coins.reshape(1, -1)]
     if coins.ndim == 2:

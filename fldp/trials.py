@@ -11,7 +11,7 @@ from fldp.bounds import gaussian_doubt, mu_epsilon
 from fldp.checks import choice, real
 from fldp.findings import AuditResult, counted
 from fldp.one_run import METHODS, coin_curve, guess_counts, pooled
-from fldp.scores import check_coins, check_levels, clean, own_stream, ranked
+from fldp.scores import check_coins, check_levels, check_threshold, clean, own_stream, ranked
 
 if TYPE_CHECKING:
     from fldp.plan import PrivacyPlan
@@ -35,7 +35,10 @@ def mean_lower_bound(values: Any, confidence: float = 0.95) -> float:
     0.85
     """
     real("confidence", confidence, 1)
-    x = np.asarray(values, dtype=np.float64).ravel()
+    try:
+        x = np.asarray(values, dtype=np.float64).ravel()
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"values: an array of numbers is needed ({error})") from None
     if x.size == 0 or not (x.min() >= 0 and x.max() <= 1):
         raise ValueError("values must lie between 0 and 1, at least one of them")
     count, need = np.arange(1, x.size + 1), math.log(1 / (1 - confidence))
@@ -100,6 +103,7 @@ def from_trials(
     coins = check_coins(included, s.shape)
     choice("method", method, METHODS)
     check_levels(delta, confidence, method == "gdp")
+    threshold = check_threshold(threshold)
     if np.ptp(s) == 0:
         raise ValueError("all scores are equal: the attack reads nothing from the release")
     if claimed is None and plan is not None:

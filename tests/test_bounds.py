@@ -153,3 +153,16 @@ def test_bad_input_is_refused() -> None:
     with pytest.raises(ValueError, match="above negatives"):
         from_counts(5, 4, 0, 4, delta=DELTA)
     assert not math.isnan(from_counts(0, 1, 0, 1, delta=DELTA))
+
+
+@pytest.mark.parametrize("threshold", [math.nan, None, True, [0.1], 1j, 10**400])
+def test_u04_a_threshold_that_is_no_number_refutes_nothing(threshold: Any) -> None:
+    rng = np.random.default_rng(0)
+    with pytest.raises(ValueError, match="threshold"):
+        from_scores(rng.normal(size=300), rng.normal(size=300), delta=1e-5, threshold=threshold)
+
+
+@pytest.mark.parametrize("delta", ["x", None, [1e-5], 1j, math.nan, 1.0])
+def test_u13_a_delta_that_is_no_number_gets_a_sentence(delta: Any) -> None:
+    with pytest.raises(ValueError, match="delta is"):
+        from_counts(1, 100, 1, 100, delta=delta)

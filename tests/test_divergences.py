@@ -114,3 +114,14 @@ def test_known_participation_is_no_event_of_dp_accounting() -> None:
     plan = fldp.calibrate(**SETTINGS, trust="distributed", survivors=40)
     with pytest.raises(ValueError, match="known participation"):
         plan.to_dp_accounting()
+
+
+def test_a06_a_trade_off_at_a_huge_epsilon_promises_no_error_that_is_not_there() -> None:
+    plan = fldp.calibrate(epsilon=8.0, delta=1e-5, rounds=5, clients=10)
+    plan = dataclasses.replace(plan, noise_multiplier=0.02)
+    alphas = [0.0, 1e-306, 1e-300, 0.5, 1.0]
+    missed = plan.tradeoff(alphas)
+    mu = math.sqrt(5) / 0.02
+    exact = stats.norm.cdf(stats.norm.isf(alphas) - mu)
+    assert np.isfinite(missed).all()
+    assert (missed <= exact + 1e-12).all()

@@ -99,3 +99,10 @@ def test_what_is_not_finite_is_stored_as_none() -> None:
     assert stored["confidence"] is None
     assert stored["ceiling"] is None
     assert "curve" not in stored
+
+
+@pytest.mark.parametrize("claimed", [math.nan, -1.0, "1", [1.0], True, 1j, 10**400])
+def test_u13_a_claim_that_is_no_epsilon_gets_a_sentence(claimed: object) -> None:
+    with pytest.raises(ValueError, match="claimed is"):
+        AuditResult("clopper-pearson", 1e-5, 0.95, 10, 1.0, claimed=claimed)  # type: ignore[arg-type]
+    assert not AuditResult("clopper-pearson", 1e-5, 0.95, 10, 1.0, claimed=math.inf).violated

@@ -157,3 +157,35 @@ def test_noise_of_its_own_is_refused() -> None:
         neighbour_test(lambda u: fldp.aggregate(u, plan, 1.0), plan)
     with pytest.raises(ValueError, match="repeats"):
         neighbour_test(correct(plan), plan, repeats=0)
+
+
+@pytest.mark.parametrize("adjacency", ["add-or-remove", "zero-out"])
+def test_u07_draws_that_depend_on_the_updates_are_told_and_not_convicted(adjacency: str) -> None:
+    plan = plan_of(adjacency=adjacency)
+
+    def total(updates: Any, bound: float, generator: torch.Generator) -> torch.Tensor:
+        kept = torch.zeros(64)
+        for update in updates.nan_to_num(0, 0, 0):
+            places = update.nonzero().flatten()
+            sparse = torch.zeros(64)
+            # one coin for each coordinate that is not zero
+            sparse[places] = update[places] * (torch.rand(len(places), generator=generator) < 0.5)
+            kept += fldp.clip(sparse, bound)[0]
+        return kept
+
+    def sound(updates: Any, generator: torch.Generator) -> torch.Tensor:
+        before = total(updates, 1.0, generator)
+        noise = plan.noise_multiplier * torch.randn(64, generator=generator)
+        return (before + noise) / plan.denominator
+
+    found = neighbour_test(sound, plan, like=64)
+    assert found.worst > 5  # what the noise alone moves
+    assert not found.violated
+    assert "not convicted" in found.statement()
+
+    def wrong(updates: Any, generator: torch.Generator) -> torch.Tensor:
+        noise = plan.noise_multiplier * torch.randn(64, generator=generator)
+        return (total(updates, 4.0, generator) + noise) / plan.denominator
+
+    # noise that is drawn first is the same for both, and the clip at 4 C shows
+    assert neighbour_test(wrong, plan, like=64).violated

@@ -157,3 +157,15 @@ def test_words_and_numbers():
     assert "one z for all" in text
     assert "<pre>" in plan._repr_html_()
     assert plan.to_dict()["epsilons"] == plan.epsilons.tolist()
+
+
+def test_p02_sizes_that_are_complex_get_a_sentence() -> None:
+    with pytest.raises(ValueError, match="client_sizes"):
+        calibrate_records(
+            epsilon=8.0,
+            delta=1e-5,
+            rounds=1,
+            local_epochs=1,
+            batch_size=16,
+            client_sizes=[3 + 0j],
+        )
