@@ -14,12 +14,11 @@ from dataclasses import replace
 import numpy as np
 
 from fldp import opacus, pld
-from fldp.binomial import binomial_tail, log_pmf
-from fldp.checks import between, choice, whole
-from fldp.events import ADJACENCIES, AnyEvent, Approximate, Concentrated, Event, Laplace, checked
+from fldp.checks import MOST_RHO, between, choice
+from fldp.composition import mu_of, prepared, rho_of, rounds_of, shown
+from fldp.events import AnyEvent, Approximate, Concentrated, Event, Laplace
 from fldp.gaussian import (
     LEAST_DELTA,
-    Array,
     gaussian_delta,
     gaussian_epsilon,
     known_delta,
@@ -27,202 +26,13 @@ from fldp.gaussian import (
     zcdp_epsilon,
     zcdp_log_deltas,
 )
-from fldp.pairs import Fixed, Group, Shifted, Subsampled, approximate, concentrated, silent
 
 ACCOUNTANTS = ("pld", "prv", "rdp", "gdp")
 
-# Below this noise a participation shows. Against who knows of it epsilon is larger by a share of
-# 2 z^2 log(1/q) at most, and it has a closed form.
-_VISIBLE = 1e-3
 # Room for the quadrature behind a bound by moments.
 _MARGIN = 1e-3
-# What logarithms of up to 1,000 may round by.
-_ROUNDING = 1e-12
-# A group's weights are tabulated; nobody has so many devices.
-MOST_IN_GROUP = 1000
-
-
-def _plain(n: float) -> Subsampled:
-    """A Gaussian round in which the sum moves by 1/n standard deviations."""
-    return Subsampled("remove", 1.0, n)
-
-
-def _known(chances: Array, unit: int, z: float) -> list[pld.Part]:
-    """Rounds in which it is public that j = 0, 1, ... of the clients in question took part."""
-    parts: list[pld.Part] = []
-    for j, chance in enumerate(chances.tolist()):
-        if chance > 0:
-            parts.append((chance, _plain(z / (unit * j)) if j else silent()))
-    return parts
-
-
-def _chances(event: Event, k: int) -> Array:
-    """The chances that j = 0, ..., k of k clients take part in a round, before a cap."""
-    q = event.sampling_rate
-    if event.sampling == "fixed" and event.clients is not None:
-        return _drawn_chances(k, event.clients, round(q * event.clients))
-    if q == 1:
-        return np.eye(k + 1)[k]
-    return np.exp(log_pmf(np.arange(k + 1.0), k, q))
-
-
-def _drawn_chances(k: int, clients: int, cohort: int) -> Array:
-    """The chances that j = 0, ..., k of k clients are in a fixed-size cohort (hypergeometric)."""
-    chances = np.zeros(k + 1)
-    for j in range(max(0, k - (clients - cohort)), min(k, cohort) + 1):
-        log = math.lgamma(k + 1) - math.lgamma(j + 1) - math.lgamma(k - j + 1)
-        log += sum(math.log((cohort - i) / (clients - i)) for i in range(j))
-        log += sum(math.log((clients - cohort - i) / (clients - j - i)) for i in range(k - j))
-        chances[j] = math.exp(log)
-    return chances
-
-
-def _gaussian(event: Event, adjacency: str, direction: str, group: int) -> list[pld.Part]:
-    """One sampled round as a mixture of pairs, for `group` clients that move together."""
-    q, z = event.sampling_rate, event.noise_multiplier
-    one_for_another = adjacency == "replace-one"
-    capped = event.cap is not None and event.clients is not None and event.cap < event.clients
-    if event.known:
-        return _known(_chances(event, group), 2 if one_for_another else 1, z)
-    if event.sampling == "fixed":
-        return [(1.0, Fixed(q, z))] if group == 1 else _known(_chances(event, group), 2, z)
-    if group > 1 and (one_for_another or capped):
-        # Let it be known how many of the group took part: by joint convexity an upper bound. Under
-        # a cap as many others may move up, so that the sum moves by 2 for each.
-        return _known(_chances(event, group), 2, z)
-    if group > 1:
-        return [(1.0, Group(direction, q, z, group))]
-    kind = "replace" if one_for_another else direction
-    free: list[pld.Part] = [(1.0, Subsampled(kind, q, z))]
-    return _capped(event, kind, free) if capped else free
-
-
-def _capped(event: Event, kind: str, free: list[pld.Part]) -> list[pld.Part]:
-    """The pair of one client of a Poisson cohort under a hard cap."""
-    q, z, n, cap = event.sampling_rate, event.noise_multiplier, event.clients or 0, event.cap or 0
-    # the cap binds with chance `full`; then a sampled target takes another client's place
-    full, over = binomial_tail(cap - 1, n - 1, q), binomial_tail(cap, n, q)
-    if full <= 0 or over <= 0:
-        return free
-    bound = Subsampled("replace", min(1.0, over * cap / full / n), z / 2)
-    return [(full, bound)] if full >= 1 else [(1 - full, free[0][1]), (full, bound)]
-
-
-def mu_of(events: Sequence[Event], adjacency: str, group: int = 1) -> float:
-    sensitivity = 2 if adjacency == "replace-one" else 1
-    return sensitivity * group * math.sqrt(sum(e.rounds / e.noise_multiplier**2 for e in events))
-
-
-def rounds_of(
-    events: Sequence[AnyEvent], adjacency: str, direction: str, group: int = 1
-) -> list[pld.Round]:
-    """What the kernel composes: "remove" or "add" is the direction of Poisson rounds."""
-    plain = [e for e in events if isinstance(e, Event) and e.everyone]
-    rounds: list[pld.Round] = []
-    for one, n in _counted(events).items():
-        if isinstance(one, Event):
-            rounds.append((_gaussian(one, adjacency, direction, group), n))
-        elif isinstance(one, Laplace):
-            rounds.append(([(1.0, Shifted(one.noise_multiplier / group))], n))
-        elif isinstance(one, Approximate):
-            rounds.append(([(1.0, approximate(one.epsilon, one.delta))], n))
-    if plain:
-        rounds.append(([(1.0, _plain(1 / mu_of(plain, adjacency, group)))], 1))
-    if rho := _rho(events, group):
-        rounds.append(([(1.0, concentrated(rho))], 1))
-    return rounds
-
-
-def _counted(events: Sequence[AnyEvent]) -> dict[AnyEvent, int]:
-    """One round of each event that is neither a plain Gaussian nor zCDP, and how often it ran."""
-    counts: dict[AnyEvent, int] = {}
-    for event in events:
-        if isinstance(event, Concentrated) or (isinstance(event, Event) and event.everyone):
-            continue
-        one = replace(event, rounds=1)
-        counts[one] = counts.get(one, 0) + event.rounds
-    return counts
-
-
-def _rho(events: Sequence[AnyEvent], group: int) -> float:
-    return group**2 * sum(e.rho * e.rounds for e in events if isinstance(e, Concentrated))
-
-
-def _grouped(event: AnyEvent, group: int) -> AnyEvent:
-    """What an (ε, δ) step gives a group (Vadhan 2017, Lemma 2.2)."""
-    if group == 1 or not isinstance(event, Approximate):
-        return event
-    e = event.epsilon
-    if event.delta == 0:
-        return Approximate(group * e, 0.0, event.rounds)
-    # (e^(ke) - 1) / (e^e - 1) in logarithms, which do not overflow
-    log_growth = math.log(group)
-    if e > 0:
-        log_growth = (group - 1) * e + math.log(math.expm1(-group * e) / math.expm1(-e))
-    delta = math.exp(min(0.0, log_growth + math.log(event.delta) + _ROUNDING))
-    return Approximate(group * e, delta, event.rounds)
-
-
-def _says_something(event: AnyEvent) -> bool:
-    """Whether the event can reveal anything at all."""
-    if isinstance(event, Event):
-        return event.sampling_rate > 0
-    return not isinstance(event, Approximate) or event.epsilon > 0 or event.delta > 0
-
-
-def prepared(events: Sequence[AnyEvent], adjacency: str, group: int) -> list[AnyEvent]:
-    """The events that count, checked against the adjacency and with (ε, δ) steps for the group."""
-    choice("adjacency", adjacency, ADJACENCIES)
-    found = checked(events)
-    group = whole("group", group)
-    if group > MOST_IN_GROUP:
-        raise ValueError(f"group is {group}: give at most {MOST_IN_GROUP} clients")
-    for event in found:
-        if isinstance(event, Event):
-            _agree(event, adjacency, group)
-    counted = [_grouped(event, group) for event in found if _says_something(event)]
-    return [
-        _shown(event, adjacency) if _is_visible(event, adjacency) else event for event in counted
-    ]
-
-
-def _is_visible(event: AnyEvent, adjacency: str) -> bool:
-    """Whether so little noise hides nobody's participation: then nothing is lost by saying so.
-
-    Not for one client in the place of another under Poisson sampling: that still hides behind 0.
-    """
-    if not isinstance(event, Event) or event.everyone or event.noise_multiplier >= _VISIBLE:
-        return False
-    return event.sampling == "fixed" or adjacency != "replace-one"
-
-
-def _shown(event: AnyEvent, adjacency: str) -> AnyEvent:
-    """The event against a stronger adversary, which knows who took part.
-
-    An upper bound, since delta is jointly convex: the sum moves with the chance q of taking part,
-    by 2 where another client takes the place.
-    """
-    if not isinstance(event, Event) or event.known or event.everyone:
-        return event
-    z = event.noise_multiplier
-    if event.cap is not None and adjacency != "replace-one":
-        z /= 2
-    return replace(event, noise_multiplier=z, cap=None, known=True)
-
-
-def _agree(event: Event, adjacency: str, group: int) -> None:
-    if event.known and adjacency == "add-or-remove":
-        raise ValueError(
-            "adjacency is 'add-or-remove' with known=True: who takes part is public, so it cannot "
-            "hide that a client was there; use adjacency='zero-out' or 'replace-one'"
-        )
-    if event.sampling == "fixed" and not event.known and adjacency != "replace-one":
-        raise ValueError(
-            f"adjacency is {adjacency!r} with sampling='fixed': a client that is left out is "
-            "replaced by another, so use adjacency='replace-one', or sampling='poisson'"
-        )
-    if event.clients is not None and group > event.clients:
-        raise ValueError(f"group is {group} of {event.clients} clients: give at most that many")
+# Pure steps that spend less than this share of an epsilon are added up when delta is asked for.
+_LITTLE = 1e-6
 
 
 def _closed(events: Sequence[AnyEvent]) -> tuple[list[Event], Event | None] | None:
@@ -273,7 +83,7 @@ def _ask(
         scaled = [replace(e, noise_multiplier=e.noise_multiplier / group) for e in simple[0]]
         return _ask_closed(scaled, simple[1], adjacency, delta, epsilon)
     if all(isinstance(e, Concentrated) for e in events):
-        rho = _rho(events, group)
+        rho = rho_of(events, group)
         if delta is None:
             return float(np.exp(zcdp_log_deltas(rho, np.array([epsilon])))[0])
         return zcdp_epsilon(rho, delta)
@@ -362,9 +172,11 @@ def spent(
         return _pure(found, group)
     if accountant != "pld":
         return opacus.epsilon(found, delta, adjacency, accountant, group)
-    if delta < _infinite(found):
+    if delta < _infinite(found) or rho_of(found, group) > MOST_RHO:
         return math.inf
     basic = _basic(found, adjacency, group, delta)
+    if _pure_steps(found, group) < pld.ACCURACY * basic < math.inf:
+        return basic  # such steps say so little that no composition could gain on adding them up
     try:
         return min(basic, _ask(found, adjacency, group, delta))
     except pld.OutOfReach as error:
@@ -385,6 +197,12 @@ def _pure(events: Sequence[AnyEvent], group: int) -> float:
         else:
             return math.inf
     return total
+
+
+def _pure_steps(events: Sequence[AnyEvent], group: int) -> float:
+    """The sum of the epsilons of pure and (ε, δ) steps; infinite if there are none."""
+    steps = [e for e in events if isinstance(e, Laplace | Approximate)]
+    return _pure(_without_deltas(steps), group) if steps else math.inf
 
 
 def _infinite(events: Sequence[AnyEvent]) -> float:
@@ -409,7 +227,7 @@ def _basic(events: Sequence[AnyEvent], adjacency: str, group: int, delta: float)
     left = delta - sum(e.delta * e.rounds for e in steps if isinstance(e, Approximate))
     if left < 0 or (left == 0 and rest):
         return math.inf
-    pure = _pure(_without_deltas(steps), group)
+    pure = _pure_steps(steps, group)
     return pure + _ask(rest, adjacency, group, left) if rest else pure
 
 
@@ -436,10 +254,19 @@ def delta_of(
         return 0.0
     if epsilon >= _pure(_without_deltas(found), group):
         return _infinite(found)
+    if rho_of(found, group) > MOST_RHO:
+        return 1.0
+    pure, basic = _pure_steps(found, group), 1.0
+    if pure < epsilon:
+        rest = [e for e in found if not isinstance(e, Laplace | Approximate)]
+        infinite = sum(e.delta * e.rounds for e in found if isinstance(e, Approximate))
+        basic = min(1.0, delta_of(rest, epsilon - pure, adjacency, group) + infinite)
+    if pure < _LITTLE * epsilon:
+        return basic
     try:
-        return _ask(found, adjacency, group, None, epsilon)
+        return min(basic, _ask(found, adjacency, group, None, epsilon))
     except pld.OutOfReach:
-        return _without_grid(found, adjacency, group, None, epsilon)
+        return min(basic, _without_grid(found, adjacency, group, None, epsilon))
 
 
 def _without_grid(
@@ -458,8 +285,8 @@ def _without_grid(
         else:
             bounds.append(pld.ceiling(rounds, delta))
     bound = max(bounds) * (1 + _MARGIN)
-    shown = [_shown(event, adjacency) for event in events]
-    simple = _closed(shown)
+    against = [shown(event, adjacency) for event in events]
+    simple = _closed(against)
     if simple is not None and (group == 1 or simple[1] is None):
-        bound = min(bound, _ask(shown, adjacency, group, delta, epsilon))
+        bound = min(bound, _ask(against, adjacency, group, delta, epsilon))
     return bound if delta is not None else min(1.0, bound)

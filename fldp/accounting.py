@@ -89,7 +89,7 @@ def epsilon(
     Parameters
     ----------
     noise_multiplier
-        z: noise standard deviation on the sum, in clip norms; 1e-9 to 1e15.
+        z: noise standard deviation on the sum, in clip norms; 1e-9 to 1e12.
     delta
         0 to 1, well below 1/N. At 1 the answer is 0, at 0 it is infinite.
     rounds

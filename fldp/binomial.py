@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 # Windows longer than this are summed in groups of neighbours.
-_GROUPS = 1 << 16
+_GROUPS = 1 << 17
 _UNIT = float(np.finfo(np.float64).eps)
 # Below this Stirling's error comes from the factorial itself, above from its series.
 _SMALL = 16
@@ -88,8 +88,14 @@ def binomial(trials: int, rate: float, failure: float) -> tuple[Array, Array]:
     return values, weights
 
 
+def tail_error(trials: int) -> float:
+    """By what share :func:`binomial_tail` may be too large."""
+    # up to here a tail is summed one by one
+    return 1e-9 if trials <= 10**8 else 2e-3
+
+
 def binomial_tail(k: int, trials: int, rate: float) -> float:
-    """P[Bin(trials, rate) > k], or a little more: by 1e-3 at most, in relative terms."""
+    """P[Bin(trials, rate) > k], or a little more: see :func:`tail_error`."""
     if k < 0:
         return 1.0
     if k >= trials or rate <= 0:

@@ -12,8 +12,9 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from fldp import pld
-from fldp.account import delta_of, mu_of, prepared, rounds_of, spent
+from fldp.account import delta_of, spent
 from fldp.checks import MOST
+from fldp.composition import mu_of, prepared, rounds_of
 from fldp.events import Event
 from fldp.gaussian import gaussian_mu
 

@@ -27,6 +27,8 @@ _NO_NUMBER = (bool, np.bool_, str, bytes, np.timedelta64, complex, np.complexflo
 # The largest count: every whole number up to 9e15 is exact as a float; nothing that is counted here
 # (clients, rounds, records) comes near, and beyond it arithmetic overflows in odd places.
 MOST = 10**15
+# From here on a zCDP parameter says nothing: epsilon is larger still.
+MOST_RHO = 1e9
 
 # What a message shows of a value.
 _SHOWN = 60

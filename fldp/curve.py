@@ -37,8 +37,9 @@ _TRIES = 40
 _ROUND_OFF_SDS = 8
 # What may be round-off, as a share of delta, before long doubles are used.
 _ROUND_OFF_SHARE = 1e-4
-# What power by squaring adds systematically, per round.
-_POWER_ERROR = 4e-15
+# Rounding that adds up over the rounds, each: of a power by squaring, and of the mean loss, whose
+# error counts tilt times.
+_POWER_ERROR, _MEAN_ERROR = 4e-15, 1e-15
 # Where a weight exceeds e^300 the loss is far below the answer.
 _KEPT = 300.0
 # exp beyond this is infinite in double precision.
@@ -203,10 +204,11 @@ class Curve:
         self.allowance = _ROUND_OFF_SDS * noise * np.sqrt(_sums_from(weight**2))
         # tilted mass that was low when rounds were put together: all of it right at the loss
         lost = weight * sum(n * law.lost for law, n in laws)
-        power_error = _POWER_ERROR * sum(n * law.rounds for law, n in laws)
+        per_round = _POWER_ERROR + _MEAN_ERROR * (window.tilt + 1)
+        rounding = per_round * sum(n * law.rounds for law, n in laws)
         top_tilt = min(window.top_tilt, steepest(window, step, excess))
         cut = self._cut(laws, top_tilt, step * (first + size - 1))
-        self.up = _sums_from(one) * (1 + power_error) + self.allowance + lost + cut
+        self.up = _sums_from(one) * (1 + rounding) + self.allowance + lost + cut
 
     def _cut(self, laws: Laws, top_tilt: float, top: float) -> float:
         """Mass of infinite loss, and a bound on mass above the window (Chernoff)."""

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fldp.account import delta_of, epsilon_of, prepared, rounds_of
+from fldp.account import delta_of, epsilon_of
 from fldp.checks import between, choice, listed, real
+from fldp.composition import prepared, rounds_of
 from fldp.events import ADJACENCIES, AnyEvent, Approximate, Concentrated, Event, Laplace
 from fldp.gaussian import Array
 from fldp.guide import log_sum

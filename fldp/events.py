@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fldp.checks import MOST, between, choice, real, whole
+from fldp.checks import MOST, MOST_RHO, between, choice, real, whole
 
 SAMPLINGS = ("poisson", "fixed", "none")
 ADJACENCIES = ("add-or-remove", "zero-out", "replace-one")
 
 # Beyond these no accountant of ours has an answer, and squares of z leave double precision.
-NOISE_RANGE = (1e-9, 1e15)
+NOISE_RANGE = (1e-9, 1e12)
 
 
 def _noise(value: Any) -> float:
@@ -39,7 +39,7 @@ class Event:
     Parameters
     ----------
     noise_multiplier
-        z: standard deviation of the noise on the sum, in clip norms; 1e-9 to 1e15.
+        z: standard deviation of the noise on the sum, in clip norms; 1e-9 to 1e12.
     sampling_rate
         q = m/N, the chance of a client to take part in a round; 0 (nobody ever) to 1.
     sampling
@@ -136,7 +136,7 @@ class Laplace:
     Parameters
     ----------
     noise_multiplier
-        b divided by the L1 sensitivity in the adjacency accounted; 1e-9 to 1e15.
+        b divided by the L1 sensitivity in the adjacency accounted; 1e-9 to 1e12.
     rounds
         How often it ran.
 
@@ -198,7 +198,7 @@ class Concentrated:
     Parameters
     ----------
     rho
-        ρ of one step, below 1e15, in the adjacency accounted.
+        ρ of one step, below 1e9, in the adjacency accounted.
     rounds
         How often it ran.
 
@@ -212,7 +212,7 @@ class Concentrated:
     rounds: int = 1
 
     def __post_init__(self) -> None:
-        _put(self, "rho", real("rho", self.rho, MOST))
+        _put(self, "rho", real("rho", self.rho, MOST_RHO))
         _put(self, "rounds", whole("rounds", self.rounds))
 
     def to_dict(self) -> dict[str, Any]:

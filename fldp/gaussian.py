@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fldp.binomial import binomial
-from fldp.checks import MOST, between, real, whole
+from fldp.checks import MOST_RHO, between, real, whole
 
 Array = NDArray[np.float64]
 
@@ -50,6 +50,7 @@ def _exp_square(x: Array) -> Array:
 
 def erfcx(x: Array) -> Array:
     """exp(x^2) erfc(x) for x >= 0, relative error below 1e-15."""
+    x = np.minimum(x, 1e300)
     t = (x - _ERFCX_CENTRE) / (x + _ERFCX_CENTRE)
     value = np.full_like(t, _ERFCX[-1])
     for coefficient in reversed(_ERFCX[:-1]):
@@ -255,7 +256,7 @@ def zcdp_epsilon(rho: float, delta: float) -> float:
     Parameters
     ----------
     rho
-        The parameter of zCDP, in (0, 1e15).
+        The parameter of zCDP, in (0, 1e9).
     delta
         In (0, 1).
 
@@ -271,7 +272,7 @@ def zcdp_epsilon(rho: float, delta: float) -> float:
     >>> round(zcdp_epsilon(2.56, 1e-10), 2)
     17.16
     """
-    rho, log_delta = real("rho", rho, MOST), math.log(real("delta", delta, 1))
+    rho, log_delta = real("rho", rho, MOST_RHO), math.log(real("delta", delta, 1))
     orders, best = _ORDERS_LESS_ONE, math.inf
     for _ in range(3):  # each time between the neighbours of the best order so far
         found = _converted(rho, log_delta, orders)
@@ -287,7 +288,7 @@ def zcdp_rho(epsilon: float, delta: float) -> float:
     >>> round(zcdp_rho(17.16, 1e-10), 3)
     2.56
     """
-    epsilon, delta = real("epsilon", epsilon, MOST), real("delta", delta, 1)
+    epsilon, delta = real("epsilon", epsilon, MOST_RHO), real("delta", delta, 1)
     # zcdp_epsilon(rho) >= rho, so the root lies below epsilon
     low, high = 0.0, epsilon
     while low < (middle := 0.5 * (low + high)) < high and high - low > 1e-12 * high:

@@ -52,6 +52,8 @@ class Law:
         first, mass, spread, self.infinite = _merged(parts, step, window)
         self.first = first
         loss = step * (first + np.arange(mass.size))
+        if not mass.any():
+            raise too_fine(math.inf)  # all of it is beyond the window
         with np.errstate(divide="ignore"):
             self._start = np.log(mass), loss
         self._stages: list[tuple[int, float]] = []

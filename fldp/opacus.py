@@ -11,8 +11,8 @@ import warnings
 from collections.abc import Sequence
 
 from fldp.events import AnyEvent, Event
+from fldp.gaussian_pairs import Subsampled
 from fldp.guide import Guide
-from fldp.pairs import Subsampled
 
 _CLASSES = {"prv": "PRVAccountant", "rdp": "RDPAccountant", "gdp": "GaussianAccountant"}
 

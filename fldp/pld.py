@@ -141,7 +141,7 @@ def solve(
 
     Examples
     --------
-    >>> from fldp.pairs import Subsampled
+    >>> from fldp.gaussian_pairs import Subsampled
     >>> 4.377 < solve([([(1.0, Subsampled("remove", 1.0, 1.0))], 1)], delta=1e-5) < 4.381
     True
     """

@@ -24,15 +24,16 @@ FOLDER = Path(fldp.__file__).parent
 HERE = FOLDER.parent
 PROJECT = tomllib.loads((HERE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 ORDER = (
-    "checks", "binomial", "gaussian", "events", "pairs", "guide", "laws", "curve", "pld",
-    "account", "opacus", "divergences", "exchange", "calibration", "accounting", "report",
-    "statement", "profile", "plan", "records", "recipe", "extrapolation", "files", "chain",
-    "ledger", "verify", "cli", "intake", "parameters", "clipping", "noise", "summation",
-    "reference", "release", "aggregation", "draws", "sampling", "clients", "isolation",
-    "stacked", "engines", "local", "server", "history", "checkpoint", "setting", "rounds",
-    "training", "baselines", "findings", "scores", "bounds", "curves", "trials", "one_run",
-    "one_shot", "canaries", "neighbours", "pipelines", "trainings", "membership", "attacks",
-    "audit", "torchvision_compat", "datasets", "plotting",
+    "checks", "binomial", "gaussian", "events", "pairs", "guide", "gaussian_pairs",
+    "composition", "laws", "curve", "pld", "account", "opacus", "divergences", "exchange",
+    "calibration", "accounting", "report", "statement", "plan", "records", "recipe",
+    "extrapolation", "files", "chain", "ledger", "verify", "cli", "intake", "parameters",
+    "clipping", "noise", "summation", "reference", "release", "aggregation", "draws",
+    "sampling", "clients", "isolation", "stacked", "engines", "local", "server", "history",
+    "checkpoint", "setting", "rounds", "training", "baselines", "findings", "scores", "bounds",
+    "limits", "trials", "one_run", "one_shot", "canaries", "neighbours", "pipelines",
+    "trainings", "membership", "attacks", "audit", "torchvision_compat", "datasets",
+    "plotting",
 )  # fmt: skip
 TORCH_FREE = ORDER[: ORDER.index("parameters")]
 HEAVY = ("torch", "scipy", "opacus", "matplotlib", "sklearn", "torchvision", "dp_accounting")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 
+import inversion
 import numpy as np
 import pytest
 
-from fldp import accounting, pld
-from fldp.pairs import Fixed, Subsampled
+from fldp import accounting, curve, pairs, pld
+from fldp.composition import rounds_of
+from fldp.gaussian_pairs import Fixed, Subsampled
 
 
 def sf(x):
@@ -149,3 +151,142 @@ def test_random_settings_against_dp_accounting():
 def test_too_much_is_refused_in_plain_words():
     with pytest.raises(ValueError, match="use more noise"):
         one_round("remove", 0.5, 1e-3, delta=1e-5, rounds=10**9)
+
+
+# ---- against a second way that knows no grid (inversion.py)
+
+
+def settings_for_inversion(seed, count):
+    """Random settings and their epsilon, with what inversion makes of them."""
+    rng = np.random.default_rng(seed)
+    found = 0
+    while found < count:
+        z, q = 10 ** rng.uniform(-0.7, 2.5), 10 ** rng.uniform(-4, -0.02)
+        rounds, log_delta = int(10 ** rng.uniform(0.3, 7)), rng.uniform(-35, -1)
+        adjacency = ("add-or-remove", "replace-one")[rng.integers(2)]
+        events = [accounting.Event(z, q, "poisson", rounds)]
+        epsilon = accounting.epsilon_of(events, math.exp(log_delta), adjacency)
+        if epsilon < 1e-6:
+            continue
+        kinds = ["replace"] if adjacency == "replace-one" else ["remove", "add"]
+        at = [inversion.log_delta(epsilon, [(kind, q, z, rounds)]) for kind in kinds]
+        below = [
+            inversion.log_delta(epsilon * (1 - 1e-3), [(kind, q, z, rounds)]) for kind in kinds
+        ]
+        if None in at or None in below:
+            continue
+        found += 1
+        yield events, adjacency, epsilon, log_delta, max(at), max(below)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a04_random_settings_hold_and_waste_a_permille_at_most(seed):
+    for events, adjacency, epsilon, log_delta, at, below in settings_for_inversion(seed, 6):
+        assert at <= log_delta + 1e-6, (events, adjacency, epsilon)
+        assert below >= log_delta, (events, adjacency, epsilon)
+
+
+@pytest.mark.parametrize("seed", range(3, 5))
+def test_a02_delta_holds_at_random_settings_and_is_near(seed):
+    for events, adjacency, epsilon, _, at, below in settings_for_inversion(seed, 6):
+        found = math.log(accounting.delta_of(events, epsilon, adjacency))
+        assert at - 1e-6 <= found, (events, adjacency, epsilon)
+        # never looser than what a permille of epsilon is in delta, and half a percent for free
+        assert found <= at + 0.005 + (below - at), (events, adjacency, epsilon)
+
+
+def test_mixed_rounds_against_inversion():
+    events = [
+        accounting.Event(1.1, 0.03, "poisson", 200),
+        accounting.Event(4.0, 0.4, "poisson", 30),
+        accounting.Event(9.0, rounds=5),
+    ]
+    for direction in ("remove", "add"):
+        rounds = [(direction, 0.03, 1.1, 200), (direction, 0.4, 4.0, 30), ("remove", 1.0, 9.0, 5)]
+        truth = inversion.log_delta(1.5, rounds)
+        run = rounds_of(events, "add-or-remove", direction)
+        assert truth <= math.log(pld.solve(run, epsilon=1.5)) <= truth + 5e-3
+
+
+@pytest.mark.parametrize("rounds", [10**5, 10**7])
+def test_a05_very_many_rounds_take_stages_and_stay_exact(rounds):
+    run = [([(1.0, pair("remove", 1e-4, 50.0))], rounds)]
+    epsilon = pld.solve(run, delta=1e-5)
+    assert inversion.log_delta(epsilon, [("remove", 1e-4, 50.0, rounds)]) <= math.log(1e-5) + 1e-6
+    below = inversion.log_delta(epsilon * (1 - 1e-3), [("remove", 1e-4, 50.0, rounds)])
+    assert below >= math.log(1e-5)
+
+
+def test_a05_ten_thousand_million_rounds_are_as_those_of_the_central_limit():
+    run = [([(1.0, pair("remove", 1e-4, 50.0))], 10**10)]
+    found = pld.solve(run, delta=1e-5)
+    limit = accounting.gaussian_epsilon(1e-4 * math.sqrt(1e10 * math.expm1(50.0**-2)), 1e-5)
+    assert limit < found < limit * (1 + 2e-3)
+
+
+def test_stages_and_one_grid_give_the_same(monkeypatch):
+    run = [([(1.0, pair("replace", 0.02, 1.0))], 30_000), ([(1.0, pair("remove", 1.0, 40.0))], 7)]
+    one_grid = pld.solve(run, delta=1e-8, accuracy=1e-5)
+    monkeypatch.setattr(curve, "_STAGE_FROM", 1)
+    staged = pld.solve(run, delta=1e-8, accuracy=1e-5)
+    assert staged == pytest.approx(one_grid, rel=3e-5)
+    laws = []
+    compose = curve.Law.composed
+    monkeypatch.setattr(
+        curve.Law, "composed", lambda *args: (laws.append(args[1]), compose(*args))[1]
+    )
+    pld.solve(run, delta=1e-8)
+    assert laws
+
+
+# ---- the faults of the old kernel
+
+
+@pytest.mark.parametrize(
+    ("z", "q", "delta"),
+    [(286.6, 0.856, 6.4e-6), (1e4, 0.01, 1e-8), (0.3, 0.02, 1e-4), (1e8, 0.9, 1e-10)],
+)
+@pytest.mark.parametrize("kind", ["remove", "add", "replace", "fixed"])
+def test_a04_one_round_is_exact(z, q, delta, kind):
+    found = one_round(kind, q, z, delta=delta)
+    if found > 0:
+        assert pair(kind, q, z).profile(found) <= delta * (1 + 1e-9)
+        assert pair(kind, q, z).profile(found * (1 - 1e-6)) >= delta
+    known = {286.6: 0.0074086}
+    if kind == "remove" and z in known:
+        assert found == pytest.approx(known[z], rel=1e-3)
+
+
+@pytest.mark.parametrize("rounds", [2, 3, 10])
+@pytest.mark.parametrize(("z", "q", "delta"), [(286.6, 0.856, 6.4e-6), (1e3, 0.5, 1e-6)])
+def test_a04_few_rounds_of_much_noise_are_tight(z, q, delta, rounds):
+    run = [([(1.0, pair("remove", q, z))], rounds)]
+    fine = pld.solve(run, delta=delta, accuracy=1e-5)
+    assert fine * (1 - 1e-6) <= pld.solve(run, delta=delta) <= fine * (1 + 1e-3)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 1.0, 20.0, 60.0])
+@pytest.mark.parametrize("rounds", [1, 4])
+def test_p13_a_tiny_delta_is_told_as_it_is(epsilon, rounds):
+    truth = accounting.gaussian_delta(math.sqrt(rounds) / 2, epsilon)
+    found = one_round("remove", 1.0, 2.0, epsilon=epsilon, rounds=rounds)
+    assert truth * (1 - 1e-9) <= found <= truth * 1.01
+
+
+def test_p13_below_the_least_delta_the_least_is_told():
+    assert one_round("remove", 0.1, 2.0, epsilon=500.0, rounds=3) == 1e-300
+    assert one_round("add", 0.1, 2.0, epsilon=5.0, rounds=3) == 1e-300
+
+
+def test_a_finer_grid_than_there_may_be_gives_a_looser_bound_not_none():
+    run = [([(1.0, pair("remove", 1e-3, 0.5))], 1000)]
+    usual = pld.solve(run, delta=1e-5)
+    strained = pld.solve(run, delta=1e-5, accuracy=1e-12)
+    assert usual * (1 - 1e-3) <= strained <= usual * (1 + 1e-2)
+
+
+def test_moments_bound_from_above():
+    run = [([(1.0, pair("remove", 0.05, 1.0))], 100), ([(1.0, pairs.approximate(0.1, 1e-7))], 2)]
+    assert pld.solve(run, delta=1e-5) <= pld.ceiling(run, 1e-5) * (1 + 1e-3)
+    assert pld.ceiling(run, 1e-7) == math.inf
+    assert math.log(pld.solve(run, epsilon=3.0)) <= pld.log_ceiling(run, 3.0) + 1e-3
