@@ -14,7 +14,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from fldp.canaries import flat
-from fldp.checks import real, whole
+from fldp.checks import between, real, whole
 from fldp.parameters import flatten, shapes, views
 from fldp.report import down, up
 
@@ -85,7 +85,7 @@ class Membership:
     def _rank(self, fpr: float) -> int:
         """How many of the others may score above the threshold."""
         smallest = 1 / len(self.others)
-        if isinstance(fpr, bool) or not smallest * (1 - 1e-9) <= fpr <= 1:
+        if not smallest * (1 - 1e-9) <= between("fpr", fpr):
             raise ValueError(
                 f"fpr is {fpr!r}: with {len(self.others)} other records give a rate from "
                 f"{smallest:.3g} to 1; lower rates need more records"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import matplotlib
 import numpy as np
 import pytest
@@ -150,3 +152,11 @@ def test_bad_input_is_refused() -> None:
             nn.Linear(3, 2), torch.ones(7), (torch.ones(1, 3), torch.zeros(1).long()),
             (torch.ones(1, 3), torch.zeros(1).long()),
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("fpr", [None, "x", True, -0.1, 1.1, math.nan])
+def test_u12_a_rate_that_is_none_gets_a_sentence(fpr: object) -> None:
+    found = m.Membership(np.arange(1.0, 5.0), np.arange(4.0))
+    for ask in (found.tpr, found.tpr_interval):
+        with pytest.raises(ValueError, match="fpr is"):
+            ask(fpr)  # type: ignore[arg-type]
