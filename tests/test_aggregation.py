@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import Tensor, nn
 
+from fldp import aggregation
 from fldp.aggregation import PrivateAggregator, aggregate
 from fldp.clipping import AdaptiveClip, Clip, FlatClip, PerLayerClip
 from fldp.noise import DiscreteGaussian
@@ -756,6 +757,33 @@ def test_a_forked_process_cannot_release_the_same_data_again() -> None:
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     told = sorted(run.stdout.splitlines())
     assert told == ["released", "this aggregator belongs to another process: a fork is a copy"]
+
+
+@pytest.mark.parametrize("tile", [0, 1 << 20])
+def test_p08_an_update_that_changes_after_it_was_measured_stays_within_c(
+    monkeypatch: pytest.MonkeyPatch, tile: int
+) -> None:
+    """A sender may share the memory of its message, and write to it while the server sums."""
+    monkeypatch.setattr(aggregation, "_TILE", tile)
+    sent, real = torch.full((4,), 0.1), aggregation.bounded_rows
+
+    def slow(rows: Tensor) -> Any:
+        measured = real(rows)
+        sent.fill_(1e6)
+        return measured
+
+    monkeypatch.setattr(aggregation, "bounded_rows", slow)
+    aggregator = PrivateAggregator(torch.zeros(4), quiet(20), strict=False)
+    aggregator.add(sent)
+    assert summed(aggregator).tolist() == pytest.approx([0.1] * 4)
+
+
+def test_noise_arguments_of_another_kind_are_refused_before_a_round() -> None:
+    for options in ({"generator": 0}, {"mechanism": "gaussian"}, {"mechanism": DiscreteGaussian}):
+        with pytest.raises(ValueError, match="give"):
+            PrivateAggregator(torch.zeros(3), plan_for(3), **options)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="cannot be added in"):
+        PrivateAggregator(torch.zeros(3), plan_for(3), AdaptiveClip(count_noise=1e307))
 
 
 extremes = st.floats(-30, 30).map(lambda x: 10.0**x)
