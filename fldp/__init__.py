@@ -51,7 +51,7 @@ _NAMES = {
 }
 _MODULES = (
     "accounting", "plan", "records", "recipe", "ledger", "cli", "clipping", "noise",
-    "aggregation", "sampling", "clients", "local", "server", "training", "attacks", "audit",
+    "aggregation", "draws", "sampling", "clients", "local", "server", "training", "attacks", "audit",
     "datasets", "plotting",
 )  # fmt: skip
 

@@ -62,6 +62,8 @@ class Draws:
     def __init__(self, seed: int | None = None) -> None:
         self.seeded = seed is not None
         self._renewal = b""
+        # For each purpose the round that was asked for last: see `sampling.drawn`.
+        self.asked: dict[str, int] = {}
         self._key = os.urandom(_KEY_BYTES) if seed is None else _key_of(seed)
 
     def __repr__(self) -> str:
@@ -106,6 +108,7 @@ class Draws:
     def _cipher(self, purpose: str, round: int) -> Any:
         if purpose not in PURPOSES:
             raise ValueError(f"purpose is {purpose!r}: choose one of {PURPOSES}")
+        self.asked[purpose] = round
         # Slots are drawn once for all rounds and all restarts of a run.
         renewal = b"" if purpose == "slots" else self._renewal
         label = b"|".join([purpose.encode(), str(operator.index(round)).encode(), renewal])

@@ -178,7 +178,7 @@ def _obstacle(template: Template, flat: Tensor, record: Tensor) -> str:
     trained = {n: p for n, p in template.model.named_parameters() if p.requires_grad}
     weights = {n: p.detach().expand(2, *p.shape) for n, p in trained.items()}
     target = {n: torch.zeros_like(p) for n, p in weights.items()}
-    x, share = record.expand(2, *record.shape), flat.new_ones(2, 1)
+    x, share = record.repeat(2, *[1] * record.ndim), flat.new_ones(2, 1)
     try:
         Vmapped(template).accumulate(weights, target, 1.0, x, share.long() * 0, share)
     except Exception as error:  # whatever the module raises, the loop still runs it

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -108,10 +108,18 @@ class History:
             self._spent["accounted"] = [values[i] for i in places]
         return list(self._spent["accounted"])
 
+    @property
+    def now(self) -> float:
+        """ε after the last round: the last entry of `epsilon`, without the others."""
+        if self.plan is None:
+            return math.inf
+        if self.participations is None:
+            return spent(self.plan, [*self.before, *self.events])
+        return self._seeded(self.plan, self.participations[-1] if self.participations else 0)
+
     def _seeded(self, plan: PrivacyPlan, k: int) -> float:
         # Rounds of this run that a crash cut off are in k; what else the ledger holds composes.
-        own = plan.event
-        others = [event for event in self.before if event != own]
+        others = [event for event in self.before if not _is_a_round(plan, event)]
         if not others or k == 0:
             return max(spent(plan, others), plan.seeded_epsilon(k))
         # Under a cap a client that leaves lets another one in: twice the sensitivity, half the z.
@@ -156,6 +164,15 @@ def spent(plan: PrivacyPlan, events: Sequence[Any]) -> float:
     if all(event == own for event in events):
         return plan.epsilon(len(events))
     return accounting.epsilon_of(grouped(events), plan.delta, plan.adjacency, plan.accountant)
+
+
+def _is_a_round(plan: PrivacyPlan, event: Any) -> bool:
+    """Whether `event` is a round of `plan`; an adaptive clip puts z together again, to rounding."""
+    own = plan.event
+    if not isinstance(event, Event):
+        return False
+    close = math.isclose(event.noise_multiplier, own.noise_multiplier, rel_tol=1e-9)
+    return close and replace(event, noise_multiplier=own.noise_multiplier) == own
 
 
 def _finite(value: Any) -> Any:

@@ -235,10 +235,15 @@ class LocalSGD(Algorithm):
     def _order(
         self, rows: Tensor, mask: Tensor, ids: Tensor, draws: Draws, round: int, epoch: int
     ) -> Tensor:
-        """Each client's records, a row each, in the order of its own shuffle; padding last."""
+        """Each client's records, a row each, in the order of its own shuffle; padding last.
+
+        Who needs one batch keeps its order, whatever the others need.
+        """
         words = draws.words("shuffle", round, ids.numpy(), rows.shape[1], epoch * _EPOCH)
         keys = torch.from_numpy((words >> np.uint64(1)).view(np.int64))
-        return rows.gather(1, keys.masked_fill_(~mask, _LAST).argsort(1))
+        shuffled = rows.gather(1, keys.masked_fill_(~mask, _LAST).argsort(1))
+        several = mask.sum(1, keepdim=True) > (self.batch_size or rows.shape[1])
+        return torch.where(several, shuffled, rows)
 
     def _descend(
         self, engine: Any, layout: Any, population: Population, flat: Tensor, ids: Tensor,

@@ -21,7 +21,7 @@ from fldp.ledger import Ledger
 from fldp.local import LocalSGD
 from fldp.parameters import flatten, load_
 from fldp.plan import PrivacyPlan
-from fldp.report import fill
+from fldp.report import fill, up
 from fldp.sampling import drawn
 from fldp.server import FedAvg
 from fldp.setting import Setting
@@ -107,7 +107,7 @@ class Run:
         self.history.head = book.head
         self.history.before = list((held - own).elements())
         training = [entry.event.rounds for entry in book.entries if entry.label == "training"]
-        if self.draws.seeded and self.plan is not None:
+        if self.history.participations is not None:
             self._drawn_before(sum(training) - len(self.history.events), resumed, book)
 
     def _drawn_before(self, earlier: int, resumed: bool, book: Ledger) -> None:
@@ -220,8 +220,7 @@ class Run:
     def summary(self) -> str:
         parts = []
         if self.plan is not None:
-            now = spent(self.plan, [*self.history.before, *self.history.events])
-            parts.append(f"ε={now:.2f}/{self.plan.target_epsilon:g}")
+            parts.append(f"ε={up(self.history.now)}/{self.plan.target_epsilon:g}")
         if self.history.accuracy:
             parts.append(f"accuracy={self.history.accuracy[-1]:.3f}")
         parts.append(f"clipped={self.history.private['clipped_fraction'][-1]:.0%} (private)")

@@ -244,8 +244,17 @@ def check_sampler(sampler: Sampler) -> None:
 
 
 def drawn(sampler: Sampler, clients: int, draws: Draws, round: int) -> Tensor:
-    """The cohort of a round; a ValueError unless its numbers are sorted, distinct and in range."""
+    """The cohort of a round; a ValueError unless its numbers are sorted, distinct and in range.
+
+    A sampler that does not pass `round` on would draw one cohort for ever: refused as well.
+    """
+    draws.asked.pop("cohort", None)
     ids = torch.as_tensor(sampler.sample(clients, draws, round))
+    if draws.asked.get("cohort", round) != round:
+        raise ValueError(
+            f"{type(sampler).__name__}.sample drew the cohort of round {draws.asked['cohort']} in "
+            f"round {round}: pass round on to super().sample and to draws.words"
+        )
     whole_numbers = ids.ndim == 1 and (ids.dtype == torch.int64 or len(ids) == 0)
     if whole_numbers and len(ids) == 0:
         return ids.long()

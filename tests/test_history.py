@@ -29,6 +29,7 @@ def run(plan: fldp.PrivacyPlan | None, rounds: int) -> History:
 def test_the_account_of_a_long_run_is_carried_upward_never_down(plan: fldp.PrivacyPlan) -> None:
     history = run(plan, 150)
     assert len(history.epsilon) == history.rounds == 150
+    assert history.now == history.epsilon[-1]
     assert history.epsilon == sorted(history.epsilon)
     for k in (1, 2, 73, 74, 149, 150):
         exact = plan.epsilon(k)

@@ -443,5 +443,6 @@ def test_two_clips_under_one_account_are_found_out() -> None:
     torch.manual_seed(0)
     model, people = nn.Linear(8, 3), population((8,))
     rows = 100 * collect(Scaffold(lr=1.0, epochs=5), model, people, range(5))
-    assert moved_by_one_client(rows) == pytest.approx(1.0, abs=1e-4)
-    assert moved_by_one_client(rows, halves=2) == pytest.approx(2**0.5, abs=1e-4)
+    # A thousandth of C pays for the rounding of sums.
+    assert moved_by_one_client(rows) == pytest.approx(1.0, rel=2e-3)
+    assert moved_by_one_client(rows, halves=2) == pytest.approx(2**0.5, rel=2e-3)

@@ -44,8 +44,8 @@ def noise(seed: int = 1) -> torch.Generator:
 class Silent(Gaussian):
     """No noise, so that the released sum itself can be compared."""
 
-    def finish(self, total: Any, std: float, denominator: float, generator: Any) -> Tensor:
-        return super().finish(total, 0.0, denominator, generator)
+    def finish(self, total: Any, std: float, *given: Any) -> Tensor:
+        return super().finish(total, 0.0, *given)
 
 
 class Without(Poisson):
@@ -157,12 +157,13 @@ def test_p03_a_batch_order_is_a_clients_own() -> None:
                 orders.setdefault((i, rest[-1]), set()).add(str(row[: int(kept.sum())].tolist()))
             return found
 
-    model, population = nn.Linear(8, 3), people([7, 30, 12, 4, 9])
+    model, population = nn.Linear(8, 3), people([7, 30, 12, 2, 9])
     local = Spy(lr=0.1, epochs=2, batch_size=2)
     for ids in ([0, 1, 2, 3, 4], [4, 0], [2, 3], [3, 1]):
         list(local.updates(model, flatten(model), population, ids, Draws(3), round=7))
     assert len(orders) == 10
     assert all(len(seen) == 1 for seen in orders.values())
+    assert orders[3, 0] == {str(population.index[3, :2].tolist())}  # one batch: as it is
 
 
 def cohorts(model: nn.Module, population: Population, stated: Any, **options: Any) -> list[Any]:
@@ -214,6 +215,7 @@ def test_p03_with_a_seed_the_headline_is_that_of_the_most_participations(seed: i
         ({"cap": 12}, CappedPoisson(0.5, 12)),
         ({"cap": 12, "adjacency": "zero-out"}, CappedPoisson(0.5, 12)),
         ({"adjacency": "replace-one"}, Poisson(0.5)),
+        ({"trust": "distributed", "survivors": 3}, Poisson(0.5)),
     ],
 )
 def test_p03_the_headline_of_other_samplings(options: dict[str, Any], sampler: Sampler) -> None:
@@ -221,6 +223,7 @@ def test_p03_the_headline_of_other_samplings(options: dict[str, Any], sampler: S
     history = fldp.train(nn.Linear(8, 3), people([2] * 20), stated, seed=2)
     k = Draws(2).most_participations(sampler, 20, stated.rounds)
     assert history.epsilon[-1] == stated.seeded_epsilon(k)
+    assert history.now == history.epsilon[-1]
 
 
 @pytest.mark.parametrize("sampler", [Everyone(), MinSeparation(2), Poisson(0.5)])
@@ -302,7 +305,8 @@ def test_canaries_are_clients_like_others() -> None:
     assert [t for _, t in canaries.seen] == list(range(5))
     for (mean, t), ids in zip(canaries.seen, drawn, strict=True):
         sound = sum(16 <= i < 19 for i in ids)
-        assert float(mean[0]) == pytest.approx(0.5 * sound / stated.denominator, abs=1e-5), t
+        # A thousandth of C pays for the rounding of sums.
+        assert float(mean[0]) == pytest.approx(0.5 * sound / stated.denominator, rel=2e-3), t
     assert history.private["cohort"] == [len(ids) for ids in drawn]
     assert "contained 4 canary clients" in " ".join(history.statement.split())
     total = torch.stack([mean for mean, _ in canaries.seen]).sum(0)

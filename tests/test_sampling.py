@@ -203,6 +203,20 @@ def test_p03_a_sampler_that_cannot_be_told_the_round_is_refused() -> None:
     check_sampler(Poisson(0.5))
 
 
+def test_p03_a_sampler_that_forgets_the_round_is_refused() -> None:
+    """It would draw the first cohort again and again, accounted as if they were independent."""
+
+    class Forgetful(Poisson):
+        def sample(self, clients: int, draws: Any = None, round: int = 0) -> Tensor:
+            return super().sample(clients, draws)
+
+    draws = Draws(0)
+    drawn(Forgetful(0.5), 20, draws, 0)
+    with pytest.raises(ValueError, match="drew the cohort of round 0 in round 1"):
+        drawn(Forgetful(0.5), 20, draws, 1)
+    drawn(Poisson(0.5), 20, draws, 1)
+
+
 def test_p03_draws_are_secret_unless_they_are_given() -> None:
     for sampler in (Poisson(0.5), FixedSize(20), CappedPoisson(0.9, 10)):
         torch.manual_seed(0)
