@@ -643,6 +643,23 @@ def test_p04_where_the_bits_alone_overspend_zero_out_is_refused() -> None:
             )
 
 
+@pytest.mark.parametrize("trust", ["central", "distributed"])
+def test_the_bits_noise_arrives_in_shares_like_the_updates(trust: str) -> None:
+    """Everybody came where a quarter would do: twice the noise under distributed trust."""
+    changes = {} if trust == "central" else {"trust": trust, "survivors": 5}
+    plan = plan_for(20, adjacency="zero-out", noise_multiplier=0.5, **changes)
+    rows, generator = torch.zeros(20, 2), seeded(4)
+    rows[:10] = 9.0
+    fractions = [
+        aggregate(rows, plan, AdaptiveClip(0.5, count_noise=1.0), generator=generator).unclipped
+        for _ in range(400)
+    ]
+    spread = 1.0 if trust == "central" else 2.0
+    # One seed; 400 draws tell a standard deviation to 3.5 %.
+    assert np.std(np.array(fractions)) == pytest.approx(spread * 1.0 / 20, rel=0.12)
+    assert np.mean(np.array(fractions)) == pytest.approx(0.5, abs=0.02)
+
+
 def test_p13_discrete_noise_for_an_adaptive_clips_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     """The bits used to get a float Gaussian from a mechanism that promises another."""
     from fldp import noise
