@@ -79,6 +79,10 @@ class PrivateAggregator:
         strict: bool = True,
     ) -> None:
         check_weights(weight_cap, weight_total)
+        if not isinstance(generator, torch.Generator | None):
+            raise ValueError(f"generator is {generator!r}: give a torch.Generator, or None")
+        if not isinstance(mechanism, Gaussian | None):
+            raise ValueError(f"mechanism is {mechanism!r}: give Gaussian() or DiscreteGaussian()")
         if plan.cohort > MOST / 2:
             raise ValueError(f"one sum holds at most {MOST} clients: m = {plan.cohort:g} is more")
         self.plan, self.strict = plan, strict
@@ -116,6 +120,8 @@ class PrivateAggregator:
         self.event = self._mechanism.event(plan, accounted, size)
         # Local and distributed noise grows with the root of the count.
         most = 1.0 if plan.trust == "central" else math.sqrt(_limit(plan))
+        if self._bit_noise:
+            check_scale(self._bit_noise * most, torch.float64)
         for std in (self._std, self._std * most):
             check_scale(std, self._layout.empty.dtype)
             check_scale(std / self.denominator, self._layout.empty.dtype)
@@ -196,16 +202,20 @@ class PrivateAggregator:
         self._count += count
 
     def _take(self, rows: Tensor, weights: Tensor) -> None:
-        """Add rows up: a single one waits in the tile, a matrix is cut into tiles."""
-        step = self._held.shape[0]
-        if rows.shape[0] == 1 < step:
+        """Add rows up: a single one waits in the tile, a matrix is cut into tiles.
+
+        What a client sent is always copied: it may lie in memory that the client still writes to,
+        and must not change between the pass for its norm and the pass for its sum.
+        """
+        size = self._held.shape[0]
+        if rows.shape[0] == 1 and (size > 1 or not self.strict):
             slot = self._held[self._waiting]
             if rows.data_ptr() != slot.data_ptr():
                 slot.copy_(rows[0])
             if self._cap is not None:
                 self._held_weights[self._waiting] = weights[0]
             self._waiting += 1
-            if self._waiting == step:
+            if self._waiting == size:
                 self._flush()
             return
         for tile, part in zip(rows.split(self._step), weights.split(self._step), strict=True):

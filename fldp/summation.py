@@ -116,6 +116,7 @@ class RunningSum:
         self._narrow: Tensor | None = None
         self._wide: Tensor | None = None
         self._far: Tensor | None = None
+        self._scratch: Tensor | None = None
 
     def add_(self, rows: Tensor, columns: Columns) -> None:
         """Add the rows (c, d), each times its factor.
@@ -166,15 +167,32 @@ class RunningSum:
             groups = rows[:, start:stop].unflatten(0, (whole, self._group))
             sums = torch.bmm(factors.view(whole, 1, self._group), groups)
             for each in sums.unbind(0):
-                _widen(total[start:stop], each[0])
+                self._widen(total[start:stop], each[0])
         self._spent += whole * _cost(self._group)
 
     def _settle(self) -> None:
         """Close the open group: add it to the running sum."""
         if self._narrow is not None and self._waiting:
-            _widen(self._running(1), self._narrow)
+            self._widen(self._running(1), self._narrow)
             self._spent += _cost(self._waiting)
             self._waiting = 0
+
+    def _widen(self, total: Tensor, part: Tensor) -> None:
+        """Add a float32 vector to a float64 one."""
+        for start in range(0, part.shape[0], _BLOCK):
+            here = total[start : start + _BLOCK]
+            here.add_(self._converted(part[start : start + _BLOCK]))
+
+    def _converted(self, part: Tensor) -> Tensor:
+        """At most `_BLOCK` entries in float64, in memory that the next call overwrites.
+
+        A new tensor each time would leave holes in the heap, which then grows by one a tile.
+        """
+        if part.dtype == torch.float64:
+            return part
+        if self._scratch is None:
+            self._scratch = self.like.new_empty(min(_BLOCK, _TREE * self.size), dtype=torch.float64)
+        return self._scratch[: part.numel()].view(part.shape).copy_(part)
 
     def whole(self, rows: int) -> int:
         """A number of rows near `rows` that fills whole groups, for who may choose."""
@@ -193,7 +211,7 @@ class RunningSum:
                 scale = factors[tile].to(torch.float64)
                 for left in range(start, stop, width):
                     right = min(left + width, stop)
-                    block = rows[tile, left:right].to(torch.float64)
+                    block = self._converted(rows[tile, left:right])
                     total[left:right].addmv_(block.t(), scale)
 
     def _running(self, additions: int) -> Tensor:
@@ -235,15 +253,6 @@ class RunningSum:
                 out[start:stop] = part.div_(denominator)
             start = stop
         return out
-
-
-def _widen(total: Tensor, part: Tensor) -> None:
-    """Add a float32 vector to a float64 one; torch converts it first, so piece by piece."""
-    if part.shape[0] <= _BLOCK:
-        total.add_(part)
-        return
-    for here, piece in zip(total.split(_BLOCK), part.split(_BLOCK), strict=True):
-        here.add_(piece)
 
 
 def _zeros(size: int, like: Tensor) -> Tensor:
