@@ -81,10 +81,16 @@ class Stranger:
         """Exit status and seconds of a command in the clone; its output goes to ours."""
         print(f"\n$ {' '.join(command)}", flush=True)
         started = time.monotonic()
-        done = subprocess.run(
-            command, cwd=self.clone, env=self.environment, check=False, **self.account
-        )  # type: ignore[call-overload]
-        return done.returncode, time.monotonic() - started
+        process = subprocess.Popen(  # type: ignore[call-overload]
+            command, cwd=self.clone, env=self.environment, start_new_session=True, **self.account
+        )
+        try:
+            status = process.wait()
+        finally:
+            if process.poll() is None:  # we are ended: what make has started must end, too
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        return status, time.monotonic() - started
 
 
 def checked(stranger: Stranger, what: str, *command: str) -> Row:
