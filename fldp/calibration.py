@@ -7,7 +7,7 @@ a coarse grid, and at last a few full answers, of which the final one must meet 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -80,8 +80,8 @@ def noise_for(
 
     def saddle(x: float) -> float:
         # log delta is near to a power of z, whether epsilon is large or next to zero
-        found = pld.estimate_log_delta(rounds_of(run(x), adjacency, "remove"), target)
-        return math.log(delta) / min(found, -1e-3)
+        found = pld.saddle_at(rounds_of(run(x), adjacency, "remove"), target, delta)
+        return math.log(delta) / min(found.log_delta, -1e-3)
 
     def rough(x: float) -> float:
         one_way = rounds_of(run(x), adjacency, "remove")
@@ -97,25 +97,21 @@ def noise_for(
     start = _Start(_first(target, delta, event, adjacency))
     if not event.known:
         start = _settle(saddle, 1.0, start, _NEAR, _OURS)
-        start = _local(saddle, start.x, target, delta, rounds_of(run(start.x), adjacency, "remove"))
+        found = pld.saddle_at(rounds_of(run(start.x), adjacency, "remove"), target, delta)
+        start = _local(found, saddle(start.x + _SHIFT), start.x, target, delta)
     if not event.known and event.rounds > 1:
         # what the coarse grid adds is known: aim above by as much
         start = _settle(rough, target * (1 + _ADDS * pld.ACCURACY), start, _NEAR, _OURS)
     return math.exp(_settle(full, target, start, _TOLERANCE, limits, final=True).x)
 
 
-def _local(
-    saddle: Callable[[float], float],
-    x: float,
-    target: float,
-    delta: float,
-    rounds: Sequence[pld.Round],
-) -> _Start:
-    """The start at x, with the slope of epsilon that log delta's slopes give."""
-    here, there = saddle(x), saddle(x + _SHIFT)
-    slope = math.log(delta) * (1 / there - 1 / here) / _SHIFT  # of log delta in log z
-    per_epsilon = pld.tilt_at(rounds, target)
-    linear = min(-1e-300, slope / per_epsilon)
+def _local(here: pld.Saddle, there: float, x: float, target: float, delta: float) -> _Start:
+    """The start at x, with the slope of epsilon that the slopes of log delta give.
+
+    `here` is the saddle point at x, and log delta / `there` the log delta at x + _SHIFT.
+    """
+    slope = (math.log(delta) / there - here.log_delta) / _SHIFT
+    linear = min(-1e-300, slope / here.tilt)
     if -linear > _STEEP * target:
         return _Start(x, linear / target, steep=True)
     return _Start(x, min(-0.05, linear / target))

@@ -37,9 +37,12 @@ _TRIES = 40
 _ROUND_OFF_SDS = 8
 # What may be round-off, as a share of delta, before long doubles are used.
 _ROUND_OFF_SHARE = 1e-4
+# What may be round-off, as a share of delta, before it is bounded more sharply.
+_ROUND_OFF_SEEN = 1e-7
 # Rounding that adds up over the rounds, each: of a power by squaring, and of the mean loss, whose
 # error counts tilt times.
 _POWER_ERROR, _MEAN_ERROR = 4e-15, 1e-15
+_UNIT = float(np.finfo(np.float64).eps)
 # Where a weight exceeds e^300 the loss is far below the answer.
 _KEPT = 300.0
 # exp beyond this is infinite in double precision.
@@ -163,18 +166,22 @@ def _staged(
 class Curve:
     """Delta as a function of epsilon around `centre`, from the laws of :func:`laws_for`.
 
+    With m the mass at loss l, delta(e) is the sum of m (1 - e^(e - l)) over the losses above e, and
+    what is added to be above the truth. All of it is held relative to e^log_delta, so that no size
+    of delta underflows.
+
     Attributes
     ----------
     loss
-        The grid's losses, from far below `centre` upwards.
-    up, down
-        The sums, over all losses from each of them upwards, of mass (with everything that is added
-        to be above the truth) and of mass * e^(centre - loss), both divided by e^log_delta, so that
-        no size of delta underflows.
+        The grid's losses from 0 upwards.
     excess
         The variance that the grid has added.
-    allowance
-        The part of `up` that stands for round-off.
+    up, down
+        The sums of m and of m e^(centre - l), over the losses from each one upwards.
+    allowance, added
+        What is added at each loss: for round-off, and in all.
+    kept
+        From this index on `down` is there; before, `centre` is too far above.
     """
 
     def __init__(
@@ -182,8 +189,8 @@ class Curve:
     ) -> None:
         self.centre, self.log_delta = centre, log_delta
         self.step = step = laws[0][0].step
-        self.excess = excess = sum(n * law.excess for law, n in laws)
-        size, first = fitted(step, window, excess, sum(n for _, n in laws))
+        self.excess = sum(n * law.excess for law, n in laws)
+        size, first = fitted(step, window, self.excess, sum(n for _, n in laws))
         spectrum: Any = 1.0
         for law, n in laws:
             spectrum = spectrum * power(np.fft.rfft(wrapped(law, size).astype(kind)), n)
@@ -192,23 +199,40 @@ class Curve:
         mass = np.roll(mass, -(first % size)).astype(np.float64)
         noise = round_off(laws, mass, unit) + sum(n * law.noise for law, n in laws)
         log_mgf = sum(n * law.log_mgf for law, n in laws)
-        skip = min(max(0, -first), size - 1)  # no losses below 0
+        skip = min(max(0, -first), size - 1)
         self.loss = (first + np.arange(skip, size)) * step
         log_weight = log_mgf - window.tilt * self.loss - log_delta
+        self.kept = int(np.argmax(np.maximum(log_weight, centre - self.loss) <= _KEPT))
         weight = np.exp(np.minimum(log_weight, _KEPT))
-        one = mass[skip:] * weight
-        # from `kept` on neither weight overflows
-        far = np.maximum(log_weight, centre - self.loss)
-        self.kept = int(np.argmax(far <= _KEPT))
-        self.down = _sums_from(one * np.exp(np.minimum(centre - self.loss, _KEPT)))
-        self.allowance = _ROUND_OFF_SDS * noise * np.sqrt(_sums_from(weight**2))
+        behind = np.exp(np.minimum(centre - self.loss, _KEPT))
+        self._ahead = np.exp(np.minimum(self.loss - centre, _LARGEST_EXP))
+        # rounding that all masses share raises both sums
+        per_round = _POWER_ERROR + _MEAN_ERROR * (window.tilt + 1)
+        one = mass[skip:] * weight * (1 + per_round * sum(n * law.rounds for law, n in laws))
+        self.up = _sums_from(one)
+        self.down = _sums_from(one * behind)
+        self.allowance = _ROUND_OFF_SDS * noise * np.sqrt(_sums_from(weight * weight))
+        i = min(int(np.searchsorted(self.loss, centre)), self.loss.size - 1)
+        if self.allowance[i] > _ROUND_OFF_SEEN * (self.up[i] - self.down[i]):
+            self.allowance = _ROUND_OFF_SDS * noise * self._spread(weight, behind)
         # tilted mass that was low when rounds were put together: all of it right at the loss
         lost = weight * sum(n * law.lost for law, n in laws)
-        per_round = _POWER_ERROR + _MEAN_ERROR * (window.tilt + 1)
-        rounding = per_round * sum(n * law.rounds for law, n in laws)
-        top_tilt = min(window.top_tilt, steepest(window, step, excess))
+        top_tilt = min(window.top_tilt, steepest(window, step, self.excess))
         cut = self._cut(laws, top_tilt, step * (first + size - 1))
-        self.up = _sums_from(one) * (1 + rounding) + self.allowance + lost + cut
+        self.added = self.allowance + lost + cut
+
+    def _spread(self, weight: Array, behind: Array) -> Array:
+        """The root of the sum of (w (1 - e^(e - l)))^2 over the losses l above each e.
+
+        A sharper bound on what round-off does to delta than the sum of w^2 alone.
+        """
+        square = weight * weight
+        plain = _sums_from(square)
+        crossed = _sums_from(square * behind) * self._ahead
+        twice = _sums_from(square * behind * behind) * self._ahead**2
+        spread = np.maximum(plain - 2 * crossed + twice, 0.0) + _UNIT * plain
+        spread[: self.kept] = plain[: self.kept]
+        return np.asarray(np.sqrt(spread))
 
     def _cut(self, laws: Laws, top_tilt: float, top: float) -> float:
         """Mass of infinite loss, and a bound on mass above the window (Chernoff)."""
@@ -225,15 +249,19 @@ class Curve:
         i = min(int(np.searchsorted(self.loss, epsilon)), self.loss.size - 1)
         scale = 1.0
         if epsilon == self.centre:
-            scale = float(self.up[i] - self.down[i])
+            scale = self._at(i)
         return bool(self.allowance[i] > _ROUND_OFF_SHARE * scale)
+
+    def _at(self, i: int) -> float:
+        """Delta at `centre`, if the i-th loss is the first one above."""
+        return float(self.up[i] - self.down[i] + self.added[max(0, i - 1)])
 
     def log_delta_at_centre(self) -> float | None:
         """log delta at epsilon = centre; None if the window has missed it."""
         i = int(np.searchsorted(self.loss, self.centre))
         if i >= self.loss.size or (i == 0 and self.loss[0] > self.centre + self.step):
             return None
-        value = float(self.up[i] - self.down[i])
+        value = self._at(i)
         return math.log(value) + self.log_delta if value > 0 else -math.inf
 
     def epsilon(self) -> float | None:
@@ -241,20 +269,19 @@ class Curve:
 
         Far below `centre`, where only `up` is known, it is the least at which `up` is small enough.
         """
-        ahead = np.exp(np.minimum(self.loss - self.centre, _LARGEST_EXP))
-        gap = self.up - ahead * self.down
-        gap[: self.kept] = self.up[: self.kept]
-        fits = gap <= 1
+        delta = self.up - self._ahead * self.down
+        delta[: self.kept] = self.up[: self.kept]
+        fits = delta + self.added <= 1
         i = int(np.argmax(fits))
         if not fits[i] or (i == 0 and self.loss[0] > self.step):
             return None
         if i == 0:
             return 0.0
-        if i <= self.kept:
+        # between two losses the sums are those of the upper one, what is added that of the lower
+        left = float(self.up[i] + self.added[i - 1]) - 1
+        if i <= self.kept or left <= 0 or self.down[i] <= 0:
             return float(self.loss[i])
-        if self.up[i] <= 1 or self.down[i] <= 0:
-            return float(self.loss[i])
-        found = self.centre + math.log(float(self.up[i] - 1) / float(self.down[i]))
+        found = self.centre + math.log(left / float(self.down[i]))
         return min(float(self.loss[i]), max(float(self.loss[i - 1]), found))
 
 

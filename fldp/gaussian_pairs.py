@@ -85,6 +85,10 @@ class Subsampled:
     z: float
 
     @property
+    def smooth(self) -> bool:
+        return True
+
+    @property
     def infinite(self) -> float:
         return 0.0
 
@@ -170,6 +174,10 @@ class Fixed:
     z: float
 
     @property
+    def smooth(self) -> bool:
+        return True
+
+    @property
     def infinite(self) -> float:
         return 0.0
 
@@ -224,6 +232,10 @@ class Group:
     q: float
     z: float
     k: int
+
+    @property
+    def smooth(self) -> bool:
+        return True
 
     @property
     def infinite(self) -> float:

@@ -8,7 +8,7 @@ start every search. Nothing here is a bound by itself; the kernel adds up what i
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -79,6 +79,7 @@ class Guide:
         self.times = sum(n for _, n in rounds)
         # a normal law has less than delta * TRUNCATION / times beyond this
         self.reach = math.sqrt(2 * (math.log(self.times / TRUNCATION) - min(log_delta, 0.0)))
+        self.smooth = all(pair.smooth for parts, _ in rounds for _, pair in parts)
         self.kinds: list[tuple[Array, Array, int]] = []
         for parts, n in rounds:
             losses, weights = [], []
@@ -157,16 +158,26 @@ class Guide:
 
     def renyi_epsilon(self, log_delta: float) -> float:
         """Epsilon from the Rényi divergence of the best order (Canonne et al. 2020)."""
-        k = self.log_mgf(_TILTS)
-        return float(((k - log_delta + _order_term(_TILTS)) / _TILTS).min())
+        return self._least(lambda t, k: (k - log_delta + _order_term(t)) / t)
 
     def renyi_log_delta(self, epsilon: float) -> float:
         """log delta from the Rényi divergence of the best order, likewise."""
-        k = self.log_mgf(_TILTS)
-        return min(0.0, float((k - _TILTS * epsilon + _order_term(_TILTS)).min()))
+        return min(0.0, self._least(lambda t, k: k - t * epsilon + _order_term(t)))
+
+    def _least(self, bound: Callable[[Array, Array], Array]) -> float:
+        """The least of a bound over the orders t + 1, each of which is valid."""
+        t, least = _TILTS, math.inf
+        for _ in range(3):
+            values = bound(t, self.log_mgf(t))
+            i = int(np.argmin(values))
+            least = min(least, float(values[i]))
+            t = _between(t, i, 12)
+        return least
 
     def bends(self, tilt: float) -> bool:
         """Whether the tilted law is so far from normal that the saddle point may mislead."""
+        if not self.smooth:
+            return True
         _, _, variance = self.cumulants(np.array([tilt, 1.2 * tilt]))
         return bool(variance[1] > 1.5 * variance[0])
 
@@ -188,7 +199,7 @@ class Guide:
         return best
 
     def block(self, kind: int, times: int, window: Window, log_delta: float) -> Window:
-        """A window for `times` rounds of a kind, of which the sum holds several."""
+        """A window for `times` rounds of a kind, of which the sum may hold several."""
         loss, _, n = self.kinds[kind]
         share = math.log(times / n)
         t = window.tilt * _AROUND
@@ -198,6 +209,9 @@ class Guide:
         # a hundredth for each block, since there are several levels of them
         felt = window.felt + share + math.log(1e-2)
         low, high, low_tilt = _ends(t, k, window.tilt, k_tilt, felt)
+        if times == 1:
+            # what is below a single round's window is put on its end: all its mass, at worst
+            low = (felt + k_tilt) / window.tilt
         high = max(min(high, times * float(loss.max())), top)
         return Window(window.tilt, low, high, top_tilt, felt, low_tilt, window.sds)
 

@@ -23,6 +23,8 @@ Array = NDArray[np.float64]
 
 # Transforms of so many points still take a fraction of a second.
 MAX_POINTS = 1 << 21
+# Beyond this index neighbours on a grid are the same number.
+_LAST_INDEX = 2**52
 # A quadrature has at most so many nodes; only below z = 0.015 would it need more.
 MOST_NODES = 4000
 # Nodes of a Laplace loss, which is bounded.
@@ -49,6 +51,10 @@ class Cells(NamedTuple):
 
 class Pair(Protocol):
     """One round's dominating pair."""
+
+    @property
+    def smooth(self) -> bool:
+        """Whether the loss has a smooth density: then what a grid adds is told by its variance."""
 
     @property
     def infinite(self) -> float:
@@ -108,6 +114,8 @@ def losses_around(low: float, high: float, h: float) -> tuple[int, Array]:
     """The multiples of `h` around [low, high], at least two, and the first one's index."""
     if not (high - low) / h <= MAX_POINTS:
         raise too_fine((high - low) / h)
+    if max(abs(low), abs(high)) > _LAST_INDEX * h:
+        raise too_fine(max(abs(low), abs(high)) / h)
     first, last = math.floor(low / h), math.ceil(high / h)
     losses = np.arange(first, max(last, first + 1) + 1, dtype=np.float64) * h
     return first, losses
@@ -133,6 +141,10 @@ class Shifted:
     b: float
 
     @property
+    def smooth(self) -> bool:
+        return False
+
+    @property
     def infinite(self) -> float:
         return 0.0
 
@@ -141,7 +153,7 @@ class Shifted:
         return -math.expm1(-0.5 / self.b)
 
     def profile(self, epsilon: float) -> float:
-        return max(0.0, -math.expm1(0.5 * (epsilon - 1 / self.b)))
+        return -math.expm1(0.5 * min(0.0, epsilon - 1 / self.b))
 
     def nodes(self, reach: float, most: int = MOST_NODES) -> tuple[Array, Array]:
         x = (np.arange(_LAPLACE_NODES) + 0.5) / _LAPLACE_NODES
@@ -172,6 +184,10 @@ class Atoms:
     losses: Array
     masses: Array
     infinite: float = 0.0
+
+    @property
+    def smooth(self) -> bool:
+        return False
 
     @property
     def variation(self) -> float:

@@ -37,12 +37,12 @@ __all__ = [
     "OutOfReach",
     "Part",
     "Round",
+    "Saddle",
     "ceiling",
     "estimate",
-    "estimate_log_delta",
     "log_ceiling",
+    "saddle_at",
     "solve",
-    "tilt_at",
 ]
 
 # Aimed looseness of the grid, relative in epsilon.
@@ -61,7 +61,7 @@ _COARSER, _COARSEST = 16.0, 1e5
 # How much larger than two grids show a looseness may be.
 _UNSURE = 1.5
 # Two grids tell something if their excess variances differ by this factor.
-_APART = 1.5
+_APART = 1.2
 # The first look at a law that is far from normal is so much coarser.
 _COARSE = 64.0
 # A guess was right if the answer differs by less than this.
@@ -78,14 +78,12 @@ def estimate(rounds: Sequence[Round], delta: float) -> float:
     return Guide(rounds, math.log(delta)).at_delta(math.log(delta)).epsilon
 
 
-def estimate_log_delta(rounds: Sequence[Round], epsilon: float) -> float:
-    """log delta at the saddle point, likewise."""
-    return Guide(rounds, math.log(LEAST_DELTA)).at_epsilon(epsilon).log_delta
+def saddle_at(rounds: Sequence[Round], epsilon: float, near: float) -> Saddle:
+    """The saddle point at this epsilon, whose delta will be near to `near`; likewise no bound.
 
-
-def tilt_at(rounds: Sequence[Round], epsilon: float) -> float:
-    """The tilt of the saddle point: by how much log delta falls when epsilon rises."""
-    return Guide(rounds, math.log(LEAST_DELTA)).at_epsilon(epsilon).tilt
+    Its tilt is by how much log delta falls when epsilon rises.
+    """
+    return Guide(rounds, math.log(near) - _SLACK).at_epsilon(epsilon)
 
 
 def ceiling(rounds: Sequence[Round], delta: float) -> float:
@@ -205,7 +203,7 @@ def _epsilon(rounds: Sequence[Round], delta: float, first: float | None, accurac
     # far from a normal law the saddle point misleads: look coarsely first
     normal = first is not None or not guide.bends(saddle.tilt)
     dial = 1.0 if normal else _COARSE
-    refined = _Refinement()
+    refined = _Refinement(guide.smooth)
     extra = 0.0
     kind: Any = np.float64
     for _ in range(_TRIES):
@@ -253,7 +251,7 @@ def _delta(rounds: Sequence[Round], epsilon: float, accuracy: float) -> float:
     normal = not guide.bends(saddle.tilt)
     fine = accuracy / ACCURACY * _ACCURACY_OF_DELTA
     dial = 1.0 if normal else _COARSE
-    refined = _Refinement()
+    refined = _Refinement(guide.smooth)
     extra = 0.0
     kind: Any = np.float64
     for _ in range(_TRIES):
@@ -279,7 +277,7 @@ def _delta(rounds: Sequence[Round], epsilon: float, accuracy: float) -> float:
         elif abs(found - log_delta) > _AGREES:
             if found < log_delta - _SLACK:
                 guide = Guide(rounds, found - _SLACK)
-            normal, log_delta = False, found
+            normal, log_delta = False, min(found, 0.0)
             refined.next(found, curve.excess, 0.0)
         elif normal:
             return min(1.0, max(LEAST_DELTA, math.exp(found)))
@@ -295,15 +293,19 @@ class _Refinement:
     """Ever finer grids, until two of them show that the finer one is fine enough.
 
     Where the law is far from normal, the variance that a grid adds tells its looseness up to an
-    unknown factor: two grids show it. It may change between them, so some more is assumed.
+    unknown factor: two grids show it. It may change between them, so some more is assumed. Next to
+    an atom of a law that is not smooth the looseness falls with the standard deviation only.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, smooth: bool) -> None:
+        self.smooth = smooth
         self.best, self.last, self.excess = math.inf, math.inf, math.inf
 
     def next(self, found: float, excess: float, target: float) -> float:
         """By how much to turn the dial down; 1 if the best so far is loose by `target` at most."""
         finer, coarser = sorted([excess, self.excess])
+        if not self.smooth:
+            finer, coarser = math.sqrt(finer), math.sqrt(coarser)
         error = math.inf
         if _APART * finer < coarser < math.inf:
             error = _UNSURE * abs(self.last - found) * finer / (coarser - finer)
