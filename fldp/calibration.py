@@ -94,6 +94,9 @@ def noise_for(
     if near is not None:
         start = _Start(math.log(near))
         return math.exp(_settle(full, target, start, _TOLERANCE, limits, final=True).x)
+    if accountant == "gdp":
+        # where noise is small the approximation leaves the range in which Opacus looks for epsilon
+        return math.exp(_settle(full, target, _Start(0.0), _TOLERANCE, limits, final=True).x)
     start = _Start(_first(target, delta, event, adjacency))
     if not event.known:
         start = _settle(saddle, 1.0, start, _NEAR, _OURS)

@@ -228,9 +228,11 @@ class Curve:
         """
         square = weight * weight
         plain = _sums_from(square)
-        crossed = _sums_from(square * behind) * self._ahead
-        twice = _sums_from(square * behind * behind) * self._ahead**2
-        spread = np.maximum(plain - 2 * crossed + twice, 0.0) + _UNIT * plain
+        with np.errstate(over="ignore", invalid="ignore"):
+            crossed = _sums_from(square * behind) * self._ahead
+            twice = _sums_from(square * behind * behind) * self._ahead**2
+            spread = np.maximum(plain - 2 * crossed + twice, 0.0) + _UNIT * plain
+        spread = np.where(np.isfinite(spread), spread, plain)  # the bound where this overflows
         spread[: self.kept] = plain[: self.kept]
         return np.asarray(np.sqrt(spread))
 

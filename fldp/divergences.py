@@ -173,8 +173,8 @@ def tradeoff(
 
     Examples
     --------
-    >>> tradeoff([Event(1.0)], [0.05, 0.5]).round(3).tolist()
-    [0.74, 0.158]
+    >>> tradeoff([Event(1.0)], [0.05, 0.5]).round(2).tolist()
+    [0.74, 0.16]
     """
     choice("adjacency", adjacency, ADJACENCIES)
     at = _numbers("alphas", alphas)

@@ -504,9 +504,10 @@ def test_a06_sizes_beyond_double_precision_are_refused(value: float) -> None:
 
 
 def test_a06_what_would_fill_the_memory_is_refused_before() -> None:
-    run = [accounting.Concentrated(1e14), Event(1.0)]
-    with pytest.raises(ValueError, match="grid points"):
-        accounting.epsilon_of(run, 1e-5, "zero-out")
+    with pytest.raises(ValueError, match="rho is"):
+        accounting.Concentrated(1e14)
+    spent = accounting.epsilon_of([accounting.Concentrated(9e8, rounds=10**6), Event(1.0)], 1e-5)
+    assert spent > 9e14
 
 
 def test_a06_a_delta_below_the_smallest_that_is_told_apart_is_refused() -> None:

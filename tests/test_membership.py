@@ -92,7 +92,7 @@ def test_u12_rates_that_the_records_cannot_show_are_refused() -> None:
     rng = np.random.default_rng(0)
     useless = m.Membership(rng.normal(size=100), rng.normal(size=100))
     for fpr in (0.001, 0.0, -0.1, 1.5, float("nan"), True):
-        with pytest.raises(ValueError, match="100 other records"):
+        with pytest.raises(ValueError, match=r"100 other records|fpr is"):
             useless.tpr(fpr)
     assert useless.tpr(1.0) == 1.0
     # At its smallest rate a useless attack reads about that rate: (k + 1)/(n + 1) on average.

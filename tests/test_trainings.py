@@ -68,7 +68,7 @@ def test_what_runs_with_too_little_noise_is_refuted(people: fldp.clients.Populat
 def test_a_clip_that_does_nothing_is_refuted_in_training(
     people: fldp.clients.Population, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def all_pass(self: Any, rows: torch.Tensor, norms: torch.Tensor, slices: Any = ()) -> Any:
+    def all_pass(self: Any, rows: torch.Tensor, norms: torch.Tensor, *rest: Any) -> Any:
         return torch.ones(len(rows), 1, dtype=norms.dtype)
 
     monkeypatch.setattr(fldp.FlatClip, "factors", all_pass)
