@@ -123,7 +123,8 @@ def test_many_clients_in_one_call():
     assert plan.epsilons.shape == (100_000,)
     assert plan.epsilons.max() <= 8
     order = np.argsort(plan.steps_per_epoch)
-    assert (np.diff(plan.epsilons[order]) <= 1e-9).all()
+    spread = np.diff(plan.epsilons[order]) / plan.epsilons[order][:-1]
+    assert (spread <= 2e-3).all()  # each is an upper bound of its own, within a permille
 
 
 @pytest.mark.parametrize(
