@@ -23,7 +23,7 @@ product rounds by u·C. The tree with the largest sum is the chain: E <= u·C·k
 
 Terms of second order are below k·u < 2^-16 of the first bound, which is raised by as much, and
 below a millionth of the second, which is doubled; underflow is far below either. For small models,
-summed in float64, the room is 10^-7 for 10^5 clients; it is never above `ROUNDING` = 2^-10.
+summed in float64, the room is 2 · 10^-7 for 10^5 clients; it is never above `ROUNDING` = 2^-10.
 """
 
 from __future__ import annotations
