@@ -137,7 +137,7 @@ class PrivateAggregator:
         size = self._mechanism.tile(self._sum, max(1, min(_WAITING, 4 * _TILE // total)))
         self._held = empty.new_empty(size, total)
         self._held_weights = self._held.new_ones(size, dtype=torch.float64)
-        self._one = self._held_weights[:1].clone()
+        self._one = self._held.new_ones(1, dtype=torch.float64)
 
     def __reduce__(self) -> NoReturn:
         raise ValueError("an aggregator is not copied or pickled: a copy could release again")

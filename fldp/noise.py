@@ -124,10 +124,13 @@ def _standard_normal(
     for start in range(0, count, _BLOCK):
         part = min(_BLOCK, count - start)
         radius, angle = _polar(stream.block(), (part + 1) // 2, wide)
-        yield torch.cos(angle).mul_(radius)
-        rest = part - len(radius)
-        if rest:
-            yield angle[:rest].sin_().mul_(radius[:rest])
+        first = torch.cos(angle).mul_(radius)
+        second = angle[: part // 2].sin_().mul_(radius[: part // 2])
+        if part <= _HALF:
+            yield torch.cat([first, second])
+        else:
+            yield first
+            yield second
 
 
 def _polar(words: Tensor, count: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
