@@ -21,8 +21,8 @@ SURVIVORS = (
 )
 
 
-# A truth value or a text is no number, whatever float() makes of it.
-_NO_NUMBER = (bool, np.bool_, str, bytes)
+# A truth value, a text or a time is no number, whatever float() makes of it; nor is half a number.
+_NO_NUMBER = (bool, np.bool_, str, bytes, np.timedelta64, complex, np.complexfloating)
 
 # The largest count: every whole number up to 9e15 is exact as a float; nothing that is counted here
 # (clients, rounds, records) comes near, and beyond it arithmetic overflows in odd places.

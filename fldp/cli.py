@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from fldp import accounting
+from fldp import __version__, accounting
 from fldp.plan import TRUSTS, calibrate
 from fldp.report import up
 
@@ -120,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"fldp {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for name, run, names, text in (
         ("calibrate", _calibrate, PLAN, "the noise for a target epsilon, in plain words"),

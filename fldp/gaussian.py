@@ -62,7 +62,7 @@ def erfc(x: Array) -> Array:
     return erfcx(x) * _exp_square(x)
 
 
-def _erfcx_one(x: float) -> float:
+def erfcx_one(x: float) -> float:
     """exp(x^2) erfc(x) for one x >= 0."""
     if x < _SERIES_FROM:
         short = math.floor(16 * x) / 16
@@ -79,9 +79,9 @@ def _log_delta(mu: float, epsilon: float) -> float:
     near = (epsilon / mu - mu / 2) * math.sqrt(0.5)
     far = (epsilon / mu + mu / 2) * math.sqrt(0.5)
     if near < 0:
-        inside, outside, scale = math.erfc(near), math.exp(-near * near) * _erfcx_one(far), 0.0
+        inside, outside, scale = math.erfc(near), math.exp(-near * near) * erfcx_one(far), 0.0
     else:
-        inside, outside, scale = _erfcx_one(near), _erfcx_one(far), near * near
+        inside, outside, scale = erfcx_one(near), erfcx_one(far), near * near
     gap = 0.5 * (inside - outside + 2 * _UNIT * inside)
     return math.log(max(gap, LEAST_DELTA)) - scale
 
@@ -177,7 +177,7 @@ def known_epsilon(mu: float, rate: float, rounds: int, delta: float, base: float
         return 0.0
     largest = float(law[0][-1])
     high = largest**2 / 2 + largest * (1 + math.sqrt(-2 * math.log(delta * (1 - 4 * _CUT))))
-    return _falling_root(lambda e: _known_delta(*law, e) / delta, high)
+    return falling_root(lambda e: _known_delta(*law, e) / delta, high)
 
 
 def _known_law(
@@ -192,7 +192,7 @@ def _known_delta(mus: Array, weights: Array, cut: float, epsilon: float) -> floa
     return min(1.0, max(LEAST_DELTA, total))
 
 
-def _falling_root(f: Callable[[float], float], high: float) -> float:
+def falling_root(f: Callable[[float], float], high: float) -> float:
     """The least x in [0, high] with f(x) <= 1, from above to 1e-12; `f` falls, log f is smooth.
 
     Regula falsi on log f, a step of bisection whenever an end stays twice (Illinois would do).

@@ -31,11 +31,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fldp.binomial import log_pmf
-from fldp.gaussian import erfc, zcdp_log_deltas
+from fldp.gaussian import erfc, erfcx_one, gaussian_delta, zcdp_log_deltas
 
 Array = NDArray[np.float64]
 
 MAX_POINTS = 1 << 23
+# A quadrature has at most so many nodes; only below z = 0.015 would it need more.
+_MOST_NODES = 4000
 _NEWTON = 60
 _LAPLACE_NODES = 400
 # The zCDP profile is tabulated at so many points per standard deviation, down to this delta.
@@ -63,13 +65,16 @@ class Pair(Protocol):
     def variation(self) -> float:
         """The total variation distance of the pair: its delta at epsilon = 0, or a little more."""
 
+    def profile(self, epsilon: float) -> float:
+        """Delta at epsilon >= 0, exact up to a rounding that is added."""
+
     def nodes(self, reach: float) -> tuple[Array, Array]:
         """Losses and log weights of a quadrature: a guide for window and grid, no bound."""
 
-    def cells(self, h: float, reach: float) -> Cells:
+    def cells(self, h: float, low: float, high: float) -> Cells:
         """The law of the loss on the multiples of `h`, never with a smaller delta.
 
-        Outputs beyond `reach` standard deviations may be cut off, upwards.
+        Losses below `low` may be put there, and those above `high` count as infinite.
         """
 
 
@@ -122,13 +127,36 @@ def _log_mix(q: float, y: Array) -> Array:
 def _outputs(low: float, high: float, z: float, finest: float) -> tuple[Array, Array, float]:
     """Output nodes of a quadrature, the log density of N(0, z^2) there, and the step."""
     # a third of a standard deviation is exact for a normal law; z^2 resolves the mixture's bend
-    step = max(min(z / finest, z * z), (high - low) / 2000)
+    step = max(min(z / finest, z * z), (high - low) / _MOST_NODES)
     x = np.arange(low, high + step, step)
     return x, -x * x / (2 * z * z) - math.log(z * math.sqrt(2 * math.pi)), step
 
 
+def _tail_gap(
+    x: float,
+    z: float,
+    kept: tuple[list[float], list[float]],
+    other: tuple[list[float], list[float]],
+    epsilon: float,
+) -> float:
+    """P[X > x] - e^epsilon Q[X > x] for two mixtures (weights, centres) of N(centre, z^2)."""
+    plus = sum(w * _scaled_tail((x - c) / z, 0.0) for w, c in zip(*kept, strict=True))
+    minus = sum(w * _scaled_tail((x - c) / z, epsilon) for w, c in zip(*other, strict=True))
+    # the two nearly cancel at large z: add what rounding may have taken
+    return max(0.0, plus - minus + 8 * float(np.finfo(np.float64).eps) * (plus + minus))
+
+
+def _scaled_tail(x: float, log_scale: float) -> float:
+    """e^log_scale P[N(0, 1) > x]."""
+    if x < 0:
+        return math.exp(min(log_scale, 700.0)) * (1 - 0.5 * math.erfc(-x * math.sqrt(0.5)))
+    return 0.5 * erfcx_one(x * math.sqrt(0.5)) * math.exp(min(700.0, log_scale - x * x / 2))
+
+
 def _losses(low: float, high: float, h: float) -> tuple[int, Array]:
     """The multiples of `h` around [low, high], at least two, and the first one's index."""
+    if not abs(low) + abs(high) < MAX_POINTS * h:
+        raise too_fine((high - low) / h)
     first, last = math.floor(low / h), math.ceil(high / h)
     if last - first > MAX_POINTS:
         raise too_fine(last - first)
@@ -155,6 +183,21 @@ class Subsampled:
     def variation(self) -> float:
         moves = 2 if self.kind == "replace" else 1
         return self.q * math.erf(moves / (self.z * math.sqrt(8)))
+
+    def profile(self, epsilon: float) -> float:
+        q, z = self.q, self.z
+        if self.kind == "remove":
+            # what the loss of a full Gaussian must be (Balle, Barthe & Gaboardi 2018)
+            inner = math.log1p(math.expm1(epsilon) / q) if epsilon < 700 else epsilon - math.log(q)
+            return q * gaussian_delta(1 / z, inner)
+        if self.kind == "add":
+            left = q * math.exp(epsilon) - math.expm1(epsilon) if epsilon < 700 else 0.0
+            if left <= 0:
+                return 0.0
+            return left * gaussian_delta(1 / z, max(0.0, epsilon + math.log(q / left)))
+        x = float(self.output(np.array([epsilon]))[0])
+        kept = [1 - q, q], [0.0, 1.0]
+        return _tail_gap(x, z, kept, ([1 - q, q], [0.0, -1.0]), epsilon)
 
     def loss(self, x: Array) -> Array:
         """log(P/Q) at output x; increasing in x, except that "add" has the opposite sign."""
@@ -189,12 +232,13 @@ class Subsampled:
             return -loss, weight
         return loss, weight + _log_mix(self.q, (2 * x - 1) / (2 * self.z * self.z))
 
-    def cells(self, h: float, reach: float) -> Cells:
+    def cells(self, h: float, low: float, high: float) -> Cells:
         q, z = self.q, self.z
-        low, high = self.loss(np.array(self._span(reach))).tolist()
+        if self.kind == "add":
+            low, high = -high, -low
         if self.kind != "replace" and q < 1:
-            low = math.log1p(-q)
-        first, losses = _losses(low, high, h)
+            low = max(low, math.log1p(-q))
+        first, losses = _losses(low, max(low, high), h)
         x = self.output(losses)
         zero, below_zero, above_zero = normal_masses(x / z)
         one, below_one, above_one = normal_masses((x - 1) / z)
@@ -220,6 +264,9 @@ class Fixed:
     def variation(self) -> float:
         return self._upper.variation
 
+    def profile(self, epsilon: float) -> float:
+        return self._upper.profile(epsilon)
+
     @property
     def _upper(self) -> Subsampled:
         return Subsampled("remove", self.q, self.z / 2)
@@ -234,18 +281,20 @@ class Fixed:
         rest = math.log(max(1e-300, 1 - float(np.exp(both).sum())))
         return np.concatenate([loss, -loss, [0.0]]), np.append(both, rest)
 
-    def cells(self, h: float, reach: float) -> Cells:
+    def cells(self, h: float, low: float, high: float) -> Cells:
         q, z, pair = self.q, self.z / 2, self._upper
-        top = float(pair.loss(np.array([1 + reach * z]))[0])
-        _, losses = _losses(0.0, top, h)
+        _, losses = _losses(0.0, max(0.0, high), h)
         x = pair.output(losses)
         zero, _, above_zero = normal_masses(x / z)
         one, _, above_one = normal_masses((x - 1) / z)
         p = (1 - q) * zero + q * one
-        up, down = np.concatenate([zero[::-1], p]), np.concatenate([p[::-1], zero])
+        # cells below 0 that are kept; the mass of the others stands at the lowest of them
+        below = min(zero.size, max(1, math.ceil(-low / h)))
+        bottom = float(zero[below:].sum()) + above_zero
+        up, down = np.concatenate([zero[:below][::-1], p]), np.concatenate([p[:below][::-1], zero])
         infinite = (1 - q) * above_zero + q * above_one
-        cells = _placed(1 - losses.size, up, down, h, 0.0, infinite)
-        cells.mass[-cells.first] += max(0.0, 1 - float(up.sum()) - infinite)
+        cells = _placed(-below, up, down, h, bottom, infinite)
+        cells.mass[below] += max(0.0, 1 - float(up.sum()) - infinite - bottom)
         return cells
 
 
@@ -268,6 +317,18 @@ class Group:
         shifts, weights = self._shifts
         distance = [math.erf(s / (self.z * math.sqrt(8))) for s in shifts.tolist()]
         return float(weights @ np.array(distance))
+
+    def profile(self, epsilon: float) -> float:
+        shifts, weights = (v.tolist() for v in self._shifts)
+        if self.kind == "remove":
+            x = float(self.output(np.array([epsilon]))[0])
+            return _tail_gap(x, self.z, (weights, shifts), ([1.0], [0.0]), epsilon)
+        x = float(self.output(np.array([-epsilon]))[0])
+        if x == -math.inf:
+            return 0.0
+        # mirrored, so that the lower tails become upper ones
+        down = [-shift for shift in shifts]
+        return _tail_gap(-x, self.z, ([1.0], [0.0]), (weights, down), epsilon)
 
     @property
     def _shifts(self) -> tuple[Array, Array]:
@@ -314,10 +375,12 @@ class Group:
         loss, weight = self.loss(x), density + math.log(step)
         return (-loss, weight) if self.kind == "add" else (loss, weight + loss)
 
-    def cells(self, h: float, reach: float) -> Cells:
+    def cells(self, h: float, low: float, high: float) -> Cells:
         z = self.z
-        high = float(self.loss(np.array([self.k + reach * z]))[0])
-        first, losses = _losses(self.k * math.log1p(-self.q), high, h)
+        if self.kind == "add":
+            low, high = -high, -low
+        low = max(low, self.k * math.log1p(-self.q))
+        first, losses = _losses(low, max(low, high), h)
         x = self.output(losses)
         p, below, above = np.zeros(losses.size - 1), 0.0, 0.0
         for shift, weight in zip(*(v.tolist() for v in self._shifts), strict=True):
@@ -345,6 +408,9 @@ class Shifted:
     def variation(self) -> float:
         return -math.expm1(-0.5 / self.b)
 
+    def profile(self, epsilon: float) -> float:
+        return max(0.0, -math.expm1(0.5 * (epsilon - 1 / self.b)))
+
     def nodes(self, reach: float) -> tuple[Array, Array]:
         x = (np.arange(_LAPLACE_NODES) + 0.5) / _LAPLACE_NODES
         density = -x / self.b - math.log(2 * self.b * _LAPLACE_NODES)
@@ -352,7 +418,7 @@ class Shifted:
         ends = math.log(0.5), -1 / self.b + math.log(0.5)
         return loss, np.concatenate([[ends[0]], density, [ends[1]]])
 
-    def cells(self, h: float, reach: float) -> Cells:
+    def cells(self, h: float, low: float, high: float) -> Cells:
         b = self.b
         first, losses = _losses(-1 / b, 1 / b, h)
         # outputs fall from 1 to 0 while losses rise
@@ -377,25 +443,30 @@ class Atoms:
 
     @property
     def variation(self) -> float:
-        gain = self.masses * -np.expm1(-np.maximum(self.losses, 0.0))
+        return self.profile(0.0)
+
+    def profile(self, epsilon: float) -> float:
+        gain = self.masses * -np.expm1(-np.maximum(self.losses - epsilon, 0.0))
         return float(gain.sum()) + self.infinite
 
     def nodes(self, reach: float) -> tuple[Array, Array]:
         with np.errstate(divide="ignore"):
             return self.losses, np.log(self.masses)
 
-    def cells(self, h: float, reach: float) -> Cells:
-        first, losses = _losses(float(self.losses.min()), float(self.losses.max()), h)
+    def cells(self, h: float, low: float, high: float) -> Cells:
+        kept = self.losses <= max(high, float(self.losses.min()))
+        values = np.maximum(self.losses[kept], min(low, high))
+        weights = self.masses[kept]
+        first, losses = _losses(float(values.min()), float(values.max()), h)
         mass, spread = np.zeros(losses.size), np.zeros(losses.size)
-        cell = np.minimum(np.floor(self.losses / h).astype(np.int64) - first, losses.size - 2)
-        share = np.expm1((first + cell) * h - self.losses) / math.expm1(-h)
-        share = np.clip(share, 0.0, 1.0)
-        np.add.at(mass, cell, self.masses * (1 - share))
-        np.add.at(mass, cell + 1, self.masses * share)
-        middle = self.masses * share * (1 - share) * h * h
+        cell = np.minimum(np.floor(values / h).astype(np.int64) - first, losses.size - 2)
+        share = np.clip(np.expm1((first + cell) * h - values) / math.expm1(-h), 0.0, 1.0)
+        np.add.at(mass, cell, weights * (1 - share))
+        np.add.at(mass, cell + 1, weights * share)
+        middle = weights * share * (1 - share) * h * h
         np.add.at(spread, cell, middle / 2)
         np.add.at(spread, cell + 1, middle / 2)
-        return Cells(first, mass, spread, self.infinite)
+        return Cells(first, mass, spread, self.infinite + float(self.masses[~kept].sum()))
 
 
 def silent() -> Atoms:

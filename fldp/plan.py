@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from fldp import accounting
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fldp import accounting, profile
 from fldp import statement as words
 from fldp.accounting import ACCOUNTANTS, ADJACENCIES, SAMPLINGS, Event
 from fldp.binomial import binomial_tail
@@ -240,6 +243,50 @@ class PrivacyPlan:
         """
         event = dataclasses.replace(self.event, rounds=self.rounds)
         return accounting.epsilon_of([event], self.delta, self.adjacency, group=whole("k", k))
+
+    def curve(self, epsilons: ArrayLike) -> NDArray[np.float64]:
+        """δ at each of `epsilons` (>= 0): the whole guarantee, of which (ε, δ) is one point.
+
+        An upper bound, by our own accountant, for the adversary of `event`.
+
+        >>> plan = calibrate(epsilon=8.0, delta=1e-3, rounds=60, clients=480, cohort=120)
+        >>> bool(plan.curve([8.0])[0] <= 1e-3)
+        True
+        """
+        return profile.deltas(self, epsilons)
+
+    def tradeoff(self, alphas: ArrayLike) -> NDArray[np.float64]:
+        """What an attacker who accuses wrongly with chance `alphas` must at least miss.
+
+        The attacker tests whether the client's data were used, and the two chances are those of a
+        false alarm and of a miss (Dong, Roth & Su 2022). A lower bound: no test does better.
+
+        >>> plan = calibrate(epsilon=1.0, delta=1e-5, rounds=15, clients=10)
+        >>> [round(float(miss), 2) for miss in plan.tradeoff([0.0, 0.05, 0.5])]
+        [1.0, 0.92, 0.39]
+        """
+        return profile.tradeoff(self, alphas)
+
+    def renyi(self, orders: ArrayLike) -> NDArray[np.float64]:
+        """The Rényi divergence of all rounds together at each of `orders` (> 1).
+
+        The larger of both directions, for the adversary of `event`; by closed forms where nothing
+        is amplified (Mironov 2017), else by quadrature of the dominating pair, to about 1e-6.
+
+        >>> plan = calibrate(epsilon=1.0, delta=1e-5, rounds=15, clients=10)
+        >>> bool(abs(plan.renyi([2.0])[0] - 2 * plan.zcdp) < 1e-12)
+        True
+        """
+        return profile.renyi(self, orders)
+
+    def to_dp_accounting(self) -> Any:
+        """The run as a `DpEvent` of Google's dp-accounting, for its PLD or RDP accountants.
+
+        Its neighbouring relation is the caller's to choose: REPLACE_ONE under "replace-one", else
+        ADD_OR_REMOVE_ONE. ValueError where it has no such event: fixed-size cohorts, and draws of
+        which the adversary knows how they fell.
+        """
+        return profile.to_dp_accounting(self)
 
     @property
     def gdp_mu(self) -> float:

@@ -257,8 +257,8 @@ def _accountant(plan: PrivacyPlan, participations: int | None) -> str:
         return "pld, an upper bound: the exact formula for each number of participations, summed"
     if plan.accountant == "pld":
         return (
-            "pld, an upper bound, where the round-off of its FFT is bounded as if independent from "
-            "point to point"
+            "pld, an upper bound, where the round-off of its FFT is bounded as if independent over "
+            "the frequencies"
         )
     return f"{plan.accountant}, {ACCOUNTANTS[plan.accountant]}"
 

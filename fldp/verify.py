@@ -152,38 +152,29 @@ def _agrees(plan: PrivacyPlan, ours: float, theirs: float, name: str) -> tuple[b
     return True, theirs, ""
 
 
-def _only_where_drawn_in_secret(plan: PrivacyPlan, tool: str) -> None:
-    if plan.event.sampling != "none" and plan.event.known:
-        raise Skipped(f"{tool} has no adversary who knows who took part")
-    if plan.event.sampling == "fixed":
-        raise Skipped(f"{tool} cannot express a draw of fixed size")
-
-
 def _dp_accounting(plan: PrivacyPlan) -> float:
-    _only_where_drawn_in_secret(plan, "dp-accounting's PLD")
+    try:
+        run = plan.to_dp_accounting()
+    except ValueError as reason:
+        raise Skipped(str(reason)) from None
     import dp_accounting as dp
     from dp_accounting import pld
 
-    event, z = plan.event, plan.noise_multiplier
-    one: Any = dp.GaussianDpEvent(z)
-    if event.cap is not None:
-        one = dp.TruncatedSubsampledGaussianDpEvent(plan.clients, event.sampling_rate, event.cap, z)
-    elif event.sampling == "poisson":
-        one = dp.PoissonSampledDpEvent(event.sampling_rate, one)
     relation = dp.NeighboringRelation.ADD_OR_REMOVE_ONE
     if plan.adjacency == "replace-one":
         # dp-accounting's PLD doubles the sensitivity itself.
         relation = dp.NeighboringRelation.REPLACE_ONE
     accountant = pld.PLDAccountant(relation)
     try:
-        accountant.compose(dp.SelfComposedDpEvent(one, plan.rounds))
+        accountant.compose(run)
     except (dp.UnsupportedEventError, NotImplementedError) as error:
         raise Skipped(f"dp-accounting cannot express this: {error}") from None
     return float(accountant.get_epsilon(plan.delta))
 
 
 def _opacus(plan: PrivacyPlan, accountant: str) -> float:
-    _only_where_drawn_in_secret(plan, "Opacus")
+    if plan.event.sampling != "none" and plan.event.known:
+        raise Skipped("Opacus has no adversary who knows who took part")
     try:
         return dataclasses.replace(plan, accountant=accountant).epsilon()
     except ValueError as error:  # it knows no caps, no sampled replace-one, not every range

@@ -3,6 +3,7 @@ import os
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -134,6 +135,18 @@ def test_nothing_heavy_is_loaded(argv):
         [sys.executable, "-c", code, *argv], capture_output=True, text=True, env=os.environ
     )
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+def test_w11_the_version_is_the_package_s_own(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert (stop.value.code, capsys.readouterr().out) == (0, f"fldp {fldp.__version__}\n")
+    script = Path(sys.executable).with_name("fldp")
+    for command in ([sys.executable, "-m", "fldp"], [str(script)]):
+        if not Path(command[0]).exists():
+            continue  # fldp was found on the path, not installed
+        done = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
+        assert done.stdout == f"fldp {fldp.__version__}\n"
 
 
 def test_python_dash_m():
