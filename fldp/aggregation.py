@@ -79,6 +79,10 @@ class PrivateAggregator:
         strict: bool = True,
     ) -> None:
         check_weights(weight_cap, weight_total)
+        if not isinstance(generator, torch.Generator | None):
+            raise ValueError(f"generator is {generator!r}: give a torch.Generator, or None")
+        if not isinstance(mechanism, Gaussian | None):
+            raise ValueError(f"mechanism is {mechanism!r}: give Gaussian() or DiscreteGaussian()")
         if plan.cohort > MOST / 2:
             raise ValueError(f"one sum holds at most {MOST} clients: m = {plan.cohort:g} is more")
         self.plan, self.strict = plan, strict
@@ -109,12 +113,15 @@ class PrivateAggregator:
             raise ValueError("adaptive clipping needs a noised sum of bits: not local trust")
         self._std = z * self._clip.norm * cap
         ran = self._clip.joint(z, self._bit_noise, plan.adjacency)
+        accounted = plan.event.noise_multiplier
+        if not math.isclose(ran, accounted, rel_tol=1e-9):
+            raise ValueError(f"the plan accounts for z = {accounted}, not {ran}")
         size = self._layout.total + bool(self._bit_noise)
-        self.event = self._mechanism.event(plan, ran, size)
-        if not math.isclose(ran, plan.event.noise_multiplier, rel_tol=1e-9):
-            raise ValueError(f"the plan accounts for z = {plan.event.noise_multiplier}, not {ran}")
+        self.event = self._mechanism.event(plan, accounted, size)
         # Local and distributed noise grows with the root of the count.
         most = 1.0 if plan.trust == "central" else math.sqrt(_limit(plan))
+        if self._bit_noise:
+            check_scale(self._bit_noise * most, torch.float64)
         for std in (self._std, self._std * most):
             check_scale(std, self._layout.empty.dtype)
             check_scale(std / self.denominator, self._layout.empty.dtype)
@@ -123,6 +130,7 @@ class PrivateAggregator:
         """The empty sum, and room for the rows that wait to be added together."""
         total, empty = self._layout.total, self._layout.empty
         self._sum = self._mechanism.start(total, empty, _likely(plan), _limit(plan))
+        self._clip_room = self._mechanism.room(self._sum)
         # Per tile: norms, clip factors, whether finite. Per malformed structure: a count.
         self._log: list[tuple[Tensor, Tensor, Tensor]] = []
         self._step = self._mechanism.tile(self._sum, max(_FEW, min(_MANY, _TILE // total)))
@@ -188,22 +196,26 @@ class PrivateAggregator:
             )
 
     def _room(self, count: int) -> None:
-        limit = min(_limit(self.plan), MOST)
+        limit = _limit(self.plan)
         if self._count + count > limit:
             raise ValueError(f"the plan accounts for at most {limit} clients in a round")
         self._count += count
 
     def _take(self, rows: Tensor, weights: Tensor) -> None:
-        """Add rows up: a single one waits in the tile, a matrix is cut into tiles."""
-        step = self._held.shape[0]
-        if rows.shape[0] == 1 < step:
+        """Add rows up: a single one waits in the tile, a matrix is cut into tiles.
+
+        What a client sent is always copied: it may lie in memory that the client still writes to,
+        and must not change between the pass for its norm and the pass for its sum.
+        """
+        size = self._held.shape[0]
+        if rows.shape[0] == 1 and (size > 1 or not self.strict):
             slot = self._held[self._waiting]
             if rows.data_ptr() != slot.data_ptr():
                 slot.copy_(rows[0])
             if self._cap is not None:
                 self._held_weights[self._waiting] = weights[0]
             self._waiting += 1
-            if self._waiting == step:
+            if self._waiting == size:
                 self._flush()
             return
         for tile, part in zip(rows.split(self._step), weights.split(self._step), strict=True):
@@ -229,7 +241,8 @@ class PrivateAggregator:
 
     def _tile(self, rows: Tensor, weights: Tensor) -> None:
         rows, norms, finite = bounded_rows(rows)
-        factors = scales = self._clip.factors(rows, norms, self._layout.slices)
+        slices = self._layout.slices
+        factors = scales = self._clip.factors(rows, norms, slices, self._clip_room)
         if self._cap is not None:
             usable = torch.isfinite(weights) & (weights >= 0)
             finite = finite & usable
@@ -306,10 +319,11 @@ class PrivateAggregator:
 
 
 def _limit(plan: PrivacyPlan) -> int:
-    """The most clients in a round that the plan accounts for."""
+    """The most clients in a round that the plan accounts for, and one sum can hold."""
+    limit = plan.clients if plan.cap is None else plan.cap
     if plan.sampling == "fixed":
-        return round(plan.cohort)
-    return plan.clients if plan.cap is None else plan.cap
+        limit = round(plan.cohort)
+    return min(limit, MOST)
 
 
 def _likely(plan: PrivacyPlan) -> int:

@@ -4,8 +4,8 @@ Rounding. Norms of blocks of at most 512 coordinates, in float32, are combined i
 512 squares in any order is right to a factor 1 ± 513u, u = 2^-24, so each norm is right to
 1 ± 258u < 1 ± 2^-15.9; rounding a scale to float32 adds 2u. Scaling to C (1 - 2^-15) instead of C
 therefore keeps the norm of (stored scale) x (update), taken in exact arithmetic, at or below C. A
-further C · 2^-10 is left for the sum, whose own rounding depends on the other clients: `summation`
-says why that is enough. Together an update is scaled to C (1 - .00101).
+further `room`, C · 2^-10 at most, is left for the sum, whose own rounding depends on the other
+clients: `summation` says how much and why.
 
 A row's norm and factor are functions of that row alone, bit for bit, whatever is measured beside
 it: torch reduces each row by itself, and only operations that IEEE 754 rounds exactly follow.
@@ -22,10 +22,9 @@ import torch
 from torch import Tensor
 
 from fldp.parameters import Slices, as_tensor, unpack
-from fldp.summation import ROUNDING
 
 _BLOCK = 512
-_MARGIN = 1.0 - 2.0**-15 - ROUNDING
+_MARGIN = 2.0**-15
 _HUGE = 2.0**40
 _SMALLEST, _LARGEST = 1e-9, 1e9
 
@@ -123,8 +122,13 @@ class Clip:
         """Learn from the noised query; what of it is released, None without a query."""
         return None
 
-    def factors(self, rows: Tensor, norms: Tensor, slices: Slices) -> Tensor:
-        """Factors in [0, 1] for finite rows (c, d): (c, 1) for whole rows, (c, L) per slice."""
+    def factors(
+        self, rows: Tensor, norms: Tensor, slices: Slices = (), room: float = 0.0
+    ) -> Tensor:
+        """Factors in [0, 1] for finite rows (c, d): (c, 1) for whole rows, (c, L) per slice.
+
+        They keep a row within C (1 - `room`), in exact arithmetic.
+        """
         raise NotImplementedError
 
     def scales(self, rows: Tensor, slices: Slices = ()) -> Tensor:
@@ -151,8 +155,10 @@ class FlatClip(Clip):
     def __init__(self, norm: float) -> None:
         self.norm = check_norm(norm)
 
-    def factors(self, rows: Tensor, norms: Tensor, slices: Slices = ()) -> Tensor:
-        return _factors(norms, self.norm)[:, None]
+    def factors(
+        self, rows: Tensor, norms: Tensor, slices: Slices = (), room: float = 0.0
+    ) -> Tensor:
+        return _factors(norms, self.norm, room)[:, None]
 
 
 class PerLayerClip(Clip):
@@ -196,10 +202,12 @@ class PerLayerClip(Clip):
     def check(self, names: Sequence[str]) -> None:
         self.split(names)
 
-    def factors(self, rows: Tensor, norms: Tensor, slices: Slices) -> Tensor:
+    def factors(
+        self, rows: Tensor, norms: Tensor, slices: Slices = (), room: float = 0.0
+    ) -> Tensor:
         budgets = self.split([name for name, _, _ in slices])
         columns = [
-            _factors(row_norms(rows[:, start:stop]), bound)
+            _factors(row_norms(rows[:, start:stop]), bound, room)
             for (_, start, stop), bound in zip(slices, budgets, strict=True)
         ]
         return torch.stack(columns, dim=1)
@@ -296,8 +304,8 @@ def _per_adjacency(adjacency: str, added: float, zeroed: float, replaced: float)
     return values[adjacency]
 
 
-def _factors(norms: Tensor, bound: float) -> Tensor:
-    return (bound * _MARGIN / norms).clamp_(max=1.0)
+def _factors(norms: Tensor, bound: float, room: float) -> Tensor:
+    return (bound * (1.0 - _MARGIN - room) / norms).clamp_(max=1.0)
 
 
 def check_norm(norm: float) -> float:

@@ -18,7 +18,7 @@ import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from torch import Tensor
 
-from fldp.summation import Columns, RunningSum
+from fldp.summation import MOST, Columns, RunningSum
 
 if TYPE_CHECKING:
     from fldp.accounting import Event
@@ -53,6 +53,8 @@ def check_scale(std: float, dtype: torch.dtype) -> float:
     noise is never silently zero, infinite or NaN: 2e-37 to 3e35 for float32 and bfloat16, .001 to
     64 for float16.
     """
+    if not dtype.is_floating_point:
+        raise ValueError(f"noise needs a floating-point tensor, got {dtype}")
     info = torch.finfo(dtype)
     low, high = 16 * info.tiny, info.max / 1024
     if not low <= std <= high:
@@ -151,9 +153,13 @@ class Gaussian:
     the same operations whoever came, so that precision does not tell how many did.
     """
 
-    def start(self, size: int, like: Tensor, clients: int, most: int | None = None) -> Any:
+    def start(self, size: int, like: Tensor, clients: int, most: int = MOST) -> Any:
         """An empty sum of d = `size` coordinates; `clients` and `most` as for `RunningSum`."""
         return RunningSum(size, like, clients, most)
+
+    def room(self, total: Any) -> float:
+        """The share of the clip norm that pays for what adding up may round."""
+        return total.room
 
     def tile(self, total: Any, rows: int) -> int:
         """A number of rows, near `rows`, that is fast to add at once."""
@@ -200,8 +206,11 @@ class DiscreteGaussian(Gaussian):
     post-processing covers; `event` refuses unless that is below a millionth of δ. Central only.
     """
 
-    def start(self, size: int, like: Tensor, clients: int, most: int | None = None) -> Any:
+    def start(self, size: int, like: Tensor, clients: int, most: int = MOST) -> Any:
         return torch.zeros(size, dtype=torch.int64, device=like.device)
+
+    def room(self, total: Any) -> float:
+        return 0.0
 
     def tile(self, total: Any, rows: int) -> int:
         return rows

@@ -4,25 +4,26 @@ Why it matters. Each contribution is within C, but a floating-point sum is not t
 every addition rounds, by an amount that depends on what the others have sent. One client more or
 less shifts the rows against one another, and every later rounding may change. So the bound is on
 whole sums: if the computed sum F is within E of the exact sum S for every cohort, then neighbours
-whose S differ by C' have sums F at most C' + 2E apart. `clipping` takes 2E = C · 2^-10, `ROUNDING`,
-off the clip norm beforehand. With that, what is added stays within C whatever the others send. The
-exact sum S must move by one client's contribution alone, so a clip factor is a function of its own
-row only, to the last bit, and is rounded to the rows' precision whichever way the rows are added.
+whose S differ by C' have sums F at most C' + 2E apart. `RunningSum.room` is 2E / C, and the clip
+takes it off the clip norm beforehand. With that, what is added stays within C whatever the others
+send. The exact sum S must move by one client's contribution alone, so a clip factor is a function
+of its own row only, to the last bit, and is rounded to the rows' precision whichever way the rows
+are added.
 
 The bound. Adding k rows of norm at most C, in any order, is a binary tree with k leaves. An
 addition rounds by at most u times the size of its result, u·C for each row below it, and each
 product rounds by u·C. The tree with the largest sum is the chain: E <= u·C·k·(k + 3) / 2.
 
-- Float32, u = 2^-24, where it pays: rows in groups of `group`, each such a tree, as long as their
-  E together stays below C · `_UNITS` · u, which both neighbours may spend: 2 · 7,680 · 2^-24.
-- Float64, u = 2^-53, for the sum of the groups and for every later row: at most 4,096 + 512
+- Float32, u = 2^-24, where it pays: rows in groups, each such a tree, as long as their E together
+  stays below `_UNITS` · u · C; or one group, where no more clients than fit into it can come.
+- Float64, u = 2^-53, for the sum of the groups and for every other row: at most 4,096 + 512
   additions, in any order, make a running sum, and then it is added to the earlier ones. An addition
   rounds by u·C for each row that its running sum has, so over n rows, products and the last two
-  additions included, E <= u·C·n·(4,096 + 512 + n / 4,096 + 3). That is C · 2^-15.9 for the most
-  rows allowed, `MOST` = 2^24, and both neighbours together stay below 2^-14.
+  additions included, E <= u·C·n·(4,096 + 512 + n / 4,096 + 3).
 
-Together 2 · 7,680 · 2^-24 + 2^-14 = 2^-10. The float64 rows use little more than half of their
-share; the rest is a thousand times what terms of second order and underflow can add.
+Terms of second order are below k·u < 2^-16 of the first bound, which is raised by as much, and
+below a millionth of the second, which is doubled; underflow is far below either. For small models,
+summed in float64, the room is 10^-7 for 10^5 clients; it is never above `ROUNDING` = 2^-10.
 """
 
 from __future__ import annotations
@@ -33,18 +34,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# The share of the clip norm that pays for the rounding of two neighbouring sums.
+# The largest share of a clip norm that pays for the rounding of two neighbouring sums.
 ROUNDING = 2.0**-10
-# The most rows in one sum: the float64 bound above is computed for them.
+# The most rows in one sum: with more, the float64 bound would outgrow its share of that.
 MOST = 2**24
 
-_UNITS = 7680
-# One group of 122 rows uses them up: 122 · 125 / 2 = 7,625.
-_LONGEST = 122
+_UNITS = 7600
+# One group of 121 rows uses them up: 121 · 124 / 2 = 7,502.
+_LONGEST = 121
 _TREE = 512
 _PERIOD = 4096
-# Groups shorter than this, or with fewer elements, take longer to hand over than float64 takes.
+# Shorter groups take longer to hand over than float64 takes, and so do groups of few elements.
 _LEAST_GROUP, _LEAST_ELEMENTS = 4, 1 << 14
+# Rounds of fewer elements cost microseconds in float64 as well, and need hardly any room there.
+_LEAST_ROUND = 1 << 18
 # What is converted to float64 at once stays in a cache of a megabyte, in runs of a few rows.
 _BLOCK, _BLOCK_ROWS = 1 << 17, 8
 
@@ -55,7 +58,7 @@ def group_size(clients: int) -> int:
     """The longest float32 group that `clients` rows can afford; 0 when it would be too short.
 
     >>> group_size(100), group_size(1000), group_size(5000)
-    (122, 12, 0)
+    (121, 12, 0)
     """
     group = min(2 * _UNITS // clients - 3, _LONGEST)
     return group if group >= _LEAST_GROUP else 0
@@ -66,11 +69,18 @@ def _cost(rows: int) -> float:
     return rows * (rows + 3) / 2
 
 
+def _rounding(units: float, most: int) -> float:
+    """2E / C: float32 groups of so many `units`, and float64 for up to `most` rows."""
+    narrow = units * 2.0**-24 * (1 + 2.0**-16)
+    wide = most * (_PERIOD + _TREE + most / _PERIOD + 3) * 2.0**-53
+    return 2 * narrow + 2 * 2 * wide
+
+
 class RunningSum:
     """The sum of factor x row over clients, one vector (d,), with the module's bound on rounding.
 
-    The bound holds if every factor x row has norm at most C, a constant that need not be known
-    here; for any rows in any order, however they are handed over, up to `MOST` of them.
+    The bound holds if every factor x row has norm at most C (1 - `room`), where C is a constant
+    that need not be known here; for any rows in any order, however they are handed over.
 
     Parameters
     ----------
@@ -78,29 +88,35 @@ class RunningSum:
     like : an empty tensor with the dtype (float32 or float64) and the device of the rows.
     clients : how many rows to prepare for, a public number. It sets the length of the float32
         groups; rows beyond it are as well bounded, and slower.
-    most : how many may come at all, a public number; None says that nobody knows.
+    most : how many may come at all, a public number of at most `MOST`.
 
-    >>> total = RunningSum(2, torch.empty(0), clients=3)
+    >>> total = RunningSum(2, torch.empty(0), clients=3, most=1000)
     >>> total.add_(torch.ones(3, 2), [(0, 2, torch.tensor([1.0, 0.5, 0.25]))])
     >>> total.read(0, 2).tolist()
     [1.75, 1.75]
+    >>> total.room < 1e-8 and RunningSum(10**6, torch.empty(0), clients=3, most=1000).room < 1e-3
+    True
     """
 
-    def __init__(self, size: int, like: Tensor, clients: int, most: int | None = None) -> None:
+    def __init__(self, size: int, like: Tensor, clients: int, most: int = MOST) -> None:
         self.size, self.like = size, like
         self._group = 0
-        if like.dtype == torch.float32 and like.device.type == "cpu":
+        large = clients * size >= _LEAST_ROUND
+        if large and like.dtype == torch.float32 and like.device.type == "cpu":
             self._group = group_size(clients)
         if self._group < clients and self._group * size < _LEAST_ELEMENTS:
             self._group = 0
         # A single float32 group holds whatever comes.
-        self._single = most is not None and most <= self._group
+        self._single = most <= self._group
+        units = _UNITS if self._group else 0
+        self.room = _rounding(_cost(most) if self._single else units, most)
         self._waiting = self._additions = 0
         self._spent = 0.0
         # The open float32 group, the running sum, and the sum of the earlier running sums.
         self._narrow: Tensor | None = None
         self._wide: Tensor | None = None
         self._far: Tensor | None = None
+        self._scratch: Tensor | None = None
 
     def add_(self, rows: Tensor, columns: Columns) -> None:
         """Add the rows (c, d), each times its factor.
@@ -151,15 +167,32 @@ class RunningSum:
             groups = rows[:, start:stop].unflatten(0, (whole, self._group))
             sums = torch.bmm(factors.view(whole, 1, self._group), groups)
             for each in sums.unbind(0):
-                _widen(total[start:stop], each[0])
+                self._widen(total[start:stop], each[0])
         self._spent += whole * _cost(self._group)
 
     def _settle(self) -> None:
         """Close the open group: add it to the running sum."""
         if self._narrow is not None and self._waiting:
-            _widen(self._running(1), self._narrow)
+            self._widen(self._running(1), self._narrow)
             self._spent += _cost(self._waiting)
             self._waiting = 0
+
+    def _widen(self, total: Tensor, part: Tensor) -> None:
+        """Add a float32 vector to a float64 one."""
+        for start in range(0, part.shape[0], _BLOCK):
+            here = total[start : start + _BLOCK]
+            here.add_(self._converted(part[start : start + _BLOCK]))
+
+    def _converted(self, part: Tensor) -> Tensor:
+        """At most `_BLOCK` entries in float64, in memory that the next call overwrites.
+
+        A new tensor each time would leave holes in the heap, which then grows by one a tile.
+        """
+        if part.dtype == torch.float64:
+            return part
+        if self._scratch is None:
+            self._scratch = self.like.new_empty(min(_BLOCK, _TREE * self.size), dtype=torch.float64)
+        return self._scratch[: part.numel()].view(part.shape).copy_(part)
 
     def whole(self, rows: int) -> int:
         """A number of rows near `rows` that fills whole groups, for who may choose."""
@@ -178,7 +211,7 @@ class RunningSum:
                 scale = factors[tile].to(torch.float64)
                 for left in range(start, stop, width):
                     right = min(left + width, stop)
-                    block = rows[tile, left:right].to(torch.float64)
+                    block = self._converted(rows[tile, left:right])
                     total[left:right].addmv_(block.t(), scale)
 
     def _running(self, additions: int) -> Tensor:
@@ -220,15 +253,6 @@ class RunningSum:
                 out[start:stop] = part.div_(denominator)
             start = stop
         return out
-
-
-def _widen(total: Tensor, part: Tensor) -> None:
-    """Add a float32 vector to a float64 one; torch converts it first, so piece by piece."""
-    if part.shape[0] <= _BLOCK:
-        total.add_(part)
-        return
-    for here, piece in zip(total.split(_BLOCK), part.split(_BLOCK), strict=True):
-        here.add_(piece)
 
 
 def _zeros(size: int, like: Tensor) -> Tensor:

@@ -61,9 +61,10 @@ def test_long_rows_stay_within_c_in_float64(size: int) -> None:
     exact = (bounded.double() * factors).norm(dim=1)
     assert bool(finite.all())
     assert float(exact.max()) <= 0.7
-    # A thousandth is left for the rounding of sums.
-    assert float(exact.max()) <= 0.7 * (1 - ROUNDING)
-    assert float(exact[-1]) > 0.7 * (1 - ROUNDING - 1e-4)
+    assert float(exact[-1]) > 0.7 * (1 - 1e-4)
+    # A sum may need room, at most a thousandth.
+    factors = FlatClip(0.7).factors(bounded, norms, room=ROUNDING).float().double()
+    assert float((bounded.double() * factors).norm(dim=1).max()) <= 0.7 * (1 - ROUNDING)
 
 
 def test_norms_meet_the_error_that_the_margin_assumes() -> None:

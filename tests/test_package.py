@@ -26,10 +26,11 @@ PROJECT = tomllib.loads((HERE / "pyproject.toml").read_text(encoding="utf-8"))["
 ORDER = (
     "checks", "binomial", "gaussian", "events", "pairs", "guide", "laws", "curve", "pld", "account",
     "accounting", "report", "statement", "profile", "plan", "records", "recipe", "extrapolation",
-    "files", "chain", "ledger", "verify", "cli", "parameters", "clipping", "noise", "reference",
-    "aggregation", "draws", "sampling", "clients", "isolation", "stacked", "engines", "local",
-    "server", "history", "checkpoint", "setting", "rounds", "training", "baselines", "neighbours",
-    "attacks", "bounds", "audit", "torchvision_compat", "datasets", "plotting",
+    "files", "chain", "ledger", "verify", "cli", "parameters", "summation", "clipping", "noise",
+    "reference", "intake", "release", "aggregation", "draws", "sampling", "clients", "isolation",
+    "stacked", "engines", "local", "server", "history", "checkpoint", "setting", "rounds",
+    "training", "baselines", "neighbours", "attacks", "bounds", "audit", "torchvision_compat",
+    "datasets", "plotting",
 )  # fmt: skip
 TORCH_FREE = ORDER[: ORDER.index("parameters")]
 HEAVY = ("torch", "scipy", "opacus", "matplotlib", "sklearn", "torchvision", "dp_accounting")
