@@ -43,8 +43,8 @@ _ROUND_OFF_SEEN = 1e-7
 # error counts tilt times.
 _POWER_ERROR, _MEAN_ERROR = 4e-15, 1e-15
 _UNIT = float(np.finfo(np.float64).eps)
-# Where a weight exceeds e^300 the loss is far below the answer.
-_KEPT = 300.0
+# Where a weight exceeds e^150 the loss is far below the answer.
+_KEPT = 150.0
 # exp beyond this is infinite in double precision.
 _LARGEST_EXP = 700.0
 

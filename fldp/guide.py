@@ -209,6 +209,10 @@ class Guide:
         # a hundredth for each block, since there are several levels of them
         felt = window.felt + share + math.log(1e-2)
         low, high, low_tilt = _ends(t, k, window.tilt, k_tilt, felt)
+        if times == 1:
+            # what is below a single round's window is put on its end: all its mass, at worst, or
+            # the little that the quadrature leaves out
+            low = max((felt + k_tilt) / window.tilt, float(loss.min()))
         high = max(min(high, times * float(loss.max())), top)
         return Window(window.tilt, low, high, top_tilt, felt, low_tilt, window.sds)
 

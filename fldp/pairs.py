@@ -22,7 +22,7 @@ from fldp.gaussian import zcdp_log_deltas
 Array = NDArray[np.float64]
 
 # Transforms of so many points still take a fraction of a second.
-MAX_POINTS = 1 << 21
+MAX_POINTS = 1 << 22
 # Beyond this index neighbours on a grid are the same number.
 _LAST_INDEX = 2**52
 # A quadrature has at most so many nodes; only below z = 0.015 would it need more.

@@ -57,7 +57,7 @@ _LEAST = 1e-9
 _ACCURACY_OF_DELTA = 2e-3
 _PER_SPREAD = 1 << 13
 # Where that is too fine for the grid it is made coarser by this factor, as often as that allows.
-_COARSER, _COARSEST = 16.0, 1e5
+_COARSER, _COARSEST = 4.0, 1e5
 # How much larger than two grids show a looseness may be.
 _UNSURE = 1.5
 # Two grids tell something if their excess variances differ by this factor.
@@ -212,12 +212,12 @@ def _epsilon(rounds: Sequence[Round], delta: float, first: float | None, accurac
         try:
             curve, width = _curve(rounds, guide, saddle, (guess, log_delta), aim, extra, kind)
         except OutOfReach:
-            if math.isfinite(refined.best):
+            # as fine as can be, then, and so an upper bound that is looser
+            dial, normal = dial * _COARSER, True
+            if dial >= refined.dial:
                 return refined.best
             if dial > _COARSEST:
                 raise
-            # as fine as can be, then, and so an upper bound that is looser
-            dial, normal = dial * _COARSER, True
             continue
         found = curve.epsilon()
         if found is None:
@@ -229,11 +229,11 @@ def _epsilon(rounds: Sequence[Round], delta: float, first: float | None, accurac
         elif abs(found - guess) > _AGREES * max(found, near):
             normal, guess = False, found
             saddle = guide.at_epsilon(found)
-            refined.next(found, curve.excess, 0.0)
+            refined.next(found, curve.excess, 0.0, dial)
         elif normal:
-            return found
+            return min(found, refined.best)
         else:
-            turn = refined.next(found, curve.excess, 2 * accuracy * max(found, near))
+            turn = refined.next(found, curve.excess, 2 * accuracy * max(found, near), dial)
             if turn == 1:
                 return refined.best
             guess, dial = found, dial * turn
@@ -263,11 +263,11 @@ def _delta(rounds: Sequence[Round], epsilon: float, accuracy: float) -> float:
         try:
             curve, width = _curve(rounds, guide, saddle, (epsilon, log_delta), aim, extra, kind)
         except OutOfReach:
-            if math.isfinite(refined.best):
+            dial, normal = dial * _COARSER, True
+            if dial >= refined.dial:
                 return min(1.0, max(LEAST_DELTA, math.exp(refined.best)))
             if dial > _COARSEST:
                 raise
-            dial, normal = dial * _COARSER, True
             continue
         found = curve.log_delta_at_centre()
         if found is None:
@@ -278,11 +278,11 @@ def _delta(rounds: Sequence[Round], epsilon: float, accuracy: float) -> float:
             if found < log_delta - _SLACK:
                 guide = Guide(rounds, found - _SLACK)
             normal, log_delta = False, min(found, 0.0)
-            refined.next(found, curve.excess, 0.0)
+            refined.next(found, curve.excess, 0.0, dial)
         elif normal:
-            return min(1.0, max(LEAST_DELTA, math.exp(found)))
+            return min(1.0, max(LEAST_DELTA, math.exp(min(found, refined.best))))
         else:
-            turn = refined.next(found, curve.excess, fine)
+            turn = refined.next(found, curve.excess, fine, dial)
             if turn == 1:
                 return min(1.0, max(LEAST_DELTA, math.exp(refined.best)))
             log_delta, dial = found, dial * turn
@@ -300,8 +300,9 @@ class _Refinement:
     def __init__(self, smooth: bool) -> None:
         self.smooth = smooth
         self.best, self.last, self.excess = math.inf, math.inf, math.inf
+        self.dial = math.inf
 
-    def next(self, found: float, excess: float, target: float) -> float:
+    def next(self, found: float, excess: float, target: float, dial: float) -> float:
         """By how much to turn the dial down; 1 if the best so far is loose by `target` at most."""
         finer, coarser = sorted([excess, self.excess])
         if not self.smooth:
@@ -310,6 +311,7 @@ class _Refinement:
         if _APART * finer < coarser < math.inf:
             error = _UNSURE * abs(self.last - found) * finer / (coarser - finer)
         self.best, self.last, self.excess = min(self.best, found), found, excess
+        self.dial = dial
         return 1.0 if error <= target else min(0.25, max(1 / _COARSE, 0.7 * target / error))
 
 

@@ -34,10 +34,11 @@ def _nodes(kind, q, z):
 
 def _cumulant(t, loss, log_mass):
     out = np.empty(t.shape, complex)
-    for i in range(0, t.size, 256):
+    for i in range(0, t.size, 256):  # blocks that fit the memory
         e = t[i : i + 256, None] * loss + log_mass
         top = e.real.max(axis=1)
-        out[i : i + 256] = top + np.log(np.exp(e - top[:, None]).sum(axis=1))
+        with np.errstate(all="ignore"):  # where it oscillates to exactly 0
+            out[i : i + 256] = top + np.log(np.exp(e - top[:, None]).sum(axis=1))
     return out
 
 
@@ -46,7 +47,8 @@ def log_delta(epsilon, rounds, most=20_000):
     pairs = [(_nodes(kind, q, z), times) for kind, q, z, times in rounds]
 
     def exponent(t):
-        total = sum(times * _cumulant(t, *pair) for pair, times in pairs)
+        with np.errstate(all="ignore"):
+            total = sum(times * _cumulant(t, *pair) for pair, times in pairs)
         return total - t * epsilon - np.log(t * (t + 1))
 
     t = np.geomspace(1e-6, 1e8, 400).astype(complex)

@@ -26,7 +26,7 @@ PROJECT = tomllib.loads((HERE / "pyproject.toml").read_text(encoding="utf-8"))["
 ORDER = (
     "checks", "binomial", "gaussian", "events", "pairs", "gaussian_pairs", "guide",
     "composition", "laws", "curve", "pld", "opacus", "account", "divergences", "exchange",
-    "calibration", "accounting", "report", "statement", "plan", "records", "recipe",
+    "search", "calibration", "accounting", "report", "statement", "plan", "records", "recipe",
     "extrapolation", "files", "chain", "ledger", "verify", "cli", "intake", "parameters",
     "clipping", "summation", "noise", "reference", "release", "aggregation", "draws",
     "sampling", "clients", "isolation", "stacked", "engines", "local", "server", "history",
@@ -94,8 +94,8 @@ def test_imports_point_downward_only(path: Path) -> None:
 def test_every_module_has_its_tests() -> None:
     # What one question runs through is tested through the question.
     shared = {
-        "engines": "stacked", "account": "accounting", "calibration": "accounting",
-        "composition": "accounting", "exchange": "accounting", "opacus": "accounting",
+        "engines": "stacked",
+        "composition": "accounting", "search": "calibration", "opacus": "accounting",
         "gaussian_pairs": "pairs", "curve": "pld", "guide": "pld", "laws": "pld",
     }  # fmt: skip
     here = Path(__file__).parent
