@@ -77,9 +77,13 @@ class Loop:
 
     def __init__(self, template: Template) -> None:
         self._template = template
-        self.renew()
+        self._take()
 
     def renew(self) -> None:
+        if not self._template.plain:
+            self._take()
+
+    def _take(self) -> None:
         self.model = self._template.lent()
         self.parameters = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
 

@@ -20,7 +20,7 @@ from fldp.clients import Population
 from fldp.draws import Draws
 from fldp.engines import check_model, choose
 from fldp.isolation import Template, alone, threads, traits
-from fldp.parameters import load_, shapes, views
+from fldp.parameters import Shapes, load_, shapes, views
 
 # A shuffle's counter has room for this many words of a client in an epoch.
 _EPOCH = 1 << 32
@@ -388,7 +388,7 @@ class BringYourOwn(Algorithm):
         """Updates of clients `ids`, `chunk` at a time (16 by default)."""
         check_model(model)
         self.rehearse(model, flat, population)
-        template, keyed = Template(model), Draws.of(draws)
+        template, keyed, layout = Template(model), Draws.of(draws), shapes(model)
         for part in torch.as_tensor(ids, dtype=torch.long).split(chunk or _TOGETHER):
             if len(part) == 0:
                 continue
@@ -397,19 +397,20 @@ class BringYourOwn(Algorithm):
             with threads(self.threads), alone(flat.device) as start:
                 for i, value in zip(part.tolist(), seeds, strict=True):
                     start(value)
-                    rows.append(self._one(template, flat, population, i))
+                    rows.append(self._one(template, layout, flat, population, i))
             yield torch.stack(rows)
 
-    def _one(self, template: Template, flat: Tensor, population: Population, i: int) -> Tensor:
-        names = [name for name, _, _ in shapes(template.model)]
+    def _one(
+        self, template: Template, layout: Shapes, flat: Tensor, population: Population, i: int
+    ) -> Tensor:
         own, fn = load_(template.fresh(), flat), copy.deepcopy(self.fn)
         x, y = population.client(i)
         fn(own, x.to(flat.device), y.to(flat.device))
         after = dict(own.named_parameters())
-        for name in names:
-            if name not in after or after[name].shape != template.model.get_parameter(name).shape:
+        for name, shape, _ in layout:
+            if name not in after or after[name].shape != shape:
                 raise ValueError(
                     f"fn left no {name!r} of its shape in the model: train the parameters that are "
                     "there, and undo wrappers and parametrizations before fn returns"
                 )
-        return torch.cat([after[n].detach().reshape(-1) for n in names]) - flat
+        return torch.cat([after[n].detach().reshape(-1) for n, _, _ in layout]) - flat
