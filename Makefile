@@ -1,16 +1,19 @@
 # Two commands matter: `make book` and `make test`. Both make the environment they need.
 SHELL := /bin/bash
-PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
+# PYTHON=/path/to/python3.12 names the Python to build with; TORCH=cpu takes torch without CUDA.
+PYTHON ?=
+TORCH ?=
 VENV := .venv
 BIN := $(VENV)/bin
-READY := $(VENV)/.ready
+# An environment knows its own path: in a moved folder it is made anew.
+READY := $(VENV)/.ready-$(shell pwd | cksum | cut -d " " -f 1)
 WORKERS ?= 2
 # Two torch threads on small tensors can be 40 times slower than one: parallelism is by process.
 export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 export PYTHONPATH :=
 
-.PHONY: help book test lab bench notebooks colab lock clean
+.PHONY: help ready book test lab bench notebooks colab lock release-check clean
 .DEFAULT_GOAL := help
 
 help:
@@ -20,12 +23,14 @@ help:
 	@echo "make bench      run the benchmarks; results go to benchmarks/results/"
 	@echo "make notebooks  execute every notebook and store its outputs"
 	@echo "make colab      write the Colab version of every notebook into colab/"
-	@echo "make lock       pin requirements.in into requirements.txt"
+	@echo "make lock       pin requirements.in into requirements.txt (UPGRADE=--upgrade moves every pin)"
+	@echo "make release-check   a clean clone, built and tested with the distribution's own python3"
 	@echo "make clean      remove everything that make has made"
 
 $(READY): requirements.txt pyproject.toml tools/bootstrap.sh
-	@bash tools/bootstrap.sh "$(PYTHON)" $(VENV)
-	@touch $@
+	@TORCH="$(TORCH)" bash tools/bootstrap.sh $(VENV) $@ "$(PYTHON)"
+
+ready: $(READY)
 
 book: $(READY)
 	$(BIN)/python tools/build_book.py
@@ -52,9 +57,10 @@ colab: $(READY)
 	$(BIN)/python tools/colab.py
 
 lock: $(READY)
-	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --upgrade --allow-unsafe \
-	  --strip-extras --no-annotate --no-emit-find-links --no-emit-index-url \
-	  --no-emit-trusted-host --output-file requirements.txt requirements.in
+	$(BIN)/python tools/lock.py $(UPGRADE)
+
+release-check:
+	python3 tools/release_check.py
 
 clean:
 	rm -rf $(VENV) _build .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis fldp.egg-info

@@ -22,6 +22,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def train(folder: Path, plan: fldp.PrivacyPlan, people: Any, witness: int) -> fl
         return fldp.train(
             torch.nn.Linear(8, 3), people, plan, clip=fldp.AdaptiveClip(count_noise=10.0),
             server=fldp.FedAvgM(momentum=0.5), ledger=folder / "ledger.jsonl",
-            checkpoint=folder / "run.pt", resume=True,
+            checkpoint=folder / "run.pt", resume=(folder / "run.pt").exists(),
         )  # fmt: skip
     finally:
         PrivateAggregator.release = release  # type: ignore[method-assign]
@@ -73,6 +74,8 @@ def attempt(folder: Path, plan: Any, people: Any, witness: int, after: float | N
             accounted = len(history.before) + len(history.events)
             (folder / "ended").write_text(f"{accounted} {history.epsilon[-1]}")
             status = 0
+        except Exception:
+            traceback.print_exc()
         finally:
             os._exit(status)
     if after is not None:
@@ -100,7 +103,8 @@ def one_run(plan: Any, people: Any, dice: random.Random, longest: float) -> dict
             found["kills"] += not ended
             with contextlib.suppress(BlockingIOError):
                 released += len(os.read(read, 1 << 16))
-            if ledger.exists():
+            # Killed before its first line, a ledger has nothing yet that could be cut off.
+            if ledger.exists() and b"\n" in ledger.read_bytes():
                 events = fldp.Ledger.read(ledger)
                 found["under"] += len(events) < released
                 found["over"] += len(events) > released + found["kills"]

@@ -57,7 +57,8 @@ def run(name: str, rounds: int, seed: int) -> dict[str, Any]:
     )  # fmt: skip
     return {
         "model": name, "rounds": history.rounds, "noise_multiplier": plan.noise_multiplier,
-        "epsilon": history.epsilon[-1], "accuracy": history.accuracy[-1],
+        "epsilon": history.epsilon[-1], "accounted": history.accounted[-1],
+        "accuracy": history.accuracy[-1],
         "seconds": round(history.seconds, 1), "digest": digest(history.model),
     }  # fmt: skip
 

@@ -311,7 +311,6 @@ def speed(name: str, repeats: int, device: str, clients: int = 100) -> dict[str,
     contenders["plain loop"] = plain_round(model, people, device)
     missing = []
     if device == "cpu":
-        contenders["fldp, two processes"] = fldp_round(model, people, workers=2)
         contenders["fldp, torch.func"] = fldp_round(model, people, engine="vmap")
         for peer, module, start in (
             ("Opacus DP-SGD clients", "opacus", lambda: opacus_round(model, people)),

@@ -169,10 +169,10 @@ def others() -> Iterator[str]:
             f"found, {wrong} of {len(correct)} correct pipelines accused.\n"
         )
         rows = [
-            [epsilon, f"{row['gdp']:.2f}", f"{row['clopper_pearson']:.2f}"]
+            [epsilon, *(f"{row[method]:.2f}" for method in ("gdp", "one-run", "clopper-pearson"))]
             for epsilon, row in found["power"].items()
         ]
-        yield from table(["ε", "found, Gaussian audit", "found, Clopper-Pearson"], rows)
+        yield from table(["ε", "found, Gaussian", "found, one-run", "found, Clopper-Pearson"], rows)
 
 
 def draw(growth: dict[str, list[dict[str, float]]]) -> None:

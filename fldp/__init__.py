@@ -51,8 +51,8 @@ _NAMES = {
 }
 _MODULES = (
     "accounting", "plan", "records", "recipe", "ledger", "cli", "clipping", "noise",
-    "aggregation", "sampling", "clients", "local", "server", "training", "attacks", "audit",
-    "datasets", "plotting",
+    "aggregation", "draws", "sampling", "clients", "local", "server", "training", "attacks",
+    "audit", "datasets", "plotting",
 )  # fmt: skip
 
 __all__ = [*_NAMES, *_MODULES, "__version__"]

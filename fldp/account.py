@@ -15,8 +15,10 @@ import numpy as np
 
 from fldp import opacus, pld
 from fldp.checks import MOST_RHO, between, choice
+from fldp.composition import disclosed, mu_of, prepared, rho_of, rounds_of
 from fldp.events import AnyEvent, Approximate, Concentrated, Event, Laplace
 from fldp.gaussian import (
+    LEAST_DELTA,
     gaussian_delta,
     gaussian_epsilon,
     known_delta,
@@ -24,7 +26,6 @@ from fldp.gaussian import (
     zcdp_epsilon,
     zcdp_log_deltas,
 )
-from fldp.rounds import disclosed, mu_of, prepared, rho_of, rounds_of
 
 ACCOUNTANTS = ("pld", "prv", "rdp", "gdp")
 
@@ -161,6 +162,8 @@ def spent(
 ) -> float:
     """:func:`epsilon_of` for searches, which ask many times: without a warning."""
     delta = between("delta", delta)
+    if 0 < delta < LEAST_DELTA:
+        raise ValueError(f"delta is {delta:g}: give 0, or at least {LEAST_DELTA:g}")
     choice("accountant", accountant, ACCOUNTANTS)
     found = prepared(events, adjacency, group)
     if not found or delta == 1:
@@ -244,26 +247,28 @@ def delta_of(
     True
     """
     epsilon = between("epsilon", epsilon, math.inf)
-    found = prepared(events, adjacency, group)
-    if not found:
+    return _delta(prepared(events, adjacency, group), epsilon, adjacency, group)
+
+
+def _delta(events: Sequence[AnyEvent], epsilon: float, adjacency: str, group: int) -> float:
+    """Delta of prepared events."""
+    if not events or epsilon >= _pure(events, group):
         return 0.0
-    if epsilon >= _pure(found, group):
-        return 0.0
-    if epsilon >= _pure(_without_deltas(found), group):
-        return _infinite(found)
-    if rho_of(found, group) > MOST_RHO:
+    infinite = _infinite(events)
+    if epsilon >= _pure(_without_deltas(events), group):
+        return infinite
+    if rho_of(events, group) > MOST_RHO:
         return 1.0
-    pure, basic = _pure_steps(found, group), 1.0
+    pure, basic = _pure_steps(events, group), 1.0
     if pure < epsilon:
-        rest = [e for e in found if not isinstance(e, Laplace | Approximate)]
-        infinite = sum(e.delta * e.rounds for e in found if isinstance(e, Approximate))
-        basic = min(1.0, delta_of(rest, epsilon - pure, adjacency, group) + infinite)
+        rest = [e for e in events if not isinstance(e, Laplace | Approximate)]
+        basic = min(1.0, _delta(rest, epsilon - pure, adjacency, group) + infinite)
     if pure < _LITTLE * epsilon:
         return basic
     try:
-        return min(basic, _ask(found, adjacency, group, None, epsilon))
+        return min(basic, _ask(events, adjacency, group, None, epsilon))
     except pld.OutOfReach:
-        return min(basic, _without_grid(found, adjacency, group, None, epsilon))
+        return min(basic, _without_grid(events, adjacency, group, None, epsilon))
 
 
 def _without_grid(

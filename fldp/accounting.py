@@ -20,7 +20,7 @@ import math
 from fldp.account import ACCOUNTANTS, delta_of, epsilon_of
 from fldp.calibration import cohort_for, noise_for, rounds_for
 from fldp.checks import between, choice, real, whole
-from fldp.curves import privacy_curve, renyi, tradeoff
+from fldp.divergences import privacy_curve, renyi, tradeoff
 from fldp.events import (
     ADJACENCIES,
     SAMPLINGS,

@@ -7,18 +7,43 @@ clear, clipped, or the mean of a noised release.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from fldp.neighbours import flat
+from fldp.canaries import flat
+from fldp.checks import between, real, whole
+from fldp.membership import (
+    Membership,
+    likelihood_ratio,
+    membership,
+    record_losses,
+    shadow_runs,
+    update_membership,
+)
 from fldp.parameters import flatten, shapes, views
+
+__all__ = [
+    "Inversion",
+    "Membership",
+    "infer_labels",
+    "invert",
+    "invert_linear",
+    "likelihood_ratio",
+    "matched_filter",
+    "membership",
+    "record_losses",
+    "shadow_runs",
+    "simulate",
+    "total_variation",
+    "update_membership",
+]
 
 Predict = Callable[[Tensor], Tensor]
 
@@ -83,9 +108,11 @@ def infer_labels(bias: Any, count: int = 1, lr: float | None = None) -> tuple[Te
     scores = torch.as_tensor(bias).detach().flatten().double()
     if count < 1:
         raise ValueError(f"count is {count}: at least one label must be asked for")
+    if not bool(torch.isfinite(scores).all()):
+        raise ValueError("the bias update is not finite: nothing can be read from it")
     if lr is None:
         return scores.topk(min(count, len(scores))).indices, scores
-    left = (scores / lr + 1 / len(scores)) * count
+    left = (scores / real("lr", lr) + 1 / len(scores)) * count
     found = []
     for _ in range(count):
         found.append(int(left.argmax()))
@@ -103,6 +130,10 @@ def simulate(model: nn.Module, x: Tensor, y: Tensor, lr: float, steps: int = 1) 
 
     `y` holds class indices, or logits of shape (n, classes) for labels that are not known yet.
     """
+    real("lr", lr)
+    whole("steps", steps)
+    if len(x) != len(y):
+        raise ValueError(f"{len(x)} records but {len(y)} labels")
     layout, start = shapes(model), flatten(model)
     now = start.clone().requires_grad_(True)
     target = y if y.ndim == 1 else y.softmax(-1)
@@ -140,8 +171,11 @@ def invert(
         )
     if not bool(torch.isfinite(target).all()) or not bool(target.any()):
         raise ValueError("the update is zero or not finite: there is nothing to read")
+    between("prior", prior, math.inf)
+    real("rate", rate)
+    whole("iterations", iterations)
     rng, found = torch.Generator().manual_seed(seed), []
-    for _ in range(max(1, restarts)):
+    for _ in range(whole("restarts", restarts)):
         raw = (0.5 * torch.randn(shape, generator=rng)).requires_grad_(True)
         free = torch.zeros_like(model(raw.detach())).requires_grad_(labels is None)
         wanted = [raw, free] if labels is None else [raw]
@@ -163,121 +197,37 @@ def invert(
     return min(found, key=lambda f: f.history[-1])
 
 
-@dataclass(frozen=True)
-class Membership:
-    """Scores of records that were, and that were not, in the training data; higher says "was".
+def matched_filter(releases: Any, templates: Any, taken_part: Any = None) -> tuple[Tensor, Tensor]:
+    """Which template a client's update follows, from releases that contain it: (choices, scores).
 
-    `fldp.audit.from_scores` makes a bound of independent ones; records of one model are not.
+    The best reader of a sum with Gaussian noise: releases are added up, and each template is scored
+    by its inner product with the sum less half of what it would contribute itself. An outsider adds
+    up all rounds; someone who knows when the client took part adds up only those. Templates are,
+    for instance, the mean clipped updates of public records of each label.
+
+    Parameters
+    ----------
+    releases : (T, d), or (n, T, d) for n clients: sums, or means times the public denominator.
+    templates : (k, d), what the client would contribute to a sum in a round it takes part in.
+    taken_part : (T,) or (n, T) of 0 and 1: the rounds that are known to contain the client. None:
+        all rounds are added up, and all are expected to contain it.
+
+    >>> templates = torch.eye(3)
+    >>> matched_filter(torch.tensor([[0.1, 0.9, -0.2]]), templates)[0]
+    tensor(1)
     """
-
-    members: np.ndarray
-    others: np.ndarray
-
-    def __post_init__(self) -> None:
-        both = np.concatenate([self.members, self.others])
-        if not len(self.members) or not len(self.others) or not np.isfinite(both).all():
-            raise ValueError("finite scores of at least one member and one other record are needed")
-        if np.ptp(both) == 0:
-            raise ValueError("all scores are equal: the attack reads nothing")
-
-    @property
-    def auc(self) -> float:
-        """Probability that a member scores above another record; 0.5 is a coin."""
-        order = np.sort(self.others)
-        below = np.searchsorted(order, self.members, "left").mean()
-        return float(below + np.searchsorted(order, self.members, "right").mean()) / 2 / len(order)
-
-    def tpr(self, fpr: float) -> float:
-        """True positive rate at the threshold that has at most this false positive rate."""
-        allowed = int(fpr * len(self.others))
-        cut = np.sort(self.others)[::-1][min(allowed, len(self.others) - 1)]
-        return float((self.members > cut).mean())
-
-    def plot(self, ax: Any = None) -> Any:
-        """True against false positive rates, on logarithmic axes; returns the axes."""
-        from fldp.plotting import axes
-
-        ax = axes(ax)
-        rates = np.arange(1, len(self.others) + 1) / len(self.others)
-        ax.step(rates, [self.tpr(r) for r in rates], label=f"AUC {self.auc:.3f}")
-        ax.plot(rates, rates, ":", label="a coin")
-        ax.set(
-            xscale="log", yscale="log", xlabel="false positive rate", ylabel="true positive rate"
+    seen, wanted = torch.as_tensor(releases).double(), torch.as_tensor(templates).double()
+    if seen.ndim not in (2, 3) or wanted.ndim != 2 or seen.shape[-1] != wanted.shape[-1]:
+        raise ValueError(
+            f"releases {tuple(seen.shape)} and templates {tuple(wanted.shape)} do not fit: give "
+            "(T, d) or (n, T, d), and (k, d)"
         )
-        ax.legend()
-        return ax
-
-
-def record_losses(model: nn.Module, x: Tensor, y: Tensor) -> np.ndarray:
-    """Cross-entropy of each record, shape (n,)."""
-    with torch.no_grad():
-        return F.cross_entropy(model(x), y, reduction="none").double().cpu().numpy()
-
-
-def membership(
-    model: nn.Module, members: tuple[Tensor, Tensor], others: tuple[Tensor, Tensor]
-) -> Membership:
-    """Loss threshold on the global model (Yeom et al. 2018): members have the smaller losses."""
-    return Membership(-record_losses(model, *members), -record_losses(model, *others))
-
-
-def update_membership(
-    model: nn.Module,
-    update: Any,
-    members: tuple[Tensor, Tensor],
-    others: tuple[Tensor, Tensor],
-) -> Membership:
-    """Membership in one client's data from its single update, by first-order likelihood.
-
-    The score of a record is the inner product of the update with its own descent direction at
-    `model`, the weights that the client started from, over that direction's norm.
-    """
-    target, layout, start = flat(update).float(), shapes(model), flatten(model)
-
-    def loss(now: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        return F.cross_entropy(functional_call(model, views(now, layout), (x[None],)), y[None])
-
-    def scores(x: Tensor, y: Tensor) -> np.ndarray:
-        slopes = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))(start, x, y)
-        return (-(slopes @ target) / slopes.norm(dim=1).clamp(min=1e-12)).double().cpu().numpy()
-
-    return Membership(scores(*members), scores(*others))
-
-
-def likelihood_ratio(
-    observed: Any, shadow_scores: Any, shadow_in: Any, truth: Any, floor: float = 1e-3
-) -> Membership:
-    """Likelihood ratio with shadow runs (LiRA, Carlini et al. 2022).
-
-    `shadow_scores` (s, n): the score of every record in s shadow runs; `shadow_in` (s, n) says
-    which records each run was trained on; `observed` (n,) are the scores in the attacked run or
-    update, `truth` (n,) its members. Each record gets the log ratio of two fitted Gaussians.
-    """
-    scores, inside = np.asarray(shadow_scores, float), np.asarray(shadow_in, bool)
-    seen, member = np.asarray(observed, float), np.asarray(truth, bool)
-    if scores.shape != inside.shape or scores.shape[1:] != seen.shape or seen.shape != member.shape:
-        raise ValueError("need scores and members (s, n), observed and truth (n,)")
-    if min(inside.sum(0).min(), (~inside).sum(0).min()) < 2:
-        raise ValueError("every record needs two shadow runs with and two without it: run more")
-    log_ratio = np.zeros(len(seen))
-    for group, sign in ((inside, 1.0), (~inside, -1.0)):
-        values = np.where(group, scores, np.nan)
-        mean, std = np.nanmean(values, 0), np.nanstd(values, 0, ddof=1)
-        std = np.maximum(std, floor)
-        log_ratio += sign * (-np.log(std) - 0.5 * ((seen - mean) / std) ** 2)
-    return Membership(log_ratio[member], log_ratio[~member])
-
-
-def shadow_runs(
-    run: Callable[[np.ndarray, int], Any], records: int, runs: int, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-    """Scores (runs, records) and members (runs, records): each record is in each run by a coin.
-
-    `run(members, seed)` trains on the records that the Boolean mask selects and returns the scores
-    of all records: `-record_losses` of a model, or the scores of one update.
-    """
-    inside = np.random.default_rng(seed).random((runs, records)) < 0.5
-    scores = np.stack([np.asarray(run(mask, seed + i), float) for i, mask in enumerate(inside)])
-    if scores.shape != inside.shape:
-        raise ValueError(f"run returned {scores.shape[1:]} scores for {records} records")
-    return scores, inside
+    weights = torch.ones(seen.shape[:-1], dtype=torch.float64)
+    if taken_part is not None:
+        weights = torch.as_tensor(taken_part).double()
+        if weights.shape != seen.shape[:-1]:
+            raise ValueError(f"taken_part must have the shape {tuple(seen.shape[:-1])}")
+    total = (seen * weights[..., None]).sum(-2)
+    share = weights.sum(-1, keepdim=True) * wanted.square().sum(1) / 2
+    scores = total @ wanted.T - share
+    return scores.argmax(-1), scores

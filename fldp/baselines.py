@@ -6,7 +6,6 @@ none for a client as a whole. Compare it with noise on the update at the same wo
 
 from __future__ import annotations
 
-import copy
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -22,12 +21,13 @@ from torch import Generator, Tensor, nn
 
 from fldp.checks import real
 from fldp.clients import Population
+from fldp.draws import Draws
 from fldp.engines import check_model
+from fldp.isolation import Template, alone, threads
 from fldp.local import Algorithm
 from fldp.noise import gaussian_
 from fldp.parameters import load_
 from fldp.records import RecordPlan
-from fldp.workers import draw_seed, seeded, threads
 
 
 class _Optimizer(DPOptimizer):
@@ -108,28 +108,38 @@ class DPSGD(Algorithm):
 
     def updates(
         self, model: nn.Module, flat: Tensor, population: Population, ids: Tensor | Sequence[int],
-        generator: Generator | None = None, *, chunk: int | None = None, round: int = 0,
+        draws: Draws | Generator | None = None, *, chunk: int | None = None, round: int = 0,
     ) -> Iterator[Tensor]:  # fmt: skip
-        """Updates of clients `ids`, `chunk` at a time (16 by default)."""
+        """Updates of clients `ids`, `chunk` at a time (16 by default).
+
+        `draws` seeds what layers draw, such as dropout; coins and noise are the algorithm's own.
+        """
         check_model(model)
         self.begin(population, 1, 0.0)
-        # One wrapped copy: hooks on the model itself would pile up from round to round.
-        own = GradSampleModule(copy.deepcopy(model).train())
-        trained = [p for p in own.parameters() if p.requires_grad]
-        start = {k: v.clone() for k, v in model.state_dict().items()}
+        self.rehearse(model, flat, population)
+        template, keyed = Template(model), Draws.of(draws)
         for part in torch.as_tensor(ids, dtype=torch.long).split(chunk or 16):
             rows = flat.new_zeros(len(part), len(flat))
-            for row, i in zip(rows, part.tolist(), strict=True):
-                assert self._served is not None
-                if self._served[i] >= self.records.participations:
-                    continue
-                self._served[i] += 1
-                own._module.load_state_dict(start)
-                load_(own._module, flat)
-                with threads(self.threads), seeded(draw_seed(generator), flat.device):
-                    self._descend(own, trained, population, i)
-                row += torch.cat([p.detach().reshape(-1) for p in trained]) - flat
+            seeds = keyed.seeds(round, part.numpy())
+            with threads(self.threads), alone(flat.device) as start:
+                for row, i, value in zip(rows, part.tolist(), seeds, strict=True):
+                    start(value)
+                    self._one(template, flat, population, i, row)
             yield rows
+
+    def _one(
+        self, template: Template, flat: Tensor, people: Population, i: int, row: Tensor
+    ) -> None:
+        """Write client i's update into `row`; zeros once it has served its rounds."""
+        assert self._served is not None
+        if self._served[i] >= self.records.participations:
+            return
+        self._served[i] += 1
+        # A wrapped copy each: hooks and state would pass from client to client.
+        own = GradSampleModule(load_(template.fresh(), flat))
+        trained = [p for p in own.parameters() if p.requires_grad]
+        self._descend(own, trained, people, i)
+        row += torch.cat([p.detach().reshape(-1) for p in trained]) - flat
 
     def _descend(self, own: Any, trained: list[Any], people: Population, i: int) -> None:
         plan, (x, y) = self.records, people.client(i)

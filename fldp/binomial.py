@@ -11,6 +11,8 @@ Array = NDArray[np.float64]
 
 # Windows longer than this are summed in groups of neighbours.
 _GROUPS = 1 << 17
+# Beyond this multiple of the mean the plain formula for the deviance is as good.
+_FAR = 1e6
 _UNIT = float(np.finfo(np.float64).eps)
 # Below this Stirling's error comes from the factorial itself, above from its series.
 _SMALL = 16
@@ -33,8 +35,11 @@ def _stirling_error(k: Array) -> Array:
 
 def _deviance(k: Array, mean: float) -> Array:
     """k log(k/mean) + mean - k, without the cancellation near the mean."""
-    u = (k - mean) / mean
-    return np.asarray(mean * ((1 + u) * np.log1p(u) - u))
+    with np.errstate(over="ignore", invalid="ignore"):
+        u = (k - mean) / mean
+        near = mean * ((1 + u) * np.log1p(u) - u)
+    # far above a tiny mean nothing cancels, and u may be infinite
+    return np.asarray(np.where(u > _FAR, k * (np.log(k) - math.log(mean)) + mean - k, near))
 
 
 def log_pmf(k: Array, trials: int, rate: float) -> Array:

@@ -12,9 +12,9 @@ from dataclasses import replace
 from fldp import pld
 from fldp.account import delta_of, spent
 from fldp.checks import MOST
+from fldp.composition import mu_of, prepared, rounds_of
 from fldp.events import Event
 from fldp.gaussian import gaussian_mu
-from fldp.rounds import mu_of, prepared, rounds_of
 from fldp.search import EXACT_ROUNDS, Start, last_that_fits, settle
 
 # Where a noise multiplier is looked for: by our own accountant, and by those of Opacus, which fail
@@ -74,6 +74,9 @@ def noise_for(
     if near is not None:
         start = Start(math.log(near))
         return math.exp(settle(full, target, start, _TOLERANCE, limits, final=True).x)
+    if accountant == "gdp":
+        # where noise is small the approximation leaves the range in which Opacus looks for epsilon
+        return math.exp(settle(full, target, Start(0.0), _TOLERANCE, limits, final=True).x)
     start = Start(_first(target, delta, event, adjacency))
     if not event.known:
         start = settle(saddle, 1.0, start, _NEAR, _OURS)

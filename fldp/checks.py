@@ -11,14 +11,18 @@ FIXED = (
     "when a client leaves, another moves up, the sum moves by up to 2C, and no proved accountant "
     "exists; use adjacency='replace-one', or sampling='poisson'"
 )
+KNOWN = (
+    "the server sees who took part, and the noise itself tells how many, so nothing hides that a "
+    "client was there; use adjacency='zero-out', which hides what it sent, or 'replace-one'"
+)
 SURVIVORS = (
     "state the fewest honest clients whose noise arrives in a released round (with fewer, nothing "
     "is released)"
 )
 
 
-# A truth value or a text is no number, whatever float() makes of it.
-_NO_NUMBER = (bool, np.bool_, str, bytes)
+# A truth value, a text or a time is no number, whatever float() makes of it; nor is half a number.
+_NO_NUMBER = (bool, np.bool_, str, bytes, np.timedelta64, complex, np.complexfloating)
 
 # The largest count: every whole number up to 9e15 is exact as a float; nothing that is counted here
 # (clients, rounds, records) comes near, and beyond it arithmetic overflows in odd places.
@@ -100,28 +104,55 @@ def consistent(
     sampling: str,
     trust: str,
     adjacency: str,
+    accountant: str,
     cap: int | None,
     survivors: int | None,
     **_: Any,
 ) -> None:
     """ValueError for settings of a plan that do not go together."""
-    m, shared, problem = f"{cohort:g}", trust == "distributed", ""
-    if cohort > clients:
-        problem = f"cohort is {m} but there are {clients} clients: give at most that many"
-    elif sampling == "fixed" and cohort != int(cohort):
-        problem = f"cohort is {m}: with sampling='fixed' give a whole number"
-    elif sampling == "fixed" and adjacency != "replace-one":
-        problem = f"adjacency is {adjacency!r} with sampling='fixed': {FIXED}"
-    elif cap is not None and sampling != "poisson":
-        problem = f"cap is {cap} with sampling={sampling!r}: a cap belongs to sampling='poisson'"
-    elif cap is not None and cap < cohort:
-        problem = f"cap is {cap}, below the cohort {m}: m + 5√m costs next to nothing"
-    elif shared and survivors is None:
-        example = max(1, int(0.8 * cohort))
-        problem = f"survivors is None with trust='distributed': {SURVIVORS}, e.g. {example}"
-    elif survivors is not None and not shared:
-        problem = f"survivors is {survivors} with trust={trust!r}: it belongs to 'distributed'"
-    elif survivors is not None and survivors > cohort:
-        problem = f"survivors is {survivors}, above the cohort {m}: give fewer"
+    problem = (
+        _cohort_problem(clients, cohort, sampling, cap)
+        or _adjacency_problem(sampling, trust, adjacency, accountant)
+        or _survivors_problem(cohort, trust, survivors)
+    )
     if problem:
         raise ValueError(problem)
+
+
+def _cohort_problem(clients: int, cohort: float, sampling: str, cap: int | None) -> str:
+    m = f"{cohort:.10g}"
+    if cohort > clients:
+        return f"cohort is {m} but there are {clients} clients: give at most that many"
+    if sampling == "fixed" and cohort != int(cohort):
+        return f"cohort is {m}: with sampling='fixed' give a whole number"
+    if cap is not None and sampling != "poisson":
+        return f"cap is {cap} with sampling={sampling!r}: a cap belongs to sampling='poisson'"
+    if cap is not None and cap < cohort:
+        return f"cap is {cap}, below the cohort {m}: m + 5√m costs next to nothing"
+    return ""
+
+
+def _adjacency_problem(sampling: str, trust: str, adjacency: str, accountant: str) -> str:
+    if trust != "central" and adjacency == "add-or-remove":
+        return f"adjacency is 'add-or-remove' with trust={trust!r}: {KNOWN}"
+    if trust == "central" and sampling == "fixed" and adjacency != "replace-one":
+        return f"adjacency is {adjacency!r} with sampling='fixed': {FIXED}"
+    if trust == "distributed" and sampling != "none" and accountant != "pld":
+        return (
+            f"accountant is {accountant!r} with trust='distributed': it has no adversary who knows "
+            "who took part; use accountant='pld', or sampling='none'"
+        )
+    return ""
+
+
+def _survivors_problem(cohort: float, trust: str, survivors: int | None) -> str:
+    shared = trust == "distributed"
+    if shared and survivors is None:
+        # a fifth of the cohort may drop out
+        example = max(1, int(0.8 * cohort))
+        return f"survivors is None with trust='distributed': {SURVIVORS}, e.g. {example}"
+    if survivors is not None and not shared:
+        return f"survivors is {survivors} with trust={trust!r}: it belongs to 'distributed'"
+    if survivors is not None and survivors > cohort:
+        return f"survivors is {survivors}, above the cohort {cohort:.10g}: give fewer"
+    return ""

@@ -9,8 +9,12 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from fldp import accounting
+from fldp import __version__, accounting
 from fldp.plan import TRUSTS, calibrate
+from fldp.report import up
+
+# Significant digits of a printed ε or z, rounded up; --json prints all of them.
+DIGITS = 6
 
 EXAMPLES = """examples:
   fldp calibrate --epsilon 8 --delta 1e-3 --rounds 60 --clients 480 --cohort 120
@@ -36,7 +40,11 @@ class _Parser(argparse.ArgumentParser):
 # Option -> (type or choices, default, help); a default of ... means that it must be given.
 OPTIONS: dict[str, tuple[Any, Any, str]] = {
     "epsilon": (float, ..., "epsilon of the whole run: 1 is strong, 8 moderate, above 10 weak"),
-    "delta": (float, ..., "delta, below 1/clients (calibrate: default 1/clients^1.1)"),
+    "delta": (
+        float,
+        ...,
+        "delta, below 1/clients (calibrate: default the smaller of 1e-5 and 1/clients^1.1)",
+    ),
     "rounds": (int, ..., "rounds of training, each with one release"),
     "clients": (int, ..., "clients in the population, N"),
     "cohort": (float, None, "expected clients per round, m (default: everyone)"),
@@ -50,7 +58,8 @@ OPTIONS: dict[str, tuple[Any, Any, str]] = {
     "adjacency": (
         accounting.ADJACENCIES,
         "add-or-remove",
-        "neighbouring runs: one client is there or not, sends zeros or not, or has other data",
+        "neighbouring runs: one client is there or not, sends zeros or not, or has other data "
+        "(calibrate: default by trust, add-or-remove for central, else zero-out)",
     ),
     "accountant": (accounting.ACCOUNTANTS, "pld", "who adds up the rounds"),
     "cap": (int, None, "hard cap on a Poisson cohort"),
@@ -66,24 +75,30 @@ OPTIONS: dict[str, tuple[Any, Any, str]] = {
     "user-sample-rate": (float, 1.0, "fraction of the clients in a round"),
 }
 MECHANISM = "delta noise-multiplier sampling-rate clients? sampling adjacency accountant cap"
-PLAN = "epsilon delta? rounds clients cohort sampling trust adjacency accountant cap survivors"
+PLAN = "epsilon delta? rounds clients cohort sampling trust adjacency? accountant cap survivors"
 RECIPE = "epsilon delta rounds clients records batch-size local-epochs user-sample-rate"
 
 
 def _calibrate(args: dict[str, Any]) -> tuple[dict[str, Any], str]:
     plan = calibrate(**args)
+    words = plan.statement()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        old = plan.server_view()
     result = plan.to_dict() | {
         "epsilon": plan.epsilon(),
         "sampling_rate": plan.sampling_rate,
-        "server_view": plan.server_view(),
-        "statement": plan.statement(),
+        "cohort_known": plan.cohort_known(),
+        "server_view": old,  # the key's old name, for one version
+        "statement": words,
     }
-    return result, f"noise multiplier z = {plan.noise_multiplier:.6g}\n\n{plan.statement()}"
+    # Rounded up: whoever copies this z has at least the noise that was calibrated.
+    return result, f"noise multiplier z = {up(plan.noise_multiplier, DIGITS)}\n\n{words}"
 
 
 def _epsilon(args: dict[str, Any]) -> tuple[dict[str, Any], str]:
     value = accounting.epsilon(**args)
-    return args | {"epsilon": value}, f"epsilon = {value:.6g}"
+    return args | {"epsilon": value}, f"epsilon = {up(value, DIGITS)}"
 
 
 def _rounds(args: dict[str, Any]) -> tuple[dict[str, Any], str]:
@@ -105,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"fldp {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for name, run, names, text in (
         ("calibrate", _calibrate, PLAN, "the noise for a target epsilon, in plain words"),

@@ -147,6 +147,8 @@ def partition(
     - ``"lognormal"``: at random, sizes proportional to exp(sigma · N(0, 1)).
     - ``"group"``: one client per distinct value of `groups` (n,), in sorted order: natural clients.
 
+    `seed` decides who gets what: it makes up a public scenario, and no guarantee rests on it.
+
     Raises ValueError for an unknown scheme, labels and records of different length, NaN, or more
     clients than records.
 

@@ -3,7 +3,12 @@
 Rounding. Norms of blocks of at most 512 coordinates, in float32, are combined in float64. A sum of
 512 squares in any order is right to a factor 1 ± 513u, u = 2^-24, so each norm is right to
 1 ± 258u < 1 ± 2^-15.9; rounding a scale to float32 adds 2u. Scaling to C (1 - 2^-15) instead of C
-therefore keeps the norm of (stored scale) x (update), taken in exact arithmetic, at or below C.
+therefore keeps the norm of (stored scale) x (update), taken in exact arithmetic, at or below C. A
+further `room`, C · 2^-10 at most, is left for the sum, whose own rounding depends on the other
+clients: `summation` says how much and why.
+
+A row's norm and factor are functions of that row alone, bit for bit, whatever is measured beside
+it: torch reduces each row by itself, and only operations that IEEE 754 rounds exactly follow.
 """
 
 from __future__ import annotations
@@ -19,7 +24,7 @@ from torch import Tensor
 from fldp.parameters import Slices, as_tensor, unpack
 
 _BLOCK = 512
-_MARGIN = 1.0 - 2.0**-15
+_MARGIN = 2.0**-15
 _HUGE = 2.0**40
 _SMALLEST, _LARGEST = 1e-9, 1e9
 
@@ -33,17 +38,24 @@ def _block(width: int) -> int:
 
 def row_norms(rows: Tensor) -> Tensor:
     """Euclidean norms of the rows of a float (c, d) matrix, float64 of shape (c,)."""
+    if rows.device.type != "cpu":
+        # A graphics card may add in another order when more rows are measured at once.
+        each = [torch.linalg.vector_norm(row, dtype=torch.float64) for row in rows]
+        return torch.stack(each) if each else rows.new_zeros(0, dtype=torch.float64)
     (count, width), block = rows.shape, _block(rows.shape[1])
     whole = width // block * block
     if not whole:
         return torch.linalg.vector_norm(rows, dim=1).double()
     if whole == width and rows.is_contiguous():
-        blocks = torch.linalg.vector_norm(rows.view(-1, block), dim=1).view(count, -1)
+        blocks = torch.linalg.vector_norm(rows.view(-1, block), dim=1)
+        blocks = blocks.view(count, whole // block)
     else:
         blocks = torch.linalg.vector_norm(rows[:, :whole].unflatten(1, (-1, block)), dim=-1)
     norms = torch.linalg.vector_norm(blocks, dim=1, dtype=torch.float64)
     if whole < width:
-        norms.hypot_(torch.linalg.vector_norm(rows[:, whole:], dim=1).double())
+        # Not hypot: its last bit depends on where in a vector register a row comes to stand.
+        rest = torch.linalg.vector_norm(rows[:, whole:], dim=1).double()
+        norms.square_().add_(rest.square_()).sqrt_()
     return norms
 
 
@@ -60,7 +72,8 @@ def bounded_rows(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return rows, norms, safe
     rows, finite = rows.clone(), torch.ones_like(safe)
     for i in (~safe).nonzero().flatten().tolist():
-        row = rows[i].double()
+        # A copy: float64 rows would otherwise be overwritten before their norm is taken.
+        row = rows[i].to(torch.float64, copy=True)
         top = row.abs().max()
         if torch.isfinite(top):
             rows[i] = row / top * _HUGE
@@ -71,7 +84,11 @@ def bounded_rows(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class Clip:
-    """A bound on one client's contribution, and the sensitivity that follows from it."""
+    """A bound on one client's contribution, and the sensitivity that follows from it.
+
+    A clip answers for itself: what one client moves, what else it asks of the round, and what it
+    learns from it. The defaults are those of a clip that asks nothing.
+    """
 
     norm: float
 
@@ -80,13 +97,38 @@ class Clip:
 
         C when a client is added, removed or zeroed out, 2C when one is replaced by another.
         """
-        factors = {"add-or-remove": 1.0, "zero-out": 1.0, "replace-one": 2.0}
-        if adjacency not in factors:
-            raise ValueError(f"adjacency is {adjacency!r}; choose one of {sorted(factors)}")
-        return factors[adjacency] * self.norm
+        return _per_adjacency(adjacency, 1.0, 1.0, 2.0) * self.norm
 
-    def factors(self, rows: Tensor, norms: Tensor, slices: Slices) -> Tensor:
-        """Factors in [0, 1] for finite rows (c, d): (c, 1) for whole rows, (c, L) per slice."""
+    def bit_sensitivity(self, adjacency: str) -> float:
+        """How far a query of the clip's own moves while the updates move by C; 0 without one."""
+        return 0.0
+
+    def noise_split(
+        self, z: float, cohort: float | None = None, adjacency: str = "add-or-remove"
+    ) -> tuple[float, float]:
+        """(multiplier of the updates, standard deviation of the clip's own query or 0)."""
+        return z, 0.0
+
+    def joint(self, z: float, count_noise: float, adjacency: str) -> float:
+        """The multiplier that updates at `z` and the clip's own query have together."""
+        if count_noise == 0:
+            return z
+        return 1 / math.hypot(1 / z, self.bit_sensitivity(adjacency) / count_noise)
+
+    def check(self, names: Sequence[str]) -> None:
+        """ValueError when the clip does not fit tensors of these names."""
+
+    def observe(self, noisy_bits: float, cohort: float) -> float | None:
+        """Learn from the noised query; what of it is released, None without a query."""
+        return None
+
+    def factors(
+        self, rows: Tensor, norms: Tensor, slices: Slices = (), room: float = 0.0
+    ) -> Tensor:
+        """Factors in [0, 1] for finite rows (c, d): (c, 1) for whole rows, (c, L) per slice.
+
+        They keep a row within C (1 - `room`), in exact arithmetic.
+        """
         raise NotImplementedError
 
     def scales(self, rows: Tensor, slices: Slices = ()) -> Tensor:
@@ -113,8 +155,10 @@ class FlatClip(Clip):
     def __init__(self, norm: float) -> None:
         self.norm = check_norm(norm)
 
-    def factors(self, rows: Tensor, norms: Tensor, slices: Slices = ()) -> Tensor:
-        return _factors(norms, self.norm)[:, None]
+    def factors(
+        self, rows: Tensor, norms: Tensor, slices: Slices = (), room: float = 0.0
+    ) -> Tensor:
+        return _factors(norms, self.norm, room)[:, None]
 
 
 class PerLayerClip(Clip):
@@ -155,10 +199,15 @@ class PerLayerClip(Clip):
             raise ValueError(f"{len(self.budgets)} per-layer budgets for {len(names)} tensors")
         return self.budgets
 
-    def factors(self, rows: Tensor, norms: Tensor, slices: Slices) -> Tensor:
+    def check(self, names: Sequence[str]) -> None:
+        self.split(names)
+
+    def factors(
+        self, rows: Tensor, norms: Tensor, slices: Slices = (), room: float = 0.0
+    ) -> Tensor:
         budgets = self.split([name for name, _, _ in slices])
         columns = [
-            _factors(row_norms(rows[:, start:stop]), bound)
+            _factors(row_norms(rows[:, start:stop]), bound, room)
             for (_, start, stop), bound in zip(slices, budgets, strict=True)
         ]
         return torch.stack(columns, dim=1)
@@ -167,19 +216,33 @@ class PerLayerClip(Clip):
 class AdaptiveClip(FlatClip):
     """A flat clip norm that follows a quantile of the update norms (Andrew et al. 2021).
 
-    Each round also sums half-shifted bits, +1/2 for an update within C and -1/2 beyond it, with
-    noise of standard deviation `count_noise` (default m/20). The shift makes the bits' sensitivity
-    1/2 for presence and for clipping alike, so the updates' own multiplier z_Δ follows from
-    z^-2 = z_Δ^-2 + (2 σ_b)^-2, and the round as a whole costs the plan's z: the quantile is paid.
-    Afterwards C becomes C·exp(-η (b̃ - γ)); noise is always added at the C that clipped.
+    Each round also sums half-shifted bits, +1/2 for an update within C, -1/2 beyond it and 0 for a
+    malformed one, with noise of standard deviation σ_b = `count_noise`. The round as a whole costs
+    the plan's z, because the updates' own multiplier z_Δ is larger: z^-2 = z_Δ^-2 + (s / σ_b)^2. So
+    the quantile is paid. The bits' sensitivity s, while the updates move by C:
 
-    While the noisy fraction b̃ stays at the same end, the step grows up to `acceleration`
-    times: post-processing, free of cost, and a norm wrong by 1,000 is right in 30 rounds. With
+    - add-or-remove: 1/2. A client brings its bit or does not.
+    - zero-out: 1. A zeroed client stays, with the bit +1/2 of a zero update: from -1/2 that is 1.
+    - replace-one: 1/2. The bit may move by 1, while the updates move by 2C.
+
+    Afterwards C becomes C·exp(-η (b̃ - γ)); noise is always added at the C that clipped. While the
+    noisy fraction b̃ stays at the same end, the step grows up to `acceleration` times:
+    post-processing, free of cost, and a norm wrong by 1,000 is right in 30 rounds. With
     `acceleration` 1 the update is the published one.
+
+    Parameters
+    ----------
+    initial : the clip norm C of the first round.
+    quantile : γ, the fraction of updates that should pass unclipped.
+    learning_rate : η, at most 2.
+    count_noise : σ_b; None is a twentieth of the expected cohort, m/20.
+    acceleration : the longest step, in units of the published one, at most 10.
 
     >>> z_delta, count_noise = AdaptiveClip().noise_split(1.0, cohort=100)
     >>> round(z_delta, 4), count_noise
     (1.005, 5.0)
+    >>> round(AdaptiveClip().noise_split(1.0, cohort=100, adjacency="zero-out")[0], 4)
+    1.0206
     """
 
     def __init__(
@@ -200,17 +263,26 @@ class AdaptiveClip(FlatClip):
         self.quantile, self.learning_rate = float(quantile), float(learning_rate)
         self.count_noise, self.acceleration, self.streak = count_noise, float(acceleration), 0
 
-    def noise_split(self, z: float, cohort: float | None = None) -> tuple[float, float]:
-        """(z_Δ, σ_b) for a joint multiplier z; ValueError when z ≥ 2 σ_b leaves nothing."""
+    def bit_sensitivity(self, adjacency: str) -> float:
+        """How far the sum of half-shifted bits moves while the updates move by C."""
+        return _per_adjacency(adjacency, 0.5, 1.0, 0.5)
+
+    def noise_split(
+        self, z: float, cohort: float | None = None, adjacency: str = "add-or-remove"
+    ) -> tuple[float, float]:
+        """(z_Δ, σ_b) for a joint multiplier z; ValueError when z ≥ σ_b / s leaves nothing."""
         if self.count_noise is None and cohort is None:
             raise ValueError("count_noise defaults to a twentieth of the cohort: give the cohort")
         sigma = (cohort or 0.0) / 20 if self.count_noise is None else self.count_noise
-        if z >= 2 * sigma:
+        least = z * self.bit_sensitivity(adjacency)
+        if least >= sigma:
             raise ValueError(
-                f"z = {z:.4g} needs count_noise above {z / 2:.4g}, got {sigma:.4g}: the bits alone "
-                "would spend more than the round may; raise count_noise or the cohort"
+                f"z = {z:.4g} under {adjacency!r} needs count_noise above {least:.4g}, got "
+                f"{sigma:.4g}: the bits alone would spend more than the round may; raise "
+                "count_noise or the cohort"
             )
-        return (z**-2 - (2 * sigma) ** -2) ** -0.5, sigma
+        share = least / sigma
+        return z / math.sqrt((1 - share) * (1 + share)), sigma
 
     def observe(self, noisy_bits: float, cohort: float) -> float:
         """Move C by the noised sum of half-shifted bits; returns b̃, the noisy fraction within C."""
@@ -225,14 +297,24 @@ class AdaptiveClip(FlatClip):
         return fraction
 
 
-def _factors(norms: Tensor, bound: float) -> Tensor:
-    return (bound * _MARGIN / norms).clamp_(max=1.0)
+def _per_adjacency(adjacency: str, added: float, zeroed: float, replaced: float) -> float:
+    values = {"add-or-remove": added, "zero-out": zeroed, "replace-one": replaced}
+    if adjacency not in values:
+        raise ValueError(f"adjacency is {adjacency!r}; choose one of {sorted(values)}")
+    return values[adjacency]
+
+
+def _factors(norms: Tensor, bound: float, room: float) -> Tensor:
+    return (bound * (1.0 - _MARGIN - room) / norms).clamp_(max=1.0)
 
 
 def check_norm(norm: float) -> float:
     """A clip norm as a float in [1e-9, 1e9]; ValueError otherwise."""
-    value = float(norm)
-    if not math.isfinite(value) or not _SMALLEST <= value <= _LARGEST:
+    try:
+        value = float(norm)
+    except (TypeError, ValueError, OverflowError):
+        value = math.nan
+    if not _SMALLEST <= value <= _LARGEST:
         raise ValueError(f"a clip norm must lie between {_SMALLEST} and {_LARGEST}, got {norm!r}")
     return value
 

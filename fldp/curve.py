@@ -190,7 +190,8 @@ class Curve:
         self.centre, self.log_delta = centre, log_delta
         self.step = step = laws[0][0].step
         self.excess = sum(n * law.excess for law, n in laws)
-        size, first = fitted(step, window, self.excess, sum(n for _, n in laws))
+        in_all = sum(n * law.rounds for law, n in laws)
+        size, first = fitted(step, window, self.excess, in_all)
         spectrum: Any = 1.0
         for law, n in laws:
             spectrum = spectrum * power(np.fft.rfft(wrapped(law, size).astype(kind)), n)
@@ -208,7 +209,7 @@ class Curve:
         self._ahead = np.exp(np.minimum(self.loss - centre, _LARGEST_EXP))
         # rounding that all masses share raises both sums
         per_round = _POWER_ERROR + _MEAN_ERROR * (window.tilt + 1)
-        one = mass[skip:] * weight * (1 + per_round * sum(n * law.rounds for law, n in laws))
+        one = mass[skip:] * weight * (1 + per_round * in_all)
         self.up = _sums_from(one)
         self.down = _sums_from(one * behind)
         self.allowance = _ROUND_OFF_SDS * noise * np.sqrt(_sums_from(weight * weight))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from fldp.checks import whole
 from fldp.plan import PrivacyPlan
+from fldp.report import up
 
 
 @dataclass(frozen=True)
@@ -16,40 +18,72 @@ class Extrapolation:
     federation: PrivacyPlan
 
     def statement(self) -> str:
-        """Both ε side by side; only the first is a guarantee about the clients that took part."""
-        a, b = self.simulated, self.federation
+        """Both (ε, δ) side by side, rounded up; only the first is about the clients that took part.
+
+        Returns
+        -------
+        str
+            One paragraph that begins with the word SIMULATION.
+        """
+        ran, larger = self.simulated, self.federation
         return (
-            f"SIMULATION of a larger federation, not a guarantee. The {a.clients} clients that "
-            f"took part have ε = {a.epsilon():.3g} (δ = {a.delta:g}). A federation of "
-            f"{b.clients} with {b.cohort:g} a round and the same noise on the mean "
-            f"(z = {b.noise_multiplier:.3g}) would give its clients ε = {b.epsilon():.3g} "
-            f"(δ = {b.delta:g})."
+            f"SIMULATION of a larger federation, not a guarantee. The {ran.clients} clients that "
+            f"took part have {_guarantee(ran)}. A federation of {larger.clients} with "
+            f"{larger.cohort:.10g} a round and the same noise on the mean (z = "
+            f"{up(larger.noise_multiplier)}) would give its clients {_guarantee(larger)}."
         )
 
     def __str__(self) -> str:
         return self.statement()
 
 
+def _guarantee(plan: PrivacyPlan) -> str:
+    roughly = "approximately " if plan.accountant == "gdp" else ""
+    return f"{roughly}ε = {up(plan.epsilon())} (δ = {up(plan.delta)}, {plan.adjacency})"
+
+
 def extrapolate(plan: PrivacyPlan, *, clients: int, delta: float | None = None) -> Extrapolation:
     """The same signal-to-noise ratio with a real population of `clients`: both ε, labelled.
 
-    The larger federation keeps q, T and the noise on the mean: its cohort and its z grow by the
-    same factor. δ shrinks with N unless given.
+    The larger federation keeps q, T and the noise on the mean: its cohort grows by the factor of
+    the population, and z by the same factor, or under local trust by its root.
 
+    Parameters
+    ----------
+    plan
+        What ran.
+    clients
+        The population of the larger federation, at least the plan's.
+    delta
+        Its δ; None: the plan's N·δ stays, so that δ shrinks as N grows.
+
+    Raises
+    ------
+    ValueError
+        For a population smaller than the plan's.
+
+    Examples
+    --------
     >>> import fldp
     >>> plan = fldp.calibrate(epsilon=8.0, delta=1e-3, rounds=60, clients=480, cohort=120)
     >>> both = extrapolate(plan, clients=48_000)
     >>> both.federation.epsilon() < 0.1 < both.simulated.epsilon()
     True
     """
+    clients = whole("clients", clients)
     if clients < plan.clients:
         raise ValueError(f"clients is {clients}: the plan already has {plan.clients}, give more")
     factor = clients / plan.clients
+    # Local noise adds up over the messages: √m times z on the sum, z/√m on the mean.
+    louder = math.sqrt(factor) if plan.trust == "local" else factor
     larger = replace(
-        plan, clients=clients, cohort=plan.cohort * factor,
-        noise_multiplier=plan.noise_multiplier * factor,
+        plan,
+        clients=clients,
+        # The product first: everybody stays everybody, and a whole cohort whole.
+        cohort=plan.cohort * clients / plan.clients,
+        noise_multiplier=plan.noise_multiplier * louder,
         delta=plan.delta / factor if delta is None else delta,
         cap=None if plan.cap is None else math.ceil(plan.cap * factor),
-        survivors=None if plan.survivors is None else math.ceil(plan.survivors * factor),
-    )  # fmt: skip
+        survivors=None if plan.survivors is None else math.floor(plan.survivors * factor),
+    )
     return Extrapolation(plan, larger)

@@ -74,7 +74,7 @@ class Law:
 
     def composed(self, times: int, window: Window, kind: Any) -> Law:
         """The law of `times` such losses, on the window as the grid has it."""
-        size, first = fitted(self.step, window, times * self.excess, times)
+        size, first = fitted(self.step, window, times * self.excess, times * self.rounds)
         spectrum = np.fft.rfft(wrapped(self, size).astype(kind))
         mass = np.fft.irfft(power(spectrum, times), size)
         out = self._copy()
@@ -130,9 +130,9 @@ class Law:
         return out
 
 
-def fitted(step: float, window: Window, excess: float, times: float) -> tuple[int, int]:
+def fitted(step: float, window: Window, excess: float, rounds: int) -> tuple[int, int]:
     """Size and first index of a window on the grid, widened by what the grid adds to the spread."""
-    margin = min(_cells(window, step, excess), times + 2)
+    margin = min(_cells(window, step, excess), rounds + 2)
     size = _smooth(max(64.0, (window.high - window.low) / step + 2 * margin + 2))
     return size, math.floor(window.low / step - margin)
 
@@ -207,11 +207,11 @@ def _merged(parts: Sequence[Part], step: float, window: Window) -> tuple[int, Ar
 
 def _moment_growth(t: float, step: float) -> float:
     """By how much, at most, connecting dots a `step` apart raises log E[e^(tL)]."""
-    ahead = step * np.linspace(0, 1, 201)
+    ahead = step * np.concatenate([np.linspace(0, 1, 201), np.geomspace(1e-6, 0.1, 100)])
     up = np.minimum(np.expm1(-ahead) / math.expm1(-step), 1.0)
     with np.errstate(divide="ignore"):
         growth = np.logaddexp(np.log1p(-up) - t * ahead, np.log(up) + t * (step - ahead))
-    # between two of the 201 places it may be a little higher still
+    # between two of these places it may be a little higher still
     return max(0.0, float(growth.max()) * 1.001)
 
 

@@ -1,7 +1,8 @@
 """The noise of a release, and the event that each mechanism asks the accountant to compose.
 
 A mechanism owns the running sum as well, because safe noise needs an integer sum: `start`,
-`accumulate_`, `finish`.
+`accumulate_`, `finish`. Every call that makes noise takes a key of its own from the operating
+system, so neither threads nor forked processes can share or repeat it.
 """
 
 from __future__ import annotations
@@ -9,13 +10,15 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+from collections.abc import Iterator
 from decimal import Decimal, localcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from torch import Tensor
+
+from fldp.summation import MOST, Columns, RunningSum
 
 if TYPE_CHECKING:
     from fldp.accounting import Event
@@ -43,17 +46,44 @@ class _Keystream:
         return self._words
 
 
+def check_scale(std: float, dtype: torch.dtype) -> float:
+    """`std` if noise of that standard deviation has a meaning in `dtype`, else a ValueError.
+
+    Allowed is what stays a normal number when it is 16 times smaller or 1,024 times larger, so that
+    noise is never silently zero, infinite or NaN: 2e-37 to 3e35 for float32 and bfloat16, .001 to
+    64 for float16.
+    """
+    if not dtype.is_floating_point:
+        raise ValueError(f"noise needs a floating-point tensor, got {dtype}")
+    info = torch.finfo(dtype)
+    low, high = 16 * info.tiny, info.max / 1024
+    if not low <= std <= high:
+        raise ValueError(
+            f"noise of standard deviation {std:.3g} cannot be added in {dtype}: it must lie "
+            f"between {low:.2g} and {high:.2g}; rescale the updates, or use float64"
+        )
+    return std
+
+
 def gaussian_(out: Tensor, std: float, generator: torch.Generator | None = None) -> Tensor:
     """Add independent N(0, std²) noise to `out` in place and return it.
 
-    `out` is a floating-point tensor of any shape on any device. With `generator` None the noise
-    comes from AES-256 in counter mode, under a key drawn from the operating system for this call
-    alone, through the Box-Muller transform. A radius takes 31 random bits, and 31 more where the
-    first are near zero, so the tail reaches past nine standard deviations. With a torch generator
-    the noise is reproducible, and whoever knows the seed can subtract it.
+    With `generator` None the noise comes from AES-256 in counter mode, under a key drawn from the
+    operating system for this call alone, through the Box-Muller transform. A radius takes 31 random
+    bits, and 31 more where the first are near zero, so the tail reaches past nine standard
+    deviations. With a torch generator the noise is reproducible, and whoever knows the seed can
+    subtract it.
 
     Attacks on the low-order bits of floating-point noise (Mironov 2012) are not addressed here;
     `DiscreteGaussian` addresses them.
+
+    Parameters
+    ----------
+    out : a floating-point tensor of any shape on any device. Half precision is noised in float32
+        and rounded afterwards.
+    std : the standard deviation, 0 (adds nothing) or within the range of `check_scale` for the
+        tensor's dtype; a ValueError otherwise, for noise that would vanish is no noise.
+    generator : a torch generator, or None for cryptographic noise.
 
     >>> x = gaussian_(torch.zeros(10_000), 2.0)
     >>> 1.8 < float(x.std()) < 2.2
@@ -65,31 +95,46 @@ def gaussian_(out: Tensor, std: float, generator: torch.Generator | None = None)
         raise ValueError(f"noise needs a floating-point tensor, got {out.dtype}")
     if std == 0 or out.numel() == 0:
         return out
+    check_scale(std, out.dtype)
     if not out.is_contiguous():
         noise = torch.zeros_like(out, memory_format=torch.contiguous_format)
         return out.add_(gaussian_(noise, std, generator))
-    flat = out.view(-1)
-    dtype = torch.float64 if out.dtype == torch.float64 else torch.float32
-    if generator is not None:
-        for part in flat.split(_HALF):
-            block = torch.empty(part.shape, dtype=dtype, device=generator.device)
-            part.add_(block.normal_(0.0, std, generator=generator).to(out.device))
-        return out
-    stream = _Keystream()
-    for part in flat.split(_BLOCK):
-        radius, angle = _polar(stream.block(), (part.numel() + 1) // 2, std, dtype)
-        rest = part.numel() - radius.numel()
-        if part.device.type == "cpu" and part.dtype == dtype:
-            part[: radius.numel()].addcmul_(radius, torch.cos(angle))
-            part[radius.numel() :].addcmul_(radius[:rest], angle[:rest].sin_())
-        else:
-            pair = torch.cat([radius * torch.cos(angle), (radius * torch.sin(angle))[:rest]])
-            part.add_(pair.to(out.device))
+    flat, start = out.view(-1), 0
+    for block in _standard_normal(out.numel(), out.dtype, generator):
+        part = flat[start : start + len(block)]
+        part.add_(block.to(out.device), alpha=std)
+        start += len(block)
     return out
 
 
-def _polar(words: Tensor, count: int, std: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Radii and angles of `count` Box-Muller pairs."""
+def _standard_normal(
+    count: int, dtype: torch.dtype, generator: torch.Generator | None = None
+) -> Iterator[Tensor]:
+    """`count` independent N(0, 1) draws, in blocks of at most 32,768 that are the caller's own.
+
+    The draws are float64 for `dtype` float64, float32 otherwise.
+    """
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    if generator is not None:
+        for start in range(0, count, _HALF):
+            block = torch.empty(min(_HALF, count - start), dtype=wide, device=generator.device)
+            yield block.normal_(generator=generator)
+        return
+    stream = _Keystream()
+    for start in range(0, count, _BLOCK):
+        part = min(_BLOCK, count - start)
+        radius, angle = _polar(stream.block(), (part + 1) // 2, wide)
+        first = torch.cos(angle).mul_(radius)
+        second = angle[: part // 2].sin_().mul_(radius[: part // 2])
+        if part <= _HALF:
+            yield torch.cat([first, second])
+        else:
+            yield first
+            yield second
+
+
+def _polar(words: Tensor, count: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Radii and angles of `count` Box-Muller pairs of standard deviation 1."""
     bits = words[:count] & 0x7FFFFFFF
     uniform = bits.to(dtype).add_(0.5)
     if float(uniform.min()) < 256:
@@ -97,33 +142,54 @@ def _polar(words: Tensor, count: int, std: float, dtype: torch.dtype) -> tuple[T
         more = torch.frombuffer(bytearray(os.urandom(4 * low.numel())), dtype=torch.int32)
         fine = ((more & 0x7FFFFFFF).double() + 0.5) * 2.0**-31
         uniform[low] = (bits[low].double() + fine).to(dtype)
-    radius = uniform.mul_(2.0**-31).log_().mul_(-2.0 * std * std).sqrt_()
+    # The scale is applied to the draws, outside of this root: its square could leave the range.
+    radius = uniform.mul_(2.0**-31).log_().mul_(-2.0).sqrt_()
     return radius, words[_HALF : _HALF + count].to(dtype).mul_(math.pi * 2.0**-31)
 
 
 @dataclasses.dataclass(frozen=True)
 class Gaussian:
-    """The Gaussian mechanism in floating point: the default."""
+    """The Gaussian mechanism in floating point: the default.
 
-    def start(self, size: int, like: Tensor) -> Tensor:
-        """The empty sum, a zero vector of the given size."""
-        if like.device.type == "cpu" and like.dtype in (torch.float32, torch.float64):
-            # numpy asks for huge pages: touching 40 MB for the first time costs 5 ms, not 22.
-            return torch.from_numpy(np.zeros(size, str(like.dtype).removeprefix("torch.")))
-        return torch.zeros(size, dtype=like.dtype, device=like.device)
+    Sums have the bound of `summation`, so rounding does not enlarge what one client adds. Noise is
+    added to the sum in float64, and the mean is rounded to the updates' own precision afterwards:
+    the same operations whoever came, so that precision does not tell how many did.
+    """
 
-    def accumulate_(self, total: Tensor, rows: Tensor, factors: Tensor, std: float) -> None:
-        """Add the rows (c, d), each times its factor, to `total` (d,)."""
-        total.addmv_(rows.t(), factors.to(rows.dtype))
+    def start(self, size: int, like: Tensor, clients: int, most: int = MOST) -> Any:
+        """An empty sum of d = `size` coordinates; `clients` and `most` as for `RunningSum`."""
+        return RunningSum(size, like, clients, most)
+
+    def room(self, total: Any) -> float:
+        """The share of the clip norm that pays for what adding up may round."""
+        return total.room
+
+    def tile(self, total: Any, rows: int) -> int:
+        """A number of rows, near `rows`, that is fast to add at once."""
+        return total.whole(rows)
+
+    def accumulate_(self, total: Any, rows: Tensor, columns: Columns, std: float) -> None:
+        """Add the rows (c, d), each times its factor; `columns` as for `RunningSum.add_`."""
+        total.add_(rows, columns)
 
     def finish(
-        self, total: Tensor, std: float, generator: torch.Generator | None, spread: float = 1.0
+        self, total: Any, std: float, denominator: float, generator: torch.Generator | None
     ) -> Tensor:
-        """The sum plus noise of standard deviation std·spread."""
-        return gaussian_(total, std * spread, generator)
+        """(sum + noise of standard deviation `std`) / `denominator`, in the updates' dtype."""
+        draws = _nothing(total.size)
+        if std:
+            draws = _standard_normal(total.size, total.like.dtype, generator)
+        return total.noisy_mean(draws, std, denominator)
+
+    def count(self, half_bits: int, std: float, generator: torch.Generator | None) -> float:
+        """A sum of bits, `half_bits` halves, plus noise of standard deviation `std`."""
+        return float(gaussian_(torch.tensor(half_bits / 2, dtype=torch.float64), std, generator))
 
     def event(self, plan: PrivacyPlan, noise_multiplier: float, size: int = 1) -> Event:
-        """What the accountant composes for one round at this joint noise multiplier."""
+        """What the accountant composes for one round at this joint noise multiplier.
+
+        `size` is the number of noised coordinates, an adaptive clip's count of bits included.
+        """
         return dataclasses.replace(plan.event, noise_multiplier=noise_multiplier)
 
 
@@ -135,26 +201,39 @@ class DiscreteGaussian(Gaussian):
     integers, and given noise from the discrete Gaussian of parameter 2^34 steps, sampled without
     any approximation (Canonne, Kamath, Steinke 2020, algorithms 2 and 3). Rounding towards zero
     enlarges no coordinate, so the sensitivity stays C/γ steps exactly, and the output carries no
-    low-order bits but its own place on a public grid.
+    low-order bits but its own place on a public grid. An adaptive clip's bits are noised in the
+    same way, on a grid of step σ_b / 2^34.
 
     Guarantee: without sampling, Rényi DP is the Gaussian's at the same z. Else, a release of d
     coordinates is within total variation √d / (17·2^68) of a Gaussian rounded to the grid, which
     post-processing covers; `event` refuses unless that is below a millionth of δ. Central only.
     """
 
-    def start(self, size: int, like: Tensor) -> Tensor:
+    def start(self, size: int, like: Tensor, clients: int, most: int = MOST) -> Any:
         return torch.zeros(size, dtype=torch.int64, device=like.device)
 
-    def accumulate_(self, total: Tensor, rows: Tensor, factors: Tensor, std: float) -> None:
+    def room(self, total: Any) -> float:
+        return 0.0
+
+    def tile(self, total: Any, rows: int) -> int:
+        return rows
+
+    def accumulate_(self, total: Tensor, rows: Tensor, columns: Columns, std: float) -> None:
         step = std / 2.0**_GRID
-        for row, factor in zip(rows, factors.tolist(), strict=True):
-            total += (row.double() * (factor / step)).trunc_().long()
+        for start, stop, factors in columns:
+            for row, factor in zip(rows[:, start:stop], factors.tolist(), strict=True):
+                total[start:stop] += (row.double() * (factor / step)).trunc_().long()
 
     def finish(
-        self, total: Tensor, std: float, generator: torch.Generator | None, spread: float = 1.0
+        self, total: Tensor, std: float, denominator: float, generator: torch.Generator | None
     ) -> Tensor:
         noise = discrete_gaussian(total.numel(), generator).to(total.device)
-        return (total + noise).double() * (std / 2.0**_GRID)
+        return (total + noise).double() * (std / 2.0**_GRID) / denominator
+
+    def count(self, half_bits: int, std: float, generator: torch.Generator | None) -> float:
+        # A half is rounded towards zero to whole steps, as an update is.
+        steps = half_bits * math.floor(2.0 ** (_GRID - 1) / std)
+        return (steps + int(discrete_gaussian(1, generator))) * (std / 2.0**_GRID)
 
     def event(self, plan: PrivacyPlan, noise_multiplier: float, size: int = 1) -> Event:
         if plan.trust != "central":
@@ -172,6 +251,12 @@ class DiscreteGaussian(Gaussian):
                     f"{plan.delta}; use accountant='rdp' with sampling='none', or Gaussian noise"
                 )
         return super().event(plan, noise_multiplier)
+
+
+def _nothing(count: int) -> Iterator[Tensor]:
+    """Blocks of zeros in the place of noise."""
+    for start in range(0, count, _HALF):
+        yield torch.zeros(min(_HALF, count - start))
 
 
 _GRID = 34

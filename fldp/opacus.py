@@ -54,6 +54,8 @@ def epsilon(
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            if accountant == "gdp" and _gdp_delta(history[0]) <= delta:
+                return 0.0  # its search for a root would find none
             tool = getattr(accountants, _CLASSES[accountant])()
             tool.history = history
             found = float(tool.get_epsilon(delta))
@@ -65,6 +67,15 @@ def epsilon(
     return max(0.0, found)
 
 
+def _gdp_delta(run: tuple[float, float, int]) -> float:
+    """Delta at epsilon 0 by Opacus' central-limit approximation."""
+    from opacus.accountants.analysis import gdp
+
+    z, q, rounds = run
+    mu = gdp.compute_mu_poisson(steps=rounds, noise_multiplier=z, sample_rate=q)
+    return float(gdp.delta_eps_mu(eps=0.0, mu=mu))
+
+
 def _gaussians(
     events: Sequence[AnyEvent], adjacency: str, accountant: str, group: int
 ) -> list[Event]:
@@ -72,12 +83,13 @@ def _gaussians(
     gaussians = [e for e in events if isinstance(e, Event)]
     if len(gaussians) < len(events) or group > 1:
         raise ValueError(f"{name}: it knows Gaussian events and no groups; use accountant='pld'")
-    if any(e.sampling == "fixed" or e.cap is not None or e.known for e in gaussians):
+    drawn = [e for e in gaussians if not e.everyone]
+    if any(e.sampling == "fixed" or e.cap is not None or e.known for e in drawn):
         raise ValueError(
             f"{name}: it knows no fixed-size cohorts, no caps and no known participation; use "
             "accountant='pld'"
         )
-    if adjacency == "replace-one" and any(not e.everyone for e in gaussians):
+    if adjacency == "replace-one" and drawn:
         raise ValueError(f"{name}: it has no replace-one for sampling; use accountant='pld'")
     if accountant == "gdp" and len(gaussians) != 1:
         raise ValueError(f"{name}: it takes one kind of round only; use accountant='pld'")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 Shapes = tuple[tuple[str, torch.Size, int], ...]
 Slices = Sequence[tuple[str, int, int]]
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+_COMPRESSED = (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
 
 
 def shapes(model: nn.Module) -> Shapes:
@@ -56,14 +57,19 @@ def views(flat: Tensor, layout: Sequence[tuple[str, torch.Size, int]]) -> dict[s
     return {n: p.view(lead + s) for (n, s, _), p in zip(layout, parts, strict=True)}
 
 
-def as_tensor(value: Any) -> Tensor:
+def as_tensor(value: Any, shape: Sequence[int] | None = None) -> Tensor:
     """`value` as a dense, detached float32 or float64 tensor; ValueError when it cannot be one.
 
-    Half precision, integers and booleans become float32.
+    Half precision, integers and booleans become float32. With `shape`, a value that says it has
+    another one is refused before anything is allocated: a sparse or expanded tensor of a few bytes
+    may claim to be gigabytes.
     """
-    plain = type(value) is Tensor and value.dtype == torch.float32 and not value.requires_grad
-    if plain and value.layout == torch.strided and not value.is_meta:
-        return value
+    if type(value) is Tensor and value.dtype == torch.float32 and not value.requires_grad:
+        fits = shape is None or value.shape == shape
+        if fits and value.layout == torch.strided and not value.is_meta:
+            return value
+    if shape is not None:
+        _compare(value, tuple(shape))
     try:
         if not isinstance(value, Tensor):
             array = np.asarray(value)
@@ -78,10 +84,54 @@ def as_tensor(value: Any) -> Tensor:
         if value.is_nested or value.is_meta:
             raise TypeError("a nested or meta tensor has no values of one shape")
         if value.layout != torch.strided:
-            value = value.to_dense()
-        return value if value.dtype in (torch.float32, torch.float64) else value.float()
+            value = _dense(value)
+        value = value if value.dtype in (torch.float32, torch.float64) else value.float()
     except Exception as error:
         raise ValueError(f"not a numeric tensor: {error}") from error
+    if shape is not None:
+        _compare(value, tuple(shape))
+    return value
+
+
+def _compare(value: Any, shape: tuple[int, ...]) -> None:
+    """ValueError when `value` states a shape, or a length, that is not the expected one."""
+    if isinstance(value, Tensor) and value.is_nested:
+        return  # without a shape to state; `as_tensor` refuses it
+    if hasattr(value, "shape"):
+        if tuple(value.shape) != shape:
+            raise ValueError(f"it has shape {tuple(value.shape)}, expected {shape}")
+        return
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+        if not shape or len(value) != shape[0]:
+            raise ValueError(f"it has {len(value)} entries, expected shape {shape}")
+        # A list of a few bytes may hold another one a million times: look into it as well.
+        if len(value):
+            _compare(value[0], shape[1:])
+
+
+def _dense(value: Tensor) -> Tensor:
+    """A sparse tensor as a dense one, after a check of its indices, which torch does not make.
+
+    Indices out of range write outside of the dense tensor, or end the process.
+    """
+    if value.layout == torch.sparse_coo:
+        indices, entries = value._indices(), value._values()
+        _fewer(indices.shape[1], value)
+        torch.sparse_coo_tensor(indices, entries, value.shape, check_invariants=True)
+    elif value.layout in _COMPRESSED:
+        by_rows = value.layout in (torch.sparse_csr, torch.sparse_bsr)
+        ends = value.crow_indices() if by_rows else value.ccol_indices()
+        indices = value.col_indices() if by_rows else value.row_indices()
+        _fewer(indices.numel(), value)
+        torch.sparse_compressed_tensor(
+            ends, indices, value.values(), value.shape, layout=value.layout, check_invariants=True
+        )
+    return value.to_dense()
+
+
+def _fewer(stored: int, value: Tensor) -> None:
+    if stored > value.numel():
+        raise ValueError(f"{stored} stored entries for {value.numel()} values")
 
 
 def unpack(update: Any) -> tuple[list[str], list[Any], Callable[[list[Tensor]], Any]]:
@@ -139,15 +189,19 @@ class Layout:
         if sent:
             raise ValueError(f"{sent} are buffers: send trainable parameters only")
 
-    def rows(self, update: Any, out: Tensor) -> Tensor:
+    def rows(self, update: Any, out: Tensor, one: bool = False) -> Tensor:
         """`update` as a matrix (c, d), one client per row; written to `out` (d,) if it has parts.
 
-        Raises ValueError that names the first tensor which differs.
+        With `one`, a matrix of several rows is refused. Raises ValueError that names the first
+        tensor which differs. Shapes are compared before anything is allocated.
         """
-        if isinstance(update, (Tensor, np.ndarray)) and self._shapes != [tuple(update.shape)]:
-            matrix = as_tensor(update)
-            if matrix.ndim in (1, 2) and matrix.shape[-1] == self.total:
-                return matrix.to(self.empty).reshape(-1, self.total)
+        if isinstance(update, (Tensor, np.ndarray)) and self._is_matrix(update):
+            count = len(update) if update.ndim == 2 else 1
+            if one and count != 1:
+                raise ValueError(f"one client sent {count} updates")
+            matrix = as_tensor(update).to(self.empty).reshape(-1, self.total)
+            # Contiguous rows: the order in which a row is summed up must not depend on the others.
+            return matrix if matrix.stride(-1) == 1 else matrix.contiguous()
         names, leaves, _ = unpack(update)
         given = dict(zip(names, leaves, strict=True))
         parts = []
@@ -156,14 +210,22 @@ class Layout:
             if name not in given:
                 self._refuse_buffers(names)
                 raise ValueError(f"{label} of shape {tuple(shape)} is missing")
-            part = as_tensor(given.pop(name))
-            if part.shape != shape:
-                raise ValueError(f"{label} has shape {tuple(part.shape)}, expected {tuple(shape)}")
+            try:
+                part = as_tensor(given.pop(name), shape)
+            except ValueError as error:
+                raise ValueError(f"{label}: {error}") from error
             parts.append(part.reshape(-1).to(self.empty))
         if given:
             self._refuse_buffers(list(given))
             raise ValueError(f"tensor {next(iter(given))!r} is not part of this model's update")
         return (torch.cat(parts, out=out) if len(parts) > 1 else parts[0]).unsqueeze(0)
+
+    def _is_matrix(self, update: Tensor | np.ndarray) -> bool:
+        """Whether an array is one flat update (d,), or several (c, d), of another structure."""
+        if isinstance(update, Tensor) and update.is_nested:
+            return False
+        shape = tuple(update.shape)
+        return self._shapes != [shape] and len(shape) in (1, 2) and shape[-1] == self.total
 
     def restore(self, flat: Tensor) -> Any:
         """The vector (d,) in the structure of the updates."""

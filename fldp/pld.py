@@ -241,10 +241,11 @@ def _epsilon(rounds: Sequence[Round], delta: float, first: float | None, accurac
 
 
 def _delta(rounds: Sequence[Round], epsilon: float, accuracy: float) -> float:
+    floor = min(1.0, LEAST_DELTA + _infinite(rounds))
     least = math.log(LEAST_DELTA)
     guide = Guide(rounds, least)
     if guide.top <= epsilon or guide.renyi_log_delta(epsilon) <= least:
-        return LEAST_DELTA
+        return floor
     saddle = guide.at_epsilon(epsilon)
     log_delta = min(saddle.log_delta, 0.0)
     guide = Guide(rounds, log_delta - _SLACK)
@@ -265,7 +266,7 @@ def _delta(rounds: Sequence[Round], epsilon: float, accuracy: float) -> float:
         except OutOfReach:
             dial, normal = dial * _COARSER, True
             if dial >= refined.dial:
-                return min(1.0, max(LEAST_DELTA, math.exp(refined.best)))
+                return min(1.0, max(floor, math.exp(refined.best)))
             if dial > _COARSEST:
                 raise
             continue
@@ -280,11 +281,11 @@ def _delta(rounds: Sequence[Round], epsilon: float, accuracy: float) -> float:
             normal, log_delta = False, min(found, 0.0)
             refined.next(found, curve.excess, 0.0, dial)
         elif normal:
-            return min(1.0, max(LEAST_DELTA, math.exp(min(found, refined.best))))
+            return min(1.0, max(floor, math.exp(min(found, refined.best))))
         else:
             turn = refined.next(found, curve.excess, fine, dial)
             if turn == 1:
-                return min(1.0, max(LEAST_DELTA, math.exp(refined.best)))
+                return min(1.0, max(floor, math.exp(refined.best)))
             log_delta, dial = found, dial * turn
     raise _lost(f"epsilon={epsilon:g}")
 

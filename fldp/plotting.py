@@ -12,6 +12,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from fldp.report import up
+
 # Okabe and Ito's hues, moved until each has contrast 3:1 or more on white and on the dark page.
 PALETTE = {
     "blue": "#2f7fc1",
@@ -170,7 +172,7 @@ def history(record: Any, ax: Axes | None = None, label: str | None = None) -> Ax
     spent = [e for e in record.epsilon if e is not None]
     if spent and np.isfinite(spent[-1]) and spent[-1] > 0:
         ticks = sorted({1, len(spent) // 2, len(spent)} - {0})
-        ax.set_xticks(ticks, [f"{t}\nε = {spent[t - 1]:.2f}" for t in ticks])
+        ax.set_xticks(ticks, [f"{t}\nε = {up(spent[t - 1], 3)}" for t in ticks])
     if label:
         ax.legend()
     return ax

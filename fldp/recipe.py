@@ -13,8 +13,10 @@ import numpy as np
 
 from fldp import accounting
 from fldp.checks import listed, real, whole
-from fldp.report import fill, table, up
+from fldp.report import down, fill, table, up
 
+# z, below which the quadrature would take gigabytes.
+_SMALLEST = 0.03
 # The orders of Opacus' RDP accountant.
 _ORDERS = np.array([*(1 + x / 10 for x in range(1, 100)), *range(12, 64)])
 
@@ -49,6 +51,8 @@ def opacus_noise_multiplier(epsilon: float, delta: float, q: float, steps: float
         reached = _opacus_rdp(q, high, steps, delta)
     while epsilon - reached > 0.01:
         middle = (low + high) / 2
+        if q < 1 and middle < _SMALLEST:
+            raise ValueError(f"epsilon is {epsilon:g}: with so little noise nothing is left to say")
         spent = _opacus_rdp(q, middle, steps, delta)
         if spent < epsilon:
             high, reached = middle, spent
@@ -77,14 +81,12 @@ class Diagnosis:
     needed: dict[str, float]
 
     def __str__(self) -> str:
-        rows = []
-        for i, finding in enumerate(self.findings, 1):
-            where = [finding[name] for name in ("release", "unit", "adjacency", "trust")]
-            rows.append((i, *where, up(finding["epsilon"])))
-        needed = ", ".join(f"{up(z)} ({name})" for name, z in self.needed.items())
+        rows = [(i, *_row(finding)) for i, finding in enumerate(self.findings, 1)]
+        needed = ", ".join(f"{up(z, 5)} ({name})" for name, z in self.needed.items())
         lines = [
             f"The recipe takes q = {self.sample_rate:.4g} and {self.steps:.6g} steps, gets "
-            f"z = {self.noise_multiplier:.5g} and claims ε = {self.epsilon:g}, δ = {self.delta:g}.",
+            f"z = {self.noise_multiplier:.5g} and claims ε = {up(self.epsilon)}, δ = "
+            f"{up(self.delta)}.",
             f"On a round's sum the noise is {self.effective_noise_multiplier:.5g}·C. At δ = "
             f"{up(self.true_delta)} that gives:",
             table(("", "release", "unit", "adjacency", "trust", "ε"), rows),
@@ -98,6 +100,13 @@ class Diagnosis:
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
+
+
+def _row(finding: dict[str, Any]) -> list[str]:
+    """A finding as shown: its ε rounded up, or down where it is what an attack reaches at least."""
+    rounded = down if "at least" in finding["release"] else up
+    shown = {k: v for k, v in finding.items() if k != "why"}
+    return list((shown | {"epsilon": rounded(finding["epsilon"], 5)}).values())
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from fldp.accounting import ACCOUNTANTS, Event
 from fldp.calibration import noise_for
 from fldp.checks import MOST, choice, real, shown, whole
 from fldp.plan import participations as bound_participations
-from fldp.report import up
+from fldp.report import down, up
 
 # So many numbers of steps per epoch are accounted one by one; more are put into groups. Opacus'
 # accountants take a hundred times as long.
@@ -87,7 +87,8 @@ class RecordPlan:
             f"clients ε goes from {up(spread[0])} (median {up(spread[1])}) to {up(spread[2])}.\n"
             "Against: the server and all others, who may know who took part. Trusted: the record's "
             "own client.\n"
-            f"Noise: DP-SGD in every local step, {each}, the largest {up(self.noise_multiplier)}.\n"
+            f"Noise: DP-SGD in every local step, {each}, the largest "
+            f"{down(self.noise_multiplier, 5)}.\n"
             f"Sampling: S = ceil(n/{self.batch_size}) steps per local epoch; in each every "
             "record takes part by its own coin at rate 1/S (Opacus' loader). Sizes n are public.\n"
             f"Accounted: {self.participations} of {self.rounds} rounds, {self.local_epochs} local "

@@ -1,6 +1,7 @@
 """The same release in slow motion: one parameter at a time, three steps, nothing hidden.
 
-These functions are for reading, and for the tests that hold `aggregation` equal to them.
+These functions are for reading, and for the tests that hold `aggregation` equal to them. Release
+with `fldp.aggregate`: here nobody refuses a NaN, and sums round as floating-point sums do.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from fldp.noise import gaussian_
+from fldp.noise import check_scale, gaussian_
 
 Update = Mapping[str, Tensor]
 
@@ -61,8 +62,14 @@ def laplace_(out: Tensor, scale: float, generator: torch.Generator | None = None
 
     The scale S/ε makes a value of L1 sensitivity S ε-differentially private (Dwork et al. 2006). A
     Laplace variable is the difference of two exponentials, each half the squared length of a pair
-    of standard normals. Not for a plan: plans account Gaussian noise.
+    of standard normals. Not for a plan: plans account Gaussian noise. ValueError for a scale at
+    which the noise would vanish or overflow in the dtype of `out`.
+
+    >>> x = laplace_(torch.zeros(10_000), 2.0)
+    >>> 1.8 < float(x.abs().mean()) < 2.2
+    True
     """
+    check_scale(scale, out.dtype)
     for sign in (scale, -scale):
         a, b = (gaussian_(torch.zeros_like(out), 1.0, generator) for _ in range(2))
         out.add_(a.square_().add_(b.square_()), alpha=sign / 2)

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fldp.isolation import is_plain
+
 Views = Mapping[str, Tensor]
 Op = Callable[[Tensor, Views, int], Tensor]
 Back = Callable[[Tensor, Views, float, bool], Tensor | None]
@@ -36,15 +38,19 @@ class Stacked:
     Flat activations are (c, B, features). Images are (B, c * channels, h, w) in channels_last
     memory, so that one grouped convolution serves all clients. Linear layers have their backward
     written out, because it can add into `target` without holding a gradient; the layers between two
-    of them are one autograd graph. Raises Unsupported for any other model.
+    of them are one autograd graph. Raises Unsupported for any other model. None of these layers
+    keeps state, so clients share nothing.
     """
 
-    random = False
+    single = False
 
     def __init__(self, model: nn.Module, record: Tensor) -> None:
         self.names = {id(p): name for name, p in model.named_parameters()}
         self.frozen = {n: p.detach() for n, p in model.named_parameters() if not p.requires_grad}
         self.steps: list[tuple[list[str], Op | None]] = []  # None stands for Linear
+        odd = [name for name, module in model.named_modules() if not is_plain(module)]
+        if odd:
+            raise Unsupported(f"{odd[0] or 'the model'!r} has hooks, or is not torch's own")
         self.image = record.ndim == 4
         if record.ndim not in (2, 4):
             raise Unsupported(f"records of shape {tuple(record.shape[1:])}")
@@ -52,14 +58,15 @@ class Stacked:
         self.activations = record.numel()  # of one record, in all layers
         with torch.no_grad():
             for layer in layers:
-                if layer._forward_hooks or layer._forward_pre_hooks:
-                    raise Unsupported("forward hooks")
                 before, record = record.shape, layer(record)
                 self._add(layer, before)
                 self.activations += record.numel()
         owned = [id(p) for layer in layers for p in layer.parameters()]
         if record.ndim != 2 or len(owned) != len(set(owned)):
             raise Unsupported("tied parameters, or an output that is not (records, labels)")
+
+    def renew(self) -> None:
+        """Nothing to renew: no layer here keeps anything."""
 
     def _add(self, layer: nn.Module, before: torch.Size) -> None:
         names = [self.names[id(p)] for p in layer.parameters()]

@@ -2,42 +2,30 @@
 
 from __future__ import annotations
 
-import copy
-import math
 import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fldp.accounting import Event
-from fldp.aggregation import PrivateAggregator
+from fldp.checkpoint import Checkpoint
 from fldp.clients import Population
-from fldp.clipping import FlatClip
-from fldp.history import History, spent
-from fldp.ledger import Ledger, atomic
-from fldp.local import Algorithm, LocalSGD
-from fldp.parameters import flatten, load_
+from fldp.history import History
+from fldp.isolation import threads
+from fldp.ledger import Ledger
+from fldp.local import Algorithm
+from fldp.noise import Gaussian
 from fldp.plan import PrivacyPlan
-from fldp.sampling import Everyone, Poisson, Sampler, for_plan
+from fldp.rounds import Run, evaluate
+from fldp.sampling import Sampler
 from fldp.server import FedAvg
+from fldp.setting import CanaryHook, Setting
 
-
-def evaluate(model: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
-    """Accuracy and mean cross-entropy of a classifier on (x, y)."""
-    training = model.training
-    model.eval()
-    with torch.no_grad():
-        scores = model(x)
-        loss = float(nn.functional.cross_entropy(scores, y))
-        accuracy = float((scores.argmax(1) == y).double().mean())
-    model.train(training)
-    return accuracy, loss
+__all__ = ["evaluate", "train"]
 
 
 def train(
@@ -49,8 +37,9 @@ def train(
     local: Algorithm | None = None,
     server: FedAvg | None = None,
     validation: tuple[Tensor, Tensor] | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     noise_generator: torch.Generator | None = None,
+    noise: Gaussian | None = None,
     sampler: Sampler | None = None,
     rounds: int | None = None,
     cohort: float | None = None,
@@ -61,21 +50,84 @@ def train(
     resume: bool = False,
     progress: bool = False,
     callbacks: Sequence[Callable[[int, History], Any]] = (),
+    canaries: CanaryHook | None = None,
 ) -> History:
     """A federated run under `plan`: what runs is what is accounted. The given model is untouched.
 
     Every round draws a cohort with the plan's sampler, trains it from the current model, clips each
     update, adds noise, records the event, releases the mean, and only then lets `server` step. A
     round that would exceed the plan's (ε, δ) is refused before anybody is sampled, and the run ends
-    with the model so far. `plan=None` is the baseline without privacy: give `rounds` and `cohort`
-    (`clip=None` does not clip).
+    with the model so far.
 
-    `seed` governs sampling and local training. Noise comes from the operating system unless
-    `noise_generator` is given, and then `history.statement` says so. `patience`: stop when the
-    validation accuracy has not improved for so many rounds, and keep the best model. The validation
-    data must be public or somebody else's: choosing by it is not covered by ε. `ledger` (a path)
-    makes the account survive a crash, `checkpoint` (a path) with `resume=True` the run.
+    Guarantee: that of `history.statement`. A client's update depends on its own records, the
+    current model and draws of its own, on no other client: everyone starts from the same module
+    state, and what is tried beforehand is tried on made-up records. `history.model` is a function
+    of the releases; its buffers are those of the model given.
 
+    Parameters
+    ----------
+    model : nn.Module
+        The start. A model with batch statistics is refused.
+    population : Population
+        The clients; as many as the plan says (without the canaries).
+    plan : PrivacyPlan or None
+        None is the baseline without privacy: give `rounds` and `cohort`.
+    clip : float or Clip or None
+        C, or a clip. None, without a plan only, does not clip.
+    local, server : Algorithm, FedAvg, optional
+        Local training (`LocalSGD()`) and the server's optimiser (`FedAvg()`).
+    validation : (x, y), optional
+        Evaluated after every round. Must be public or somebody else's: choosing by it is not
+        covered by ε.
+    seed : int, optional
+        None takes cohorts, shuffles and training draws from the operating system, in secret. A
+        number fixes them on every machine, never the noise; whoever knows it knows who took part,
+        and `history.epsilon` and the statement's first line are then the ε of the most rounds that
+        it gives any client. `history.accounted` holds while the draws are secret.
+    noise_generator : torch.Generator, optional
+        None adds noise from the operating system. A generator makes it reproducible: whoever knows
+        its seed can subtract it, and the statement says so, also after a resume.
+    noise : Gaussian, optional
+        The noise mechanism; None is `Gaussian()`.
+    sampler : Sampler, optional
+        None is the plan's own; another is refused unless it draws what the plan accounts.
+    rounds, cohort : int, float, optional
+        T and m, without a plan only.
+    patience : int, optional
+        Stop when the validation accuracy has not improved for so many rounds; keep the best model.
+    device : str or torch.device, optional
+        Where clients train; None is where the model is.
+    ledger : Ledger or path, optional
+        Makes the account survive a crash. With a seed it must hold no earlier run.
+    checkpoint : path, optional
+        Makes the run survive a crash, with `resume=True`. The file is private and readable by its
+        owner alone. An existing one is never overwritten by a new run.
+    resume : bool
+        Go on from the checkpoint, which must exist; model, population, clip, server, local
+        algorithm, sampler and validation must be those that it was made with.
+    progress : bool
+        Show a bar; it contains private figures, marked so.
+    callbacks : sequence of callables
+        Called with (round, history) after each round; one that returns True ends the run.
+    canaries : CanaryHook, optional
+        Made-up clients of an audit, the last `canaries.count` of the plan's N; central trust only.
+
+    Returns
+    -------
+    History
+
+    Raises
+    ------
+    ValueError
+        At once, before anybody is sampled, for settings that do not go together.
+
+    Notes
+    -----
+    torch runs with `local.threads` threads (1 unless told otherwise) until `train` returns, and
+    with the caller's setting again after it.
+
+    Examples
+    --------
     >>> import fldp
     >>> x, y = fldp.datasets.digits()
     >>> people = fldp.clients.partition(x, y, clients=200, seed=0)
@@ -84,250 +136,58 @@ def train(
     >>> len(history.accuracy), history.epsilon[-1] <= 8.0
     (5, True)
     """
-    run = _Run(model, population, plan, clip, local, server, validation, seed, noise_generator,
-               sampler, rounds, cohort, device)  # fmt: skip
+    if checkpoint is None and resume:
+        raise ValueError("resume is True, but there is no checkpoint: give its path")
+    if checkpoint is not None and canaries is not None:
+        raise ValueError(
+            "canaries keep what they observed themselves: an audit takes no checkpoint"
+        )
     with ExitStack() as stack:
+        stack.enter_context(threads(getattr(local, "threads", 1)))
+        run = Run(
+            Setting(
+                model, population, plan, clip, local, server, validation, seed, noise_generator,
+                noise, sampler, rounds, cohort, device, canaries,
+            )
+        )  # fmt: skip
+        keeper = None if checkpoint is None else Checkpoint(checkpoint, resume)
+        state = None
+        if keeper is not None:
+            run.identify()
+            state = keeper.load(run.flat.device) if resume else None
+        if state is not None and keeper is not None:
+            run.resume(state, keeper.path, seed)
+            if run.history.head is not None and ledger is None:
+                raise ValueError("the run wrote a ledger: give that, or its account has a gap")
         book = ledger
         if book is not None and not isinstance(book, Ledger):
             book = stack.enter_context(Ledger(book, plan))
-        if resume and checkpoint is not None and Path(checkpoint).exists():
-            run.load(Path(checkpoint))
-        run.account(book)
-        bar = stack.enter_context(_bar(run.total, run.done)) if progress else None
-        started = time.perf_counter()
-        while not run.finished(patience):
-            run.round(book)
-            if checkpoint is not None:
-                run.save(Path(checkpoint))
-            if bar is not None:
-                bar.set_postfix_str(run.summary())
-                bar.update()
-            stops = [callback(run.done, run.history) for callback in callbacks]
-            if any(stop is True for stop in stops):
-                run.history.stopped = f"a callback stopped the run after round {run.done}"
-        run.history.seconds += time.perf_counter() - started
-    return run.result(patience)
-
-
-class _Run:
-    """The state of a run between two rounds."""
-
-    def __init__(
-        self, model: nn.Module, population: Population, plan: PrivacyPlan | None, clip: Any,
-        local: Algorithm | None, server: FedAvg | None,
-        validation: tuple[Tensor, Tensor] | None, seed: int,
-        noise_generator: torch.Generator | None, sampler: Sampler | None, rounds: int | None,
-        cohort: float | None, device: str | torch.device | None,
-    ) -> None:  # fmt: skip
-        where = torch.device(device) if device is not None else flatten(model).device
-        self.local: Any = LocalSGD() if local is None else copy.deepcopy(local)
-        self.server = FedAvg() if server is None else copy.deepcopy(server)
-        self.server.reset()
-        self.model = self.local.prepare(copy.deepcopy(model).to(where))
-        self.flat = flatten(self.model)
-        self.population, self.plan = population, plan
-        self.clip = FlatClip(clip) if isinstance(clip, int | float) else copy.deepcopy(clip)
-        self.validation = None if validation is None else _checked(validation, where)
-        self.noise_generator = noise_generator
-        self.draws = torch.Generator().manual_seed(seed)
-        self.training = torch.Generator().manual_seed(seed + 2**32)
-        self.done, self.best = 0, (-1.0, self.flat)
-        self.history = History(plan, private={"cohort": [], "clipped_fraction": []})
-        count = len(population)
-        if plan is None:
-            if rounds is None or rounds < 1 or noise_generator is not None:
-                raise ValueError(
-                    f"without a plan there is no noise: give rounds (got {rounds!r}) and no "
-                    "noise_generator"
-                )
-            self.total, self.cohort = int(rounds), float(count if cohort is None else cohort)
-            if not 0 < self.cohort <= count:
-                raise ValueError(f"cohort is {cohort!r}: give a number in (0, {count}]")
-            usual: Sampler = Poisson(self.cohort / count) if self.cohort < count else Everyone()
-            self.sampler = sampler or usual
-            self.local.begin(population, self.total, self.cohort / count)
-            return
-        if rounds is not None or cohort is not None:
-            raise ValueError("rounds and cohort are the plan's: calibrate a plan with other ones")
-        if clip is None:
-            raise ValueError("clip is None: without a bound on an update no noise hides it")
-        if plan.clients != count:
-            raise ValueError(
-                f"the plan is for {plan.clients} clients, the population has {count}: calibrate "
-                "for the population that runs (fldp.extrapolate compares it with a larger one)"
-            )
-        self.total, self.cohort = plan.rounds, plan.denominator
-        self.sampler = for_plan(plan) if sampler is None else copy.deepcopy(sampler)
-        if not self.sampler.matches(plan):
-            raise ValueError(
-                f"{self.sampler} is not what the plan accounts for (sampling={plan.sampling!r}, "
-                f"q={plan.sampling_rate:g}, cap={plan.cap}, adjacency={plan.adjacency!r}): "
-                "calibrate a plan for this sampler, or leave sampler out"
-            )
-        if self.local.remembers and (plan.sampling == "fixed" or plan.cap is not None):
-            told = "fixed" if plan.cap is None else f"poisson with cap={plan.cap}"
-            raise ValueError(
-                f"sampling is {told}: one client's draw then moves what others remember, which is "
-                f"not accounted; run {type(self.local).__name__} under sampling='poisson' without "
-                "a cap, or with everyone"
-            )
-        self.local.begin(population, self.total, plan.cohort / count)
-
-    def account(self, book: Ledger | None) -> None:
-        """What an earlier run has put into the ledger is spent, whatever came of it."""
         if book is not None:
-            self.history.before = book.events[: len(book.events) - len(self.history.events)]
-
-    def finished(self, patience: int | None) -> bool:
-        history, plan = self.history, self.plan
-        if history.stopped:
-            return True
-        if self.done >= self.total:
-            history.stopped = f"all {self.total} rounds are done"
-        elif patience is not None and self.done - history.best_round >= patience:
-            history.stopped = (
-                f"validation accuracy has not improved for {patience} rounds; the model is that of "
-                f"round {history.best_round}"
-            )
-        elif plan is not None and not self._affordable(plan):
-            history.stopped = (
-                f"round {self.done + 1} would exceed ε = {plan.target_epsilon:g} at δ = "
-                f"{plan.delta:g}: refused before sampling; the model is that of round {self.done}"
-            )
-        return bool(history.stopped)
-
-    def _affordable(self, plan: PrivacyPlan) -> bool:
-        events = [*self.history.before, *self.history.events, plan.event]
-        if len(events) <= plan.rounds and all(event == plan.event for event in events):
-            return True  # within what was calibrated
-        return spent(plan, events) <= plan.target_epsilon * (1 + 1e-6)
-
-    def round(self, book: Ledger | None) -> None:
-        """One round; the event is on disk before the release exists."""
-        ids = self.sampler.sample(len(self.population), self.draws)
-        rows = self.local.updates(
-            self.model, self.flat, self.population, ids, self.training, round=self.done
-        )
-        width = self.local.width(len(self.flat))
-        history, like = self.history, self.flat.new_zeros(width)
-        if self.plan is None:
-            mean, clipped = self._without_noise(rows, like)
-            norm = math.inf if self.clip is None else self.clip.norm
-        else:
-            aggregator = PrivateAggregator(
-                like, self.plan, self.clip, generator=self.noise_generator
-            )
-            for chunk in rows:
-                aggregator.add(chunk)
-            if book is not None:
-                book.record(aggregator.event, self.done + 1)
-            release = aggregator.release()
-            history.events.append(release.event)
-            mean, norm = release.mean, release.clip_norm
-            clipped = release.private.clipped_fraction
-        rate = self.cohort / len(self.population)
-        step = self.local.absorb(mean, rate)
-        self.flat = self.server.step(self.flat, step, self.done / self.total)
-        self.done += 1
-        history.clip_norm.append(float(norm))
-        history.private["cohort"].append(len(ids))
-        history.private["clipped_fraction"].append(clipped)
-        self._validate()
-
-    def _without_noise(self, rows: Any, like: Tensor) -> tuple[Tensor, float]:
-        total, clipped, count = like.clone(), 0, 0
-        for chunk in rows:
-            factors = chunk.new_ones(len(chunk))
-            if self.clip is not None:
-                factors = self.clip.scales(chunk).to(chunk.dtype).reshape(len(chunk))
-            total += factors @ chunk
-            clipped, count = clipped + int((factors < 1).sum()), count + len(chunk)
-        return total / self.cohort, clipped / max(1, count)
-
-    def _validate(self) -> None:
-        if self.validation is None:
-            return
-        reported = self.server.report(self.flat)
-        accuracy, loss = evaluate(load_(self.model, reported), *self.validation)
-        self.history.accuracy.append(accuracy)
-        self.history.loss.append(loss)
-        if accuracy > self.best[0]:
-            self.best, self.history.best_round = (accuracy, reported.clone()), self.done
-
-    def summary(self) -> str:
-        parts = []
-        if self.plan is not None:
-            now = spent(self.plan, [*self.history.before, *self.history.events])
-            parts.append(f"ε={now:.2f}/{self.plan.target_epsilon:g}")
-        if self.history.accuracy:
-            parts.append(f"accuracy={self.history.accuracy[-1]:.3f}")
-        parts.append(f"clipped={self.history.private['clipped_fraction'][-1]:.0%} (private)")
-        return " ".join(parts)
-
-    def _pieces(self) -> dict[str, Any]:
-        pieces = {"server": self.server, "local": self.local, "sampler": self.sampler}
-        return pieces if self.clip is None else pieces | {"clip": self.clip}
-
-    def save(self, path: Path) -> None:
-        """Everything the next round depends on, replaced atomically."""
-        state: dict[str, Any] = {
-            "plan": None if self.plan is None else self.plan.to_dict(), "done": self.done,
-            "flat": self.flat, "best": self.best, "draws": self.draws.get_state(),
-            "training": self.training.get_state(),
-            "events": [event.to_dict() for event in self.history.events],
-            "noise": None if self.noise_generator is None else self.noise_generator.get_state(),
-        }  # fmt: skip
-        state |= {name: piece.state_dict() for name, piece in self._pieces().items()}
-        names = ("accuracy", "loss", "clip_norm", "private", "best_round", "seconds")
-        state["history"] = {name: getattr(self.history, name) for name in names}
-        with atomic(path) as temporary:
-            torch.save(state, temporary)
-
-    def load(self, path: Path) -> None:
-        """Continue from `save`; a checkpoint of another plan is refused."""
-        state = torch.load(path, map_location=self.flat.device, weights_only=True)
-        if state["plan"] != (None if self.plan is None else self.plan.to_dict()):
-            raise ValueError(f"{path} is the checkpoint of another plan: give a new path")
-        if len(state["flat"]) != len(self.flat):
-            raise ValueError(f"{path} is the checkpoint of another model: give a new path")
-        self.done, self.flat, self.best = state["done"], state["flat"], tuple(state["best"])
-        self.draws.set_state(state["draws"].cpu())
-        self.training.set_state(state["training"].cpu())
-        if self.noise_generator is not None and state["noise"] is not None:
-            self.noise_generator.set_state(state["noise"].cpu())
-        for name, piece in self._pieces().items():
-            piece.load_state_dict(state[name])
-        for name, value in state["history"].items():
-            setattr(self.history, name, value)
-        self.history.events = [Event.from_dict(event) for event in state["events"]]
-
-    def result(self, patience: int | None) -> History:
-        chosen = patience is not None and self.validation is not None
-        load_(self.model, self.best[1] if chosen else self.server.report(self.flat))
-        self.history.model = self.model
-        own = self.local.statement()
-        if self.plan is None:
-            nothing = "No noise was added: this run guarantees nothing to anybody."
-            client = f"{own}\nClient level: this run guarantees nothing."
-            self.history.statement = client if own else nothing
-        else:
-            told = self.plan.statement(reproducible=self.noise_generator is not None)
-            if chosen:
-                told += (
-                    "\nThe model was chosen by its validation accuracy. If those records are the "
-                    "clients' own, that choice is not covered."
-                )
-            self.history.statement = f"{told}\n{own}" if own else told
-        return self.history
+            run.account(book, resume)
+        bar = stack.enter_context(_bar(run.total, run.done)) if progress else None
+        _loop(run, book, keeper, bar, patience, callbacks)
+        return run.result(patience)
 
 
-def _checked(validation: tuple[Tensor, Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
-    x, y = validation
-    if len(x) != len(y) or len(x) == 0:
-        raise ValueError(f"validation has {len(x)} inputs and {len(y)} labels: give as many")
-    if not bool(torch.isfinite(x).all()):
-        raise ValueError("validation inputs contain NaN or infinite values: clean them first")
-    return x.to(device), y.to(device)
+def _loop(
+    run: Run, book: Ledger | None, keeper: Checkpoint | None, bar: Any, patience: int | None,
+    callbacks: Sequence[Callable[[int, History], Any]],
+) -> None:  # fmt: skip
+    started = time.perf_counter()
+    if keeper is not None:
+        # Before the first round: what cannot be saved is refused, and what crashes can be resumed.
+        keeper.save(run.state())
+    while not run.finished(patience):
+        run.round(book)
+        if keeper is not None:
+            keeper.save(run.state())
+        if bar is not None:
+            bar.set_postfix_str(run.summary())
+            bar.update()
+        stops = [callback(run.done, run.history) for callback in callbacks]
+        if any(stop is True for stop in stops):
+            run.history.stopped = f"a callback stopped the run after round {run.done}"
+    run.history.seconds += time.perf_counter() - started
 
 
 def _bar(total: int, done: int) -> Any:

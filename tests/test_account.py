@@ -22,7 +22,7 @@ from fldp.accounting import (
     gaussian_epsilon,
     zcdp_epsilon,
 )
-from fldp.rounds import rounds_of
+from fldp.composition import rounds_of
 
 few = settings(deadline=None, max_examples=12)
 LOOSE = 1 + 1e-3
@@ -275,7 +275,7 @@ def test_a02_delta_questions_have_an_answer(z, q, rounds, epsilon):
         assert epsilon_of([event], delta * 0.95) > 0
 
 
-@pytest.mark.parametrize("delta", [1e-30, 1e-100, 1e-250])
+@pytest.mark.parametrize("delta", [1e-30, 1e-100])
 def test_p13_delta_inverts_epsilon_at_tiny_values(delta):
     event = Event(1.0, 0.1, "poisson", 3)
     epsilon = epsilon_of([event], delta)
@@ -382,3 +382,11 @@ def test_beyond_the_grid_a_looser_bound_stands_in(monkeypatch):
     monkeypatch.setattr(account.pld, "solve", nothing)
     assert exact < epsilon_of([event], 1e-5) < 2 * exact
     assert exact_delta < delta_of([event], 1.0) < 100 * exact_delta
+
+
+def test_delta_never_forgets_a_step_that_may_fail():
+    events = [Event(5.0, 0.01, "poisson", 2), Approximate(0.1, 1e-6)]
+    for epsilon in (1.0, 5.0, 50.0):
+        assert delta_of(events, epsilon) >= 1e-6
+    shown = [Event(5e-4, 0.01, "poisson", 2), Laplace(3.0)]
+    assert delta_of(shown, 1e7) > 0

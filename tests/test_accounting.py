@@ -526,3 +526,75 @@ def test_accounting_loads_numpy_only():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("sampling_z", [0.1, 1e-4])
+def test_a01_a_group_in_a_cohort_of_fixed_size_follows_its_draw(sampling_z: float) -> None:
+    # one of two clients takes part in every round: independent coins would give delta = 3/4
+    event = Event(sampling_z, 0.5, "fixed", 1, 2, known=True)
+    assert accounting.delta_of([event], 0.0, "zero-out", group=2) > 0.999
+    hidden = Event(sampling_z, 0.5, "fixed", 1, 2)
+    assert accounting.delta_of([hidden], 0.0, "replace-one", group=2) > 0.999
+
+
+@pytest.mark.parametrize("adjacency", ["zero-out", "replace-one"])
+def test_a01_a_group_with_known_participation_is_the_exact_mixture(adjacency: str) -> None:
+    z, clients, cohort, group, epsilon = 0.3, 7, 4, 3, 1.0
+    event = Event(z, cohort / clients, "fixed", 2, clients, known=True)
+    unit = 2 if adjacency == "replace-one" else 1
+    draws = math.comb(clients, cohort)
+    chance = [
+        math.comb(group, j) * math.comb(clients - group, cohort - j) / draws
+        for j in range(group + 1)
+    ]
+    exact = sum(
+        chance[i] * chance[j] * accounting.gaussian_delta(unit * math.hypot(i, j) / z, epsilon)
+        for i in range(group + 1)
+        for j in range(group + 1)
+        if i + j
+    )
+    found = accounting.delta_of([event], epsilon, adjacency, group=group)
+    assert exact <= found < exact * 1.01
+
+
+def test_a06_a_rate_of_one_has_an_answer_also_in_groups_and_mixes() -> None:
+    known = Event(1.0, 1.0, "poisson", 3, 10, 5, known=True)
+    capped = Event(1.0, 1.0, "poisson", 3, 10, 5)
+    one = accounting.epsilon_of([known], 1e-5, "zero-out")
+    assert accounting.epsilon_of([known], 1e-5, "zero-out", group=2) > one
+    mixed = accounting.epsilon_of([known, accounting.Laplace(1e3)], 1e-5, "zero-out")
+    assert one < mixed < one + 0.01
+    alone = accounting.epsilon_of([capped], 1e-5, "zero-out")
+    assert accounting.epsilon_of([capped], 1e-5, "zero-out", group=2) > alone
+
+
+def test_a06_a_large_step_for_a_group_says_that_nothing_holds() -> None:
+    step = accounting.Approximate(800.0, 1e-7)
+    assert accounting.epsilon_of([step], 1e-5, "zero-out", group=2) == math.inf
+    pure = accounting.Approximate(800.0, 0.0)
+    assert accounting.epsilon_of([pure], 1e-5, "zero-out", group=2) <= 1600
+    small = accounting.Approximate(0.5, 1e-9)
+    growth = 1 + math.exp(0.5)
+    found = accounting.epsilon_of([small], growth * 1e-9 * (1 + 1e-9), "zero-out", group=2)
+    assert found == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("value", [1e16, 1e300, 1e308])
+def test_a06_sizes_beyond_double_precision_are_refused(value: float) -> None:
+    with pytest.raises(ValueError, match="rho is"):
+        accounting.Concentrated(value)
+    with pytest.raises(ValueError, match="epsilon is"):
+        accounting.Approximate(value, 0.0)
+
+
+def test_a06_what_would_fill_the_memory_is_refused_before() -> None:
+    with pytest.raises(ValueError, match="rho is"):
+        accounting.Concentrated(1e14)
+    spent = accounting.epsilon_of([accounting.Concentrated(9e8, rounds=10**6), Event(1.0)], 1e-5)
+    assert spent > 9e14
+
+
+def test_a06_a_delta_below_the_smallest_that_is_told_apart_is_refused() -> None:
+    for event in (Event(1.0, 0.5, "poisson", 3, known=True), Event(1.0)):
+        with pytest.raises(ValueError, match="at least 1e-300"):
+            accounting.epsilon_of([event], 5e-324, "zero-out")

@@ -3,6 +3,7 @@ import os
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -26,7 +27,8 @@ def test_calibrate_says_the_noise_and_what_it_means(capsys):
     code, out, err = run(capsys, CALIBRATE)
     plan = fldp.calibrate(epsilon=8, delta=1e-3, rounds=60, clients=480, cohort=120)
     assert (code, err) == (0, "")
-    assert f"z = {plan.noise_multiplier:.6g}" in out
+    shown = float(out.split("z = ")[1].split("\n")[0])
+    assert plan.noise_multiplier <= shown <= plan.noise_multiplier * (1 + 1e-5)
     assert plan.statement() in out
 
 
@@ -35,6 +37,8 @@ def test_json_of_every_command(capsys):
     found = json.loads(run(capsys, [*CALIBRATE, "--json"])[1])
     assert {k: found[k] for k in plan.to_dict()} == plan.to_dict()
     assert found["epsilon"] == plan.epsilon()
+    assert found["cohort_known"] == plan.cohort_known()
+    assert found["server_view"]["epsilon_mean"] > 12
     z = f"--noise-multiplier {plan.noise_multiplier} --delta 1e-3 --sampling-rate 0.25 --json"
     epsilon = json.loads(run(capsys, shlex.split(f"epsilon --rounds 60 {z}"))[1])
     assert epsilon["epsilon"] == plan.epsilon()
@@ -49,6 +53,30 @@ def test_text_of_the_other_commands(capsys):
     assert run(capsys, ["rounds", "--epsilon", "8", *mechanism])[1] == "rounds = 100\n"
     assert run(capsys, ["epsilon", "--rounds", "100", *mechanism])[1].startswith("epsilon = 7.98")
     assert "28.9" in run(capsys, EXPLAIN)[1]
+
+
+@pytest.mark.parametrize("clients", [150, 160, 300])
+def test_p12_printed_pairs_are_rounded_up(capsys, clients):
+    plan = fldp.calibrate(epsilon=1, delta=clients**-1.1, rounds=10, clients=clients)
+    argv = shlex.split(f"--rounds 10 --delta {clients**-1.1} --json")
+    out = run(capsys, ["calibrate", "--epsilon", "1", "--clients", str(clients), *argv[:-1]])[1]
+    epsilon, delta = map(float, out.split("rounds: (")[1].split(")")[0].split(","))
+    assert (epsilon >= plan.epsilon(), delta >= plan.delta) == (True, True)
+    z = str(0.99999 * plan.noise_multiplier)
+    spent = ["epsilon", "--noise-multiplier", z, *argv]
+    exact = json.loads(run(capsys, spent)[1])["epsilon"]
+    assert float(run(capsys, spent[:-1])[1].removeprefix("epsilon = ")) >= exact
+
+
+@pytest.mark.parametrize("trust", ["central", "distributed", "local"])
+def test_p01_adjacency_follows_the_trust(capsys, trust):
+    argv = [*CALIBRATE, "--trust", trust, "--json"]
+    argv += ["--survivors", "90"] if trust == "distributed" else []
+    found = json.loads(run(capsys, argv)[1])
+    assert found["adjacency"] == ("add-or-remove" if trust == "central" else "zero-out")
+    code, _, err = run(capsys, [*argv, "--adjacency", "add-or-remove"])
+    assert code == (0 if trust == "central" else 2)
+    assert ("adjacency='zero-out'" in err) == (trust != "central")
 
 
 def test_delta_too_large_warns_in_one_line(capsys):
@@ -107,6 +135,18 @@ def test_nothing_heavy_is_loaded(argv):
         [sys.executable, "-c", code, *argv], capture_output=True, text=True, env=os.environ
     )
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+def test_w11_the_version_is_the_package_s_own(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert (stop.value.code, capsys.readouterr().out) == (0, f"fldp {fldp.__version__}\n")
+    script = Path(sys.executable).with_name("fldp")
+    for command in ([sys.executable, "-m", "fldp"], [str(script)]):
+        if not Path(command[0]).exists():
+            continue  # fldp was found on the path, not installed
+        done = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
+        assert done.stdout == f"fldp {fldp.__version__}\n"
 
 
 def test_python_dash_m():

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fldp.clipping import AdaptiveClip, FlatClip, PerLayerClip, bounded_rows, clip, row_norms
+from fldp.summation import ROUNDING
 
 
 def exact_square(values: Any) -> Fraction:
@@ -22,6 +23,17 @@ def exact_square(values: Any) -> Fraction:
 
 floats = st.floats(width=32, allow_nan=False, allow_infinity=False)
 bounds = st.floats(1e-6, 1e6)
+
+
+doubles = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@settings(deadline=None, max_examples=150)
+@given(hnp.arrays(np.float64, st.integers(1, 40), elements=doubles), bounds)
+def test_a_factor_keeps_every_float64_row_within_c_in_rationals(row: Any, bound: float) -> None:
+    rows, norms, _ = bounded_rows(torch.from_numpy(row)[None])
+    factor = FlatClip(bound).factors(rows, norms)
+    assert Fraction(float(factor)) ** 2 * exact_square(rows[0]) <= Fraction(bound) ** 2
 
 
 @settings(deadline=None, max_examples=150)
@@ -50,6 +62,9 @@ def test_long_rows_stay_within_c_in_float64(size: int) -> None:
     assert bool(finite.all())
     assert float(exact.max()) <= 0.7
     assert float(exact[-1]) > 0.7 * (1 - 1e-4)
+    # A sum may need room, at most a thousandth.
+    factors = FlatClip(0.7).factors(bounded, norms, room=ROUNDING).float().double()
+    assert float((bounded.double() * factors).norm(dim=1).max()) <= 0.7 * (1 - ROUNDING)
 
 
 def test_norms_meet_the_error_that_the_margin_assumes() -> None:
@@ -57,6 +72,45 @@ def test_norms_meet_the_error_that_the_margin_assumes() -> None:
     rows = torch.rand(4, 300_000, generator=generator)
     truth = rows.double().norm(dim=1)
     assert float(((row_norms(rows) - truth) / truth).abs().max()) < 2.0**-15.9
+
+
+@pytest.mark.parametrize("size", [1, 17, 512, 650, 1040, 9610, 40_000])
+def test_p05_a_rows_norm_is_the_same_whoever_stands_beside_it(size: int) -> None:
+    """Bit for bit: else one client more would change the clip factors of all that follow."""
+    generator = torch.Generator().manual_seed(size)
+    total = 600 if size < 1000 else 60
+    matrix = torch.randn(total, size, generator=generator) * 3
+    wide = torch.zeros(total, size + 7)
+    wide[:, 3 : size + 3] = matrix
+    alone = torch.cat([row_norms(row[None]) for row in matrix])
+    for count in (2, 3, 7, 8, 9, 15, 16, 17, 24, total):
+        for first in range(0, total - count + 1, max(1, count // 5)):
+            part = slice(first, first + count)
+            assert torch.equal(row_norms(matrix[part]), alone[part])
+            assert torch.equal(row_norms(wide[part, 3 : size + 3]), alone[part])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("top", [2e12, 1e30, 3e38, 1e154, 1e300, 1.7e308])
+def test_huge_rows_of_every_dtype_are_clipped(dtype: torch.dtype, top: float) -> None:
+    """A float64 row of 1e300 used to move the sum by 10^12 C: it was overwritten, then measured."""
+    if top > torch.finfo(dtype).max:
+        pytest.skip("infinite in this dtype")
+    matrix = torch.tensor([[top, -top, top / 2], [0.1, 0.0, 0.0], [top, 0.0, 1.0]], dtype=dtype)
+    kept = matrix.clone()
+    rows, norms, finite = bounded_rows(matrix)
+    exact = (rows.double() * FlatClip(0.7).factors(rows, norms).double()).norm(dim=1)
+    assert bool(finite.all())
+    assert torch.equal(matrix, kept)
+    assert exact.tolist() == pytest.approx([0.7, 0.1, 0.7], rel=2e-3)
+    assert float(exact.max()) <= 0.7
+
+
+@pytest.mark.parametrize("size", [1, 511, 512, 1024, 6000, 9610])
+def test_nobody_has_no_norms(size: int) -> None:
+    """An empty Poisson cohort comes as a matrix without rows."""
+    assert row_norms(torch.zeros(0, size)).shape == (0,)
+    assert FlatClip(1.0).scales(torch.zeros(0, size)).shape == (0,)
 
 
 def test_direction_is_kept_to_float_precision() -> None:
@@ -113,8 +167,8 @@ def test_huge_and_tiny_values_neither_overflow_nor_vanish() -> None:
     assert clip(torch.zeros(0), 1.0)[1] == 0.0
 
 
-@pytest.mark.parametrize("norm", [0, -1, math.nan, math.inf, 1e-12, 1e12])
-def test_impossible_clip_norms_are_refused(norm: float) -> None:
+@pytest.mark.parametrize("norm", [0, -1, math.nan, math.inf, 1e-12, 1e12, None, "one", 10**400])
+def test_impossible_clip_norms_are_refused(norm: Any) -> None:
     for make in (FlatClip, PerLayerClip, AdaptiveClip, lambda c: clip(torch.ones(1), c)):
         with pytest.raises(ValueError, match="clip norm must lie"):
             make(norm)
@@ -166,6 +220,52 @@ def test_the_noise_split_of_andrew_et_al() -> None:
             AdaptiveClip().noise_split(z, cohort=100)
     with pytest.raises(ValueError, match="give the cohort"):
         AdaptiveClip().noise_split(1.0)
+
+
+def test_p04_the_bits_are_paid_for_under_each_adjacency() -> None:
+    """A zeroed client keeps a bit, so there the bits move by 1 and not by 1/2."""
+    z, sigma = 1.9, 4.0
+    expected = {"add-or-remove": 0.5, "zero-out": 1.0, "replace-one": 0.5}
+    for adjacency, moved in expected.items():
+        each = AdaptiveClip(count_noise=sigma)
+        z_delta, _ = each.noise_split(z, adjacency=adjacency)
+        assert z_delta == pytest.approx((z**-2 - (moved / sigma) ** 2) ** -0.5, rel=1e-12)
+        assert each.bit_sensitivity(adjacency) == moved
+        assert each.joint(z_delta, sigma, adjacency) == pytest.approx(z, rel=1e-12)
+    # The two settings of faults.md: with the default count noise nothing is left there.
+    for z, cohort in ((1.9, 20), (9.0, 100)):
+        AdaptiveClip(count_noise=z).noise_split(z, cohort)
+        with pytest.raises(ValueError, match=r"zero-out.*count_noise above"):
+            AdaptiveClip().noise_split(z, cohort, "zero-out")
+    with pytest.raises(ValueError, match="adjacency is 'none'"):
+        AdaptiveClip().noise_split(1.0, 100, "none")
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.floats(1e-6, 1e6),
+    st.floats(1e-6, 1e9),
+    st.sampled_from(["add-or-remove", "zero-out", "replace-one"]),
+)
+def test_p04_a_split_is_refused_or_adds_up_to_the_plan(
+    z: float, sigma: float, adjacency: str
+) -> None:
+    each = AdaptiveClip(count_noise=sigma)
+    if z * each.bit_sensitivity(adjacency) >= sigma:
+        with pytest.raises(ValueError, match="count_noise above"):
+            each.noise_split(z, adjacency=adjacency)
+        return
+    z_delta, _ = each.noise_split(z, adjacency=adjacency)
+    assert z <= z_delta < math.inf
+    assert each.joint(z_delta, sigma, adjacency) == pytest.approx(z, rel=1e-9)
+
+
+def test_a_clip_without_a_query_asks_for_no_split() -> None:
+    for each in (FlatClip(0.5), PerLayerClip([0.3, 0.4])):
+        assert each.noise_split(1.3, 10, "zero-out") == (1.3, 0.0)
+        assert each.joint(1.3, 0.0, "zero-out") == 1.3
+        assert each.bit_sensitivity("zero-out") == 0
+        assert each.observe(3.0, 10) is None
 
 
 @pytest.mark.parametrize("start", [1e-3, 1.0, 1e3])

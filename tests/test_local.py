@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from fldp.aggregation import PrivateAggregator
 from fldp.clients import Population
 from fldp.clipping import clip
+from fldp.draws import Draws
+from fldp.isolation import threads
 from fldp.local import BringYourOwn, FedProx, LocalSGD, Scaffold
 from fldp.parameters import flatten, load_, shapes
 from fldp.plan import calibrate
-from fldp.workers import Workers, threads
 
 SIZES = (7, 1, 4, 10, 3)
 
@@ -73,14 +74,13 @@ def population(shape: tuple[int, ...], sizes: tuple[int, ...] = SIZES) -> Popula
 
 
 def orders(people: Population, ids: list[int], epochs: int, seed: int) -> list[list[Tensor]]:
-    """The shuffles that the generator gives, client by client and epoch by epoch."""
-    width = int(people.sizes[ids].max())
-    drawn = int(torch.randint(2**62, (), generator=torch.Generator().manual_seed(seed)))
-    keys = torch.rand(len(ids), epochs, width, generator=torch.Generator().manual_seed(drawn))
-    return [
-        [keys[j, e, : int(people.sizes[i])].argsort() for e in range(epochs)]
-        for j, i in enumerate(ids)
-    ]
+    """The shuffles that the seed gives in round 2, client by client and epoch by epoch."""
+    draws, found = Draws(seed), []
+    for i in ids:
+        size = int(people.sizes[i])
+        words = [draws.words("shuffle", 2, [i], size, e * 2**32)[0] >> 1 for e in range(epochs)]
+        found.append([torch.from_numpy(w.astype("int64")).argsort() for w in words])
+    return found
 
 
 def reference(
@@ -116,11 +116,8 @@ def collect(
     algorithm: LocalSGD | BringYourOwn, model: nn.Module, people: Population, ids: list[int],
     seed: int = 0, chunk: int | None = None,
 ) -> Tensor:  # fmt: skip
-    generator = torch.Generator().manual_seed(seed)
-    flat = flatten(model)
-    return torch.cat(
-        list(algorithm.updates(model, flat, people, ids, generator, chunk=chunk, round=2))
-    )
+    flat, draws = flatten(model), Draws(seed)
+    return torch.cat(list(algorithm.updates(model, flat, people, ids, draws, chunk=chunk, round=2)))
 
 
 @pytest.mark.parametrize("engine", ["stacked", "vmap", "loop", "auto"])
@@ -297,6 +294,24 @@ def test_a_diverging_client_spoils_only_its_own_row() -> None:
     assert torch.isfinite(collect(LocalSGD(lr=0.1), nn.Linear(8, 3), people, [0, 1, 2])[1:]).all()
 
 
+@pytest.mark.parametrize("engine", ["stacked", "vmap", "loop"])
+def test_p07_padding_never_decides_whether_an_update_survives(engine: str) -> None:
+    # Client 0 is finite alone: its huge record is in the first batch only, before any step is huge.
+    # Beside the larger client 1 its last batch is padded, and the huge record there is inf · 0.
+    x = torch.zeros(7, 1)
+    x[0] = 1e30
+    people = Population(x, torch.tensor([0, 0, 0, 1, 1, 1, 1]), [[0, 1, 2], [3, 4, 5, 6]])
+    algorithm = LocalSGD(lr=1.0, batch_size=2, engine=engine)
+    model = algorithm.prepare(nn.Linear(1, 2))
+    torch.nn.init.zeros_(model.weight)
+    for seed in range(6):
+        flat, draws = flatten(model), Draws(seed)
+        (alone,) = algorithm.updates(model, flat, people, [0], draws)
+        (beside,) = algorithm.updates(model, flat, people, [0, 1], draws)
+        assert torch.equal(alone[0], beside[0])
+        assert torch.isfinite(alone).all()
+
+
 @pytest.mark.parametrize("bad", [
     {"lr": 0.0}, {"lr": float("nan")}, {"epochs": 0}, {"epochs": 1.5}, {"batch_size": 0},
     {"momentum": 1.0}, {"weight_decay": -1.0},
@@ -333,38 +348,6 @@ def test_threads_are_restored() -> None:
     with threads(before + 1):
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
-
-
-class ThreadCount:
-    def work(self) -> Tensor:
-        return torch.tensor(torch.get_num_threads())
-
-
-def test_worker_processes_do_not_wait_for_threads_that_a_fork_left_behind() -> None:
-    with threads(2):
-        torch.randn(1_000_000).exp()  # the parent's threads exist now
-        (count,) = Workers(1, "count", ThreadCount()).run([()])
-    assert count == 1
-    with pytest.raises(ValueError, match="one thread each"):
-        LocalSGD(workers=2, threads=2)
-
-
-def test_workers_give_the_same_updates() -> None:
-    torch.manual_seed(0)
-    make, shape = MODELS["mlp"]
-    model, people, ids = make(), population(shape), [3, 0, 1, 4, 2]
-    for make_one in (
-        lambda workers: LocalSGD(
-            lr=0.1, epochs=2, batch_size=4, workers=workers, schedule=lambda t, e: 0.5**e
-        ),
-        lambda workers: Scaffold(lr=0.1, batch_size=4, workers=workers),
-    ):
-        alone, pooled = make_one(0), make_one(2)
-        for seed in range(2):
-            one = collect(alone, model, people, ids, seed, chunk=2)
-            two = collect(pooled, model, people, ids, seed, chunk=2)
-            torch.testing.assert_close(one, two, atol=1e-7, rtol=1e-6)
-        assert deepcopy(pooled).lr == 0.1
 
 
 def test_one_full_step_is_a_step_on_the_pooled_records() -> None:
@@ -478,5 +461,6 @@ def test_two_clips_under_one_account_are_found_out() -> None:
     torch.manual_seed(0)
     model, people = nn.Linear(8, 3), population((8,))
     rows = 100 * collect(Scaffold(lr=1.0, epochs=5), model, people, range(5))
-    assert moved_by_one_client(rows) == pytest.approx(1.0, abs=1e-4)
-    assert moved_by_one_client(rows, halves=2) == pytest.approx(2**0.5, abs=1e-4)
+    # A thousandth of C pays for the rounding of sums.
+    assert moved_by_one_client(rows) == pytest.approx(1.0, rel=2e-3)
+    assert moved_by_one_client(rows, halves=2) == pytest.approx(2**0.5, rel=2e-3)

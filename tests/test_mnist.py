@@ -15,4 +15,5 @@ def test_the_same_seeds_give_the_same_model() -> None:
         pytest.skip("MNIST is not in FLDP_DATA")
     one, other, third = (run("linear", rounds=2, seed=seed) for seed in (0, 0, 1))
     assert one["digest"] == other["digest"] != third["digest"]
-    assert one["epsilon"] <= 8.0
+    # With a seed the cohorts count as known: the plan's 8 holds only while the draws are secret.
+    assert one["accounted"] <= 8.0 < one["epsilon"]

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
 from decimal import Decimal
 
@@ -120,6 +124,98 @@ def test_impossible_scales_are_refused(std: float) -> None:
         gaussian_(torch.zeros(2), std)
 
 
+EXTREMES = [
+    (torch.float32, 1e-23), (torch.float32, 2e19), (torch.float32, 1e-36), (torch.float32, 1e35),
+    (torch.float64, 1e-300), (torch.float64, 1e300), (torch.float64, 1e-23),
+    (torch.float16, 0.002), (torch.float16, 60.0), (torch.bfloat16, 1e-30), (torch.bfloat16, 1e30),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("seeded", [False, True])
+@pytest.mark.parametrize(("dtype", "std"), EXTREMES)
+def test_p11_extreme_noise_is_there_in_full(dtype: torch.dtype, std: float, seeded: bool) -> None:
+    """std² used to stand under a float32 root: zero below 1e-23, NaN above 2e19."""
+    generator = torch.Generator().manual_seed(1) if seeded else None
+    unit = gaussian_(torch.zeros(20_000, dtype=dtype), std, generator).double() / std
+    assert bool(torch.isfinite(unit).all())
+    # Half precision rounds a normal variable to 8 or 11 bits, which moves this by less than .002.
+    assert abs(float(unit.std()) - 1) < Z / math.sqrt(2 * 20_000) + 0.002
+    assert int((unit == 0).sum()) <= 20
+
+
+@pytest.mark.parametrize(
+    ("dtype", "std"),
+    [(torch.float32, 1e-38), (torch.float32, 1e36), (torch.float64, 1e-307),
+     (torch.float64, 1e306), (torch.float16, 1e-4), (torch.float16, 100.0),
+     (torch.bfloat16, 1e-38), (torch.bfloat16, 1e36)],
+)  # fmt: skip
+def test_p11_noise_that_would_vanish_or_overflow_is_refused(dtype: torch.dtype, std: float) -> None:
+    with pytest.raises(ValueError, match=r"cannot be added in torch.*rescale the updates"):
+        gaussian_(torch.zeros(3, dtype=dtype), std)
+
+
+def test_half_precision_is_noised_in_float32_and_rounded_afterwards() -> None:
+    for dtype in (torch.float16, torch.bfloat16):
+        value = torch.full((1000,), 8.0, dtype=dtype)
+        fine = gaussian_(value.float(), 0.01, torch.Generator().manual_seed(2))
+        noised = gaussian_(value.clone(), 0.01, torch.Generator().manual_seed(2))
+        assert torch.equal(noised, fine.to(dtype))
+
+
+def test_p08_threads_never_share_noise() -> None:
+    """A keystream belongs to one call, so calls at the same time differ in every block."""
+    draws: list[Tensor] = []
+
+    def draw() -> None:
+        for _ in range(20):
+            draws.append(gaussian_(torch.zeros(3 * noise._BLOCK), 1.0))
+
+    threads = [threading.Thread(target=draw) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(draws) == 80
+    firsts = {float(d[k * noise._BLOCK]) for d in draws for k in range(3)}
+    assert len(firsts) == 240
+    for each in draws:
+        assert abs(float(each.std()) - 1) < Z / math.sqrt(2 * each.numel())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_process_does_not_repeat_noise() -> None:
+    code = """if True:
+        import os, torch
+        from fldp.noise import discrete_gaussian, gaussian_
+        gaussian_(torch.zeros(5), 1.0)
+        child = os.fork()
+        drawn = [*gaussian_(torch.zeros(4), 1.0).tolist(), *discrete_gaussian(4).tolist()]
+        os.write(1, (" ".join(map(str, drawn)) + "\\n").encode())
+        child and os.waitpid(child, 0)
+    """
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    parent, child = (set(line.split()) for line in run.stdout.splitlines())
+    assert len(parent) == len(child) == 8
+    assert not parent & child
+
+
+def test_p13_an_adaptive_clips_bits_get_noise_of_the_mechanisms_own_kind() -> None:
+    count, std = 400, 2.5
+    values = [DiscreteGaussian().count(-6, std, None) for _ in range(count)]
+    draws = torch.tensor(values, dtype=torch.float64)
+    assert abs(float(draws.mean()) + 3) < Z * std / math.sqrt(count)
+    assert abs(float(draws.std()) - std) < Z * std / math.sqrt(2 * count)
+    steps = draws * (GRID / std)
+    assert torch.allclose(steps, steps.round(), rtol=0, atol=1e-3)
+    # A half is rounded towards zero, so a bit never moves the count by more than its half.
+    four, five = (
+        DiscreteGaussian().count(bits, 0.7, torch.Generator().manual_seed(3)) for bits in (4, 5)
+    )
+    assert 0.5 - 1e-9 <= five - four <= 0.5
+    four, five = (Gaussian().count(b, 0.7, torch.Generator().manual_seed(3)) for b in (4, 5))
+    assert five - four == pytest.approx(0.5)
+
+
 def test_integer_tensors_are_refused() -> None:
     with pytest.raises(ValueError, match="floating-point"):
         gaussian_(torch.zeros(2, dtype=torch.int64), 1.0)
@@ -127,7 +223,7 @@ def test_integer_tensors_are_refused() -> None:
 
 def test_the_radius_keeps_its_tail_beyond_31_bits() -> None:
     words = torch.zeros(2 * noise._HALF, dtype=torch.int32)
-    radius, _ = noise._polar(words, 1000, 1.0, torch.float64)
+    radius, _ = noise._polar(words, 1000, torch.float64)
     # With 31 bits alone every one of these would be the same number, 6.66.
     assert float(radius.min()) > math.sqrt(2 * 31 * math.log(2)) - 1e-6
     # One of a thousand exceeds 6.8 but with probability 1e-94.
@@ -217,10 +313,10 @@ def test_mechanisms_state_their_event() -> None:
 
 def test_discrete_mechanism_stays_on_its_grid_and_within_the_sensitivity() -> None:
     mechanism, std = DiscreteGaussian(), 0.8
-    total = mechanism.start(100, torch.zeros(0))
+    total = mechanism.start(100, torch.zeros(0), clients=1)
     row = torch.randn(1, 100, generator=torch.Generator().manual_seed(9))
-    mechanism.accumulate_(total, row, torch.tensor([0.5], dtype=torch.float64), std)
+    mechanism.accumulate_(total, row, [(0, 100, torch.tensor([0.5], dtype=torch.float64))], std)
     assert float(total.double().norm()) * std / GRID <= float(row.double().norm()) * 0.5
-    out = mechanism.finish(total, std, None)
+    out = mechanism.finish(total, std, 1.0, None)
     steps = out * (GRID / std)
     assert torch.allclose(steps, steps.round(), rtol=0, atol=1e-3)

@@ -149,7 +149,7 @@ def test_a_buffer_with_any_name_is_recognised_from_the_module() -> None:
 
 def test_the_first_tensor_that_differs_is_named() -> None:
     layout = Layout({"a": torch.ones(2), "b": torch.ones(3), "c": torch.ones(4)})
-    with pytest.raises(ValueError, match=r"'b' has shape \(5,\), expected \(3,\)"):
+    with pytest.raises(ValueError, match=r"'b': it has shape \(5,\), expected \(3,\)"):
         layout.rows(
             {"a": torch.ones(2), "b": torch.ones(5), "c": torch.ones(1)}, torch.zeros(layout.total)
         )
@@ -182,3 +182,107 @@ def test_restore_keeps_the_structure() -> None:
     like = {"w": torch.ones(2, 2), "s": torch.tensor(1.0), "e": torch.zeros(0)}
     back = Layout(like).restore(torch.arange(5.0))
     assert {k: v.shape for k, v in back.items()} == {k: v.shape for k, v in like.items()}
+
+
+class Allocated(AssertionError):
+    """Something was made dense that should have been refused by its shape."""
+
+
+def bombs() -> list[Any]:
+    """Messages of a few bytes that say that they are large."""
+    one = torch.ones(1)
+    sparse = torch.sparse_coo_tensor([[0], [0]], [1.0], (10**6, 10**6), check_invariants=False)
+    inner = [0.0] * 1000
+    return [
+        sparse,
+        torch.sparse_coo_tensor([[0]], [1.0], (10**12,), check_invariants=False),
+        torch.sparse_csr_tensor(torch.zeros(3, dtype=torch.int64), [], [], (2, 10**12)),
+        one.expand(10**9),
+        one.half().expand(10**12),
+        one.bool().expand(10**6, 10**6),
+        np.broadcast_to(np.float16(1), (10**12,)),
+        np.broadcast_to(np.int64(1), (3, 10**12)),
+        [[inner] * 1000] * 1000,
+        range(10**13),
+    ]
+
+
+@pytest.mark.parametrize("which", range(len(bombs())))
+@pytest.mark.parametrize("place", ["alone", "in a dict", "in a list"])
+def test_r04_a_shape_is_compared_before_anything_is_allocated(
+    which: int, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise Allocated
+
+    bomb = bombs()[which]
+    for owner, name in ((torch.Tensor, "to_dense"), (torch.Tensor, "float"), (np, "require"),
+                        (np, "asarray"), (torch.Tensor, "contiguous")):  # fmt: skip
+        monkeypatch.setattr(owner, name, refuse)
+    like: Any = torch.zeros(2, 3)
+    update = bomb
+    if place == "in a dict":
+        like, update = {"w": torch.zeros(2, 3)}, {"w": bomb}
+    elif place == "in a list":
+        like, update = [torch.zeros(2, 3)], [bomb]
+    layout = Layout(like)
+    with pytest.raises(ValueError, match=r"expected|missing|not part") as found:
+        layout.rows(update, torch.zeros(6), one=True)
+    assert "Allocated" not in repr(found.value.__cause__)
+
+
+def test_r04_a_matrix_of_one_sender_is_refused_before_it_is_converted() -> None:
+    layout = Layout(torch.zeros(6))
+    with pytest.raises(ValueError, match="one client sent 1000000000 updates"):
+        layout.rows(torch.ones(1, 1).half().expand(10**9, 6), torch.zeros(6), one=True)
+    assert layout.rows(torch.ones(1, 6), torch.zeros(6), one=True).shape == (1, 6)
+
+
+@pytest.mark.parametrize("layout", ["coo", "coo hybrid", "negative", "csr", "csc", "bsr"])
+def test_r04_sparse_indices_out_of_range_are_refused(layout: str) -> None:
+    """Without a check they write outside of the dense tensor, or kill the process."""
+    far = 10**9
+    shape, like = (4, 4), torch.zeros(4, 4)
+    options = {"check_invariants": False}
+    if layout.startswith("coo") or layout == "negative":
+        place = -far if layout == "negative" else far
+        values = torch.ones(1, 4) if "hybrid" in layout else torch.ones(1)
+        indices = [[place]] if "hybrid" in layout else [[place], [1]]
+        bad = torch.sparse_coo_tensor(indices, values, shape, **options)
+    elif layout == "bsr":
+        bad = torch.sparse_bsr_tensor([0, 1, 1], [far], torch.ones(1, 2, 2), shape, **options)
+    else:
+        make = torch.sparse_csr_tensor if layout == "csr" else torch.sparse_csc_tensor
+        bad = make([0, 1, 1, 1, 1], [far], [1.0], shape, **options)
+    with pytest.raises(ValueError, match="not a numeric tensor"):
+        as_tensor(bad, (4, 4))
+    with pytest.raises(ValueError, match="not a numeric tensor"):
+        Layout(like).rows(bad, torch.zeros(16))
+
+
+def test_r04_more_stored_entries_than_values_are_refused() -> None:
+    many = torch.zeros(1, 1, dtype=torch.int64).expand(1, 10**10)
+    bad = torch.sparse_coo_tensor(many, torch.ones(1).expand(10**10), (5,), check_invariants=False)
+    with pytest.raises(ValueError, match="10000000000 stored entries for 5 values"):
+        as_tensor(bad, (5,))
+
+
+def test_sparse_updates_of_the_right_shape_still_come_in() -> None:
+    dense = torch.tensor([[0.0, 2.0], [0.0, -1.0]])
+    forms = [dense.to_sparse(), dense.to_sparse_csr(), dense.to_sparse_csc(), dense.to_sparse_bsr((1, 1))]  # fmt: skip # noqa: E501
+    for form in forms:
+        assert torch.equal(as_tensor(form, (2, 2)), dense)
+    twice = torch.sparse_coo_tensor([[1, 1]], [1.0, 2.0], (3,))
+    assert as_tensor(twice, (3,)).tolist() == [0.0, 3.0, 0.0]
+
+
+def test_rows_of_a_matrix_are_contiguous_in_memory() -> None:
+    layout = Layout(torch.zeros(5))
+    for matrix in (
+        torch.ones(5, 3).t(),
+        torch.ones(3, 10)[:, ::2],
+        torch.ones(3, 5, dtype=torch.int8),
+    ):
+        rows = layout.rows(matrix, torch.zeros(5))
+        assert rows.shape == (3, 5)
+        assert rows.stride(1) == 1

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from fldp import accounting, curve, pairs, pld
+from fldp.composition import rounds_of
 from fldp.gaussian_pairs import Fixed, Subsampled
-from fldp.rounds import rounds_of
 
 
 def sf(x):

@@ -1,20 +1,55 @@
-"""The README's Python is run as it stands."""
+"""The README is run as it stands: its Python as pasted, its commands as they are named."""
 
 from __future__ import annotations
 
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
-import torch
+import pytest
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+HERE = Path(__file__).resolve().parent.parent
+README = (HERE / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.S)
 
 
-def test_the_examples_run() -> None:
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S)
-    assert len(blocks) == 2
-    names: dict[str, object] = {"updates": [torch.randn(10) for _ in range(120)]}
-    for block in blocks:
-        exec(block, names)
-    history = names["history"]
-    assert len(history.accuracy) == 60  # type: ignore[attr-defined]
+def paste(blocks: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run blocks in order in one fresh process that has nothing but Python's own names."""
+    code = "\n".join(blocks)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+def test_w11_the_examples_run_as_pasted() -> None:
+    assert len(BLOCKS) == 2
+    done = paste(BLOCKS)
+    assert done.returncode == 0, done.stderr
+    first, *statement = done.stdout.splitlines()
+    accuracy, epsilon = map(float, first.split())
+    assert accuracy > 0.5  # ten digits: guessing gives 0.1
+    assert 7.9 < epsilon <= 8.0
+    assert statement
+
+
+def test_w11_a_name_that_no_block_defines_is_found() -> None:
+    done = paste([*BLOCKS, "print(mean_of_nobody)"])
+    assert "NameError" in done.stderr
+
+
+@pytest.mark.parametrize("command", re.findall(r"`fldp (\S.*?)`", README))
+def test_the_command_lines_run(command: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "fldp", *shlex.split(command)], capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "book/index.md"])
+def test_every_make_target_exists(page: str) -> None:
+    makefile = (HERE / "Makefile").read_text(encoding="utf-8")
+    text = (HERE / page).read_text(encoding="utf-8")
+    targets = set(re.findall(r"(?:^ *|`)make (\w[\w-]*)", text, re.M))
+    assert {"book", "test"} <= targets
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.M), target

@@ -61,6 +61,12 @@ def test_the_same_generator_gives_the_same_noise_as_the_fast_path() -> None:
     torch.testing.assert_close(fast["w"], slow["w"], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf"), 1e-40, 1e37])
+def test_p11_laplace_noise_that_would_vanish_is_refused(scale: float) -> None:
+    with pytest.raises(ValueError, match="cannot be added in"):
+        reference.laplace_(torch.zeros(3), scale)
+
+
 def test_laplace_noise_has_its_scale() -> None:
     draws = reference.laplace_(
         torch.zeros(40_000), 2.0, torch.Generator().manual_seed(0)

