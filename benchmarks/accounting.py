@@ -1,13 +1,17 @@
 """Calibration and accounting: `fldp` beside Opacus and dp-accounting.
 
-    python -m benchmarks.accounting [--only speed gaps] [--random 500] [--repeats 5]
+    python -m benchmarks.accounting [--only speed hard gaps] [--random 500] [--repeats 5]
 
-One process, one thread, every contender interleaved with the others, medians. Three tables, also
+One process, one thread, every contender interleaved with the others, medians. Four tables, also
 in `benchmarks/results/accounting.json`:
 
 - time and noise multiplier of one calibration on four settings. "spent" is the epsilon of the
   returned noise by dp-accounting's privacy-loss distribution (PLD); dp-accounting calibrates to a
   tolerance of 1e-4 in the noise and runs once;
+- hard questions: how long a budget lasts over thousands of millions of rounds, delta at a given
+  epsilon, groups of clients, a cap on a hundred million clients, budgets next to zero and without
+  any privacy, participation that the adversary knows, several mechanisms together; where
+  dp-accounting has an answer, once, beside ours;
 - epsilon against dp-accounting's PLD on a 1e-5 grid: the reference cases of `ground_truth.json`
   and `--random` settings drawn with a fixed seed. A reference below epsilon 0.01, or whose own
   grid is not yet settled (a grid ten times coarser differs by more than 1 %), says nothing about
@@ -163,6 +167,89 @@ def speed(repeats: int) -> list[dict[str, Any]]:
     return rows
 
 
+def _their_delta(z: float, q: float, rounds: int, epsilon: float) -> float:
+    one = distributions.from_gaussian_mechanism(
+        z, sampling_prob=q, value_discretization_interval=1e-4
+    )
+    return float(one.self_compose(rounds).get_delta_for_epsilon(epsilon))
+
+
+def _their_group(z: float, q: float, rounds: int, k: int, delta: float) -> float:
+    weights = [math.comb(k, j) * q**j * (1 - q) ** (k - j) for j in range(k + 1)]
+    one = distributions.from_mixture_gaussian_mechanism(
+        z, list(range(k + 1)), weights, value_discretization_interval=1e-3
+    )
+    return float(one.self_compose(rounds).get_epsilon_for_delta(delta))
+
+
+def _their_capped(z: float, q: float, rounds: int, clients: int, cap: int, delta: float) -> float:
+    one = distributions.from_truncated_subsampled_gaussian_mechanism(
+        clients, q, cap, z, value_discretization_interval=1e-4
+    )
+    return float(one.self_compose(rounds).get_epsilon_for_delta(delta))
+
+
+Question = tuple[str, Callable[[], float], Callable[[], float] | None]
+
+
+def questions() -> list[Question]:
+    """Each hard question, asked of us, and of dp-accounting where it can be."""
+    event, epsilon_of, delta_of = accounting.Event, accounting.epsilon_of, accounting.delta_of
+    noise, rounds = accounting.noise_multiplier, accounting.max_rounds
+    capped = event(1.0, 0.01, "poisson", 100, 10**8, cap=10**6 + 5000)
+    mixed = [event(1.1, 0.05, "poisson", 100), accounting.Laplace(8.0, 10),
+             accounting.Approximate(0.1, 1e-8, 3), accounting.Concentrated(0.01)]  # fmt: skip
+    known: dict[str, Any] = {"adjacency": "zero-out", "known": True}
+    return [
+        ("max_rounds: epsilon 1, z 50, q 1e-4",
+         lambda: rounds(epsilon=1.0, delta=1e-5, noise_multiplier=50.0, sampling_rate=1e-4), None),
+        ("max_rounds: epsilon 8, z 0.6, q 0.01",
+         lambda: rounds(epsilon=8.0, delta=1e-5, noise_multiplier=0.6, sampling_rate=0.01), None),
+        ("delta: z 1, q 1e-3, T 100, epsilon .0838",
+         lambda: delta_of([event(1.0, 1e-3, "poisson", 100)], 0.0838),
+         lambda: _their_delta(1.0, 1e-3, 100, 0.0838)),
+        ("delta: z .3, q .01, T 50, epsilon 0",
+         lambda: delta_of([event(0.3, 0.01, "poisson", 50)], 0.0),
+         lambda: _their_delta(0.3, 0.01, 50, 0.0)),
+        ("group of 3: z 1, q .0064, T 782",
+         lambda: epsilon_of([event(1.0, 0.0064, "poisson", 782)], 1e-6, group=3),
+         lambda: _their_group(1.0, 0.0064, 782, 3, 1e-6)),
+        ("capped: N 3400, cap 130, T 1500",
+         lambda: epsilon_of([event(1.0, 100 / 3400, "poisson", 1500, 3400, 130)], 1e-4),
+         lambda: _their_capped(1.0, 100 / 3400, 1500, 3400, 130, 1e-4)),
+        ("capped: N 1e8, cap m + 5000, T 100", lambda: epsilon_of([capped], 1e-9), None),
+        ("noise: epsilon 1e-3, q .1, T 30",
+         lambda: noise(epsilon=1e-3, delta=1e-5, rounds=30, sampling_rate=0.1), None),
+        ("noise: epsilon 1e-5, q .003, T 500",
+         lambda: noise(epsilon=1e-5, delta=1e-7, rounds=500, sampling_rate=0.003), None),
+        ("noise: epsilon 1e4, q .1, T 100",
+         lambda: noise(epsilon=1e4, delta=1e-5, rounds=100, sampling_rate=0.1), None),
+        ("noise: known participation, q .25, T 60",
+         lambda: noise(epsilon=8.0, delta=1e-5, rounds=60, sampling_rate=0.25, **known), None),
+        ("epsilon of four mechanisms", lambda: epsilon_of(mixed, 1e-6), None),
+    ]  # fmt: skip
+
+
+def hard(repeats: int) -> list[dict[str, Any]]:
+    """Time and answer of each hard question."""
+    rows = []
+    for name, ours, theirs in questions():
+        times = []
+        for _ in range(repeats):
+            start = time.perf_counter()
+            answer = ours()
+            times.append(time.perf_counter() - start)
+        row = {"question": name, "milliseconds": 1e3 * statistics.median(times), "answer": answer}
+        if theirs is not None:
+            start = time.perf_counter()
+            row["dp_accounting"] = theirs()
+            row["dp_accounting_milliseconds"] = 1e3 * (time.perf_counter() - start)
+        rows.append(row)
+        print("  ".join(f"{v:.6g}" if isinstance(v, float) else str(v) for v in row.values()),
+              flush=True)  # fmt: skip
+    return rows
+
+
 def gap(z: float, q: float, rounds: int, delta: float, truth: float) -> tuple[float, float]:
     found = accounting.epsilon(noise_multiplier=z, delta=delta, rounds=rounds, sampling_rate=q)
     return found, found / truth - 1
@@ -265,7 +352,8 @@ def processes(repeats: int) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="*", choices=("speed", "gaps"), default=("speed", "gaps"))
+    tables = ("speed", "hard", "gaps")
+    parser.add_argument("--only", nargs="*", choices=tables, default=tables)
     parser.add_argument("--random", type=int, default=500, help="random settings to compare")
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
@@ -280,6 +368,8 @@ def main() -> None:
     if "speed" in options.only:
         result["calibration"] = speed(options.repeats)
         result["processes_seconds"] = processes(options.repeats)
+    if "hard" in options.only:
+        result["hard_questions"] = hard(options.repeats)
     if "gaps" in options.only:
         result["reference_cases"] = references()
         print("reference cases", result["reference_cases"], flush=True)
