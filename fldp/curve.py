@@ -202,25 +202,34 @@ class Curve:
         log_mgf = sum(n * law.log_mgf for law, n in laws)
         skip = min(max(0, -first), size - 1)
         self.loss = (first + np.arange(skip, size)) * step
-        log_weight = log_mgf - window.tilt * self.loss - log_delta
-        self.kept = int(np.argmax(np.maximum(log_weight, centre - self.loss) <= _KEPT))
-        weight = np.exp(np.minimum(log_weight, _KEPT))
-        behind = np.exp(np.minimum(centre - self.loss, _KEPT))
-        self._ahead = np.exp(np.minimum(self.loss - centre, _LARGEST_EXP))
+        scale = log_mgf - log_delta
+        # below this loss one of the two weights would be too large
+        far = max((scale - _KEPT) / window.tilt, centre - _KEPT)
+        self.kept = min(int(np.searchsorted(self.loss, far)), self.loss.size - 1)
+        clipped = np.maximum(self.loss, far) if self.kept else self.loss
+        weight = np.exp(scale - window.tilt * clipped)
+        behind = np.exp(centre - clipped)
+        self._ahead = 1 / np.maximum(behind, math.exp(-_LARGEST_EXP))
         # rounding that all masses share raises both sums
         per_round = _POWER_ERROR + _MEAN_ERROR * (window.tilt + 1)
         one = mass[skip:] * weight * (1 + per_round * in_all)
         self.up = _sums_from(one)
         self.down = _sums_from(one * behind)
-        self.allowance = _ROUND_OFF_SDS * noise * np.sqrt(_sums_from(weight * weight))
+        if self.kept:
+            self.allowance = _ROUND_OFF_SDS * noise * np.sqrt(_sums_from(weight * weight))
+        else:
+            # the weights fall geometrically, and so do their squares
+            tail = -math.expm1(-2 * window.tilt * step)
+            self.allowance = _ROUND_OFF_SDS * noise / math.sqrt(tail) * weight
         i = min(int(np.searchsorted(self.loss, centre)), self.loss.size - 1)
         if self.allowance[i] > _ROUND_OFF_SEEN * (self.up[i] - self.down[i]):
             self.allowance = _ROUND_OFF_SDS * noise * self._spread(weight, behind)
-        # tilted mass that was low when rounds were put together: all of it right at the loss
-        lost = weight * sum(n * law.lost for law, n in laws)
         top_tilt = min(window.top_tilt, steepest(window, step, self.excess))
-        cut = self._cut(laws, top_tilt, step * (first + size - 1))
-        self.added = self.allowance + lost + cut
+        self.added = self.allowance + self._cut(laws, top_tilt, step * (first + size - 1))
+        lost = sum(n * law.lost for law, n in laws)
+        if lost > 0:
+            # tilted mass that was low when rounds were put together: all of it right at the loss
+            self.added = self.added + lost * weight
 
     def _spread(self, weight: Array, behind: Array) -> Array:
         """The root of the sum of (w (1 - e^(e - l)))^2 over the losses l above each e.
