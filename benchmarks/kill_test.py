@@ -4,7 +4,8 @@
 
 Each run trains in a forked process that is sent SIGKILL at a random instant, up to three times, and
 is then left to end. The truth is kept by a witness outside the run: the process writes one byte to
-a pipe of the parent after every release it makes. After each kill the ledger's account is compared
+a pipe of the parent after every release it makes. An instant is a random number of releases, then a
+random fraction of a round: so kills spread over the run however busy the machine is. After each kill the ledger's account is compared
 with it. A kill may come between an event on disk and its release, so each may cost one event that
 bought nothing, and never the other way round. After some kills half of a further line is appended,
 as a torn write leaves it. Prints the counts, writes `benchmarks/results/kill_test.json`, and exits
@@ -14,10 +15,10 @@ with status 1 on a violation.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import random
+import select
 import signal
 import sys
 import tempfile
@@ -32,6 +33,8 @@ import fldp
 from fldp.aggregation import PrivateAggregator
 from fldp.history import spent
 
+# Seconds between two looks at whether a run still lives.
+_GLANCE = 0.01
 RESULTS = Path(__file__).parent / "results" / "kill_test.json"
 ROUNDS, KILLS = 12, 3
 
@@ -64,13 +67,18 @@ def train(folder: Path, plan: fldp.PrivacyPlan, people: Any, witness: int) -> fl
         PrivateAggregator.release = release  # type: ignore[method-assign]
 
 
-def attempt(folder: Path, plan: Any, people: Any, witness: int, after: float | None) -> bool:
-    """Fork, train, kill `after` seconds (None: never); whether the run came to its end."""
+Kill = tuple[int, float]  # after so many releases, and then so many seconds
+
+
+def attempt(
+    folder: Path, plan: Any, people: Any, pipe: tuple[int, int], kill: Kill | None
+) -> tuple[bool, int]:
+    """Fork, train, kill (None: never); whether the run came to its end, and its releases."""
     child = os.fork()
     if child == 0:
         status = 1
         try:
-            history = train(folder, plan, people, witness)
+            history = train(folder, plan, people, pipe[1])
             accounted = len(history.before) + len(history.events)
             (folder / "ended").write_text(f"{accounted} {history.epsilon[-1]}")
             status = 0
@@ -78,19 +86,30 @@ def attempt(folder: Path, plan: Any, people: Any, witness: int, after: float | N
             traceback.print_exc()
         finally:
             os._exit(status)
-    if after is not None:
-        time.sleep(after)
+    released, status = 0, None
+    while status is None and (kill is None or released < kill[0]):
+        released += seen(pipe[0], _GLANCE)
+        gone, code = os.waitpid(child, os.WNOHANG)
+        status = code if gone else None
+    if status is None:
+        time.sleep(kill[1] if kill else 0.0)
         os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
+        _, status = os.waitpid(child, 0)
+    released += seen(pipe[0], 0.0)
     if os.WIFEXITED(status) and os.WEXITSTATUS(status):
         raise RuntimeError(f"a resumed run failed: see above; its files are in {folder}")
-    return os.WIFEXITED(status)
+    return os.WIFEXITED(status), released
 
 
-def one_run(plan: Any, people: Any, dice: random.Random, longest: float) -> dict[str, int]:
+def seen(read: int, patience: float) -> int:
+    """How many bytes lie in the pipe, waiting for the first so many seconds."""
+    ready, _, _ = select.select([read], [], [], patience)
+    return len(os.read(read, 1 << 16)) if ready else 0
+
+
+def one_run(plan: Any, people: Any, dice: random.Random, a_round: float) -> dict[str, int]:
     """Kill and resume one run; counts of kills, wasted events and violations."""
-    read, write = os.pipe()
-    os.set_blocking(read, False)
+    pipe = os.pipe()
     found = {"kills": 0, "torn": 0, "wasted": 0, "under": 0, "over": 0, "ended": 0}
     released = 0
     with tempfile.TemporaryDirectory() as name:
@@ -98,11 +117,12 @@ def one_run(plan: Any, people: Any, dice: random.Random, longest: float) -> dict
         ledger = folder / "ledger.jsonl"
         ended = False
         while not ended:
-            after = dice.uniform(0, longest) if found["kills"] < KILLS else None
-            ended = attempt(folder, plan, people, write, after)
+            kill = (dice.randrange(ROUNDS), dice.uniform(0, a_round))
+            ended, more = attempt(
+                folder, plan, people, pipe, kill if found["kills"] < KILLS else None
+            )
             found["kills"] += not ended
-            with contextlib.suppress(BlockingIOError):
-                released += len(os.read(read, 1 << 16))
+            released += more
             # Killed before its first line, a ledger has nothing yet that could be cut off.
             if ledger.exists() and b"\n" in ledger.read_bytes():
                 events = fldp.Ledger.read(ledger)
@@ -120,8 +140,8 @@ def one_run(plan: Any, people: Any, dice: random.Random, longest: float) -> dict
         found["under"] += int(accounted) < released
         found["under"] += float(epsilon) < spent(plan, [plan.event] * released) * (1 - 1e-9)
         found["over"] += int(accounted) > released + found["kills"]
-    os.close(read)
-    os.close(write)
+    for end in pipe:
+        os.close(end)
     return found
 
 
@@ -137,7 +157,7 @@ def measure(runs: int, seed: int) -> dict[str, int]:
     os.close(sink)
     dice, total = random.Random(seed), {"runs": runs}
     for _ in range(runs):
-        for key, value in one_run(plan, people, dice, seconds).items():
+        for key, value in one_run(plan, people, dice, seconds / ROUNDS).items():
             total[key] = total.get(key, 0) + value
     return total
 

@@ -36,6 +36,9 @@ _ERFCX = (
 _SERIES_FROM = 8.0
 _SERIES_TERMS = 16
 _UNIT = float(np.finfo(np.float64).eps)
+# What rounding may take off a difference of two scaled error functions, per unit of the larger:
+# arguments and functions are each right to two or three last digits. Added to every delta.
+_ROUND_OFF = 8 * _UNIT
 
 # Share of delta that the cut tails of a binomial may have.
 _CUT = 1e-9
@@ -84,7 +87,7 @@ def _log_delta(mu: float, epsilon: float) -> float:
         inside, outside, scale = math.erfc(near), math.exp(-near * near) * erfcx_one(far), 0.0
     else:
         inside, outside, scale = erfcx_one(near), erfcx_one(far), near * near
-    gap = 0.5 * (inside - outside + 2 * _UNIT * inside)
+    gap = 0.5 * (inside - outside + _ROUND_OFF * inside)
     return math.log(max(gap, LEAST_DELTA)) - scale
 
 
@@ -142,7 +145,7 @@ def _deltas(mu: Array, epsilon: float) -> Array:
     tail = erfc(np.abs(near))
     inside = np.where(near < 0, 2 - tail, tail)
     outside = _exp_square(np.abs(near)) * erfcx(far)
-    gap = 0.5 * (inside - outside + 4 * _UNIT * inside)
+    gap = 0.5 * (inside - outside + _ROUND_OFF * inside)
     return np.where(mu > 0, np.clip(gap, 0.0, 1.0), 0.0)
 
 
