@@ -60,6 +60,17 @@ def accounting() -> Iterator[str]:
                 f"below it by more than 1e-6: {gaps['below_by_more_than_1e-6']}, above by more "
                 f"than 1e-3: {gaps['above_by_more_than_1e-3']}.\n"
             )
+    if hard := found.get("hard_questions"):
+        yield "Questions that were slow, loose or refused:\n"
+        rows = [
+            [row["question"], f"{row['milliseconds']:.2g} ms", f"{row['answer']:.6g}",
+             f"{row['dp_accounting']:.6g}" if "dp_accounting" in row else "",
+             times(row["dp_accounting_milliseconds"] / row["milliseconds"])
+             if "dp_accounting" in row else ""]
+            for row in hard
+        ]  # fmt: skip
+        columns = ["question", "fldp", "answer", "dp-accounting's answer", "dp-accounting takes"]
+        yield from table(columns, rows)
     processes = found["processes_seconds"]
     ours = max(processes["import fldp"], processes["fldp calibrate"])
     yield (
