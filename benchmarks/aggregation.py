@@ -38,8 +38,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fldp.aggregation import PrivateAggregator, aggregate
-from fldp.noise import gaussian_
+from fldp.mechanism.aggregation import PrivateAggregator, aggregate
+from fldp.mechanism.noise import gaussian_
 from fldp.plan import PrivacyPlan
 
 LARGE = ((100, 1_000_000), (1000, 100_000), (10, 10_000_000))

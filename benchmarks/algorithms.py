@@ -98,7 +98,7 @@ def run(
         model, people, plan, clip=clip, local=local, server=server, seed=seed, **options
     )
     seconds = time.perf_counter() - begun
-    return fldp.training.evaluate(history.model, x[TRAIN:], y[TRAIN:])[0], seconds
+    return fldp.simulation.training.evaluate(history.model, x[TRAIN:], y[TRAIN:])[0], seconds
 
 
 def measure(

@@ -27,7 +27,7 @@ from benchmarks.audit_mechanisms import (
 )
 from benchmarks.inversion import inversion
 from fldp import audit
-from fldp.findings import PRESUMPTIONS
+from fldp.audit.findings import PRESUMPTIONS
 
 RESULTS = Path(__file__).parent / "results" / "audits.json"
 TABLE = Path(__file__).parent / "results" / "audit_methods.md"

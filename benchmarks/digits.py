@@ -48,7 +48,7 @@ def train(epsilon: float | None, seed: int) -> tuple[float, float]:
         server=fldp.FedAvgM(lr=1.0, momentum=0.5), seed=seed, **options,
     )  # fmt: skip
     seconds = time.perf_counter() - begun
-    return fldp.training.evaluate(history.model, x[TRAIN:], y[TRAIN:])[0], seconds
+    return fldp.simulation.training.evaluate(history.model, x[TRAIN:], y[TRAIN:])[0], seconds
 
 
 def main() -> int:

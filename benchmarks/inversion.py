@@ -8,7 +8,7 @@ from torch import Tensor
 
 import fldp
 from fldp import attacks
-from fldp.parameters import shapes, views
+from fldp.mechanism.updates import shapes, views
 
 ROUNDS, CLIENTS, COHORT = 60, 480, 120
 

@@ -5,11 +5,11 @@
 Each run trains in a forked process that is sent SIGKILL at a random instant, up to three times, and
 is then left to end. The truth is kept by a witness outside the run: the process writes one byte to
 a pipe of the parent after every release it makes. An instant is a random number of releases, then a
-random fraction of a round: so kills spread over the run however busy the machine is. After each kill the ledger's account is compared
-with it. A kill may come between an event on disk and its release, so each may cost one event that
-bought nothing, and never the other way round. After some kills half of a further line is appended,
-as a torn write leaves it. Prints the counts, writes `benchmarks/results/kill_test.json`, and exits
-with status 1 on a violation.
+random fraction of a round: so kills spread over the run however busy the machine is. After each
+kill the ledger's account is compared with it. A kill may come between an event on disk and its
+release, so each may cost one event that bought nothing, and never the other way round. After some
+kills half of a further line is appended, as a torn write leaves it. Prints the counts, writes
+`benchmarks/results/kill_test.json`, and exits with status 1 on a violation.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from typing import Any
 import torch
 
 import fldp
-from fldp.aggregation import PrivateAggregator
-from fldp.history import spent
+from fldp.mechanism.aggregation import PrivateAggregator
+from fldp.simulation.history import spent
 
 # Seconds between two looks at whether a run still lives.
 _GLANCE = 0.01

@@ -86,7 +86,7 @@ def accuracy(
     history = fldp.train(
         nn.Linear(64, 10), people, plan, local=local, server=server, seed=seed, **options
     )
-    return fldp.training.evaluate(history.model, x[exam], y[exam])[0]
+    return fldp.simulation.training.evaluate(history.model, x[exam], y[exam])[0]
 
 
 def choose(name: str, epsilon: float | None) -> dict[str, float]:

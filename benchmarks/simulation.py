@@ -32,12 +32,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fldp.aggregation import PrivateAggregator
-from fldp.clients import Population
-from fldp.local import LocalSGD
-from fldp.parameters import flatten
+from fldp.mechanism.aggregation import PrivateAggregator
+from fldp.mechanism.updates import flatten
 from fldp.plan import PrivacyPlan
-from fldp.sampling import Poisson
+from fldp.simulation.clients import Population
+from fldp.simulation.local import LocalSGD
+from fldp.simulation.sampling import Poisson
 
 RESULTS = Path(__file__).parent / "results" / "simulation.json"
 RATE, CLIP, NOISE, BATCH, RECORDS = 0.05, 0.5, 1.0, 10, 20

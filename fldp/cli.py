@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from fldp import __version__, accounting
-from fldp.plan import TRUSTS, calibrate
-from fldp.report import up
+from fldp._text import up
+from fldp.plan.client import TRUSTS, calibrate
 
 # Significant digits of a printed ε or z, rounded up; --json prints all of them.
 DIGITS = 6

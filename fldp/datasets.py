@@ -8,10 +8,12 @@ per-user cache. Nothing is ever substituted for a data set that is not there.
 from __future__ import annotations
 
 import http.client
+import importlib
 import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,12 @@ Pair = tuple[Tensor, Tensor]
 Root = str | os.PathLike[str] | None
 # A dead connection must end in an error message, not in a notebook that hangs.
 _NETWORK_TIMEOUT = 20.0
+# Operators that torchvision wants to describe while it is imported.
+_SCHEMAS = {
+    "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms": "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+}
+_libraries: list[torch.library.Library] = []
 
 
 class DatasetUnavailable(FileNotFoundError):
@@ -54,9 +62,38 @@ def digits() -> Pair:
     return x, torch.from_numpy(np.asarray(data.target, dtype=np.int64))
 
 
-def _through_torchvision(name: str, root: Root, download: bool, **options: Any) -> Pair:
-    from fldp.torchvision_compat import import_torchvision
+def _declare_missing() -> list[str]:
+    """Declare the schemas that are missing; their names."""
+    missing = [name for name in _SCHEMAS if not hasattr(torch.ops.torchvision, name)]
+    for name in missing:
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        library.define(_SCHEMAS[name])
+        _libraries.append(library)  # a library that is collected takes its schemas with it
+    return missing
 
+
+def import_torchvision() -> ModuleType:
+    """torchvision, with ``datasets``, ``transforms`` and ``models`` importable.
+
+    A CPU build of torch beside the default torchvision wheel has no ``torchvision::nms``: importing
+    torchvision then fails while it registers shapes for operators that are not there. Data sets,
+    transforms and models need none of them. Declaring the two schemas is enough to import; calling
+    such an operator still fails, loudly. A matched build registers them itself and is left alone.
+    Only the failure described above is repaired; any other is raised as it is.
+
+    >>> import_torchvision().datasets.MNIST.__name__
+    'MNIST'
+    """
+    try:
+        return importlib.import_module("torchvision")
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
+    _declare_missing()
+    return importlib.import_module("torchvision")
+
+
+def _through_torchvision(name: str, root: Root, download: bool, **options: Any) -> Pair:
     where = folder(root)
     make: Callable[..., Any] = getattr(import_torchvision().datasets, name)
     reason: BaseException | None = None

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fldp.report import up
+from fldp._text import up
 
 # Okabe and Ito's hues, moved until each has contrast 3:1 or more on white and on the dark page.
 PALETTE = {

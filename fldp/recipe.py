@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from fldp import accounting
-from fldp.checks import listed, real, whole
-from fldp.report import down, fill, table, up
+from fldp._checks import listed, real, whole
+from fldp._text import down, fill, table, up
 
 # z, below which the quadrature would take gigabytes.
 _SMALLEST = 0.03

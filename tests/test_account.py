@@ -11,18 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fldp
-from fldp import account, pld
 from fldp.accounting import (
     Approximate,
     Concentrated,
     Event,
     Laplace,
+    account,
     delta_of,
     epsilon_of,
     gaussian_epsilon,
+    pld,
     zcdp_epsilon,
 )
-from fldp.composition import rounds_of
+from fldp.accounting.composition import rounds_of
 
 few = settings(deadline=None, max_examples=12)
 LOOSE = 1 + 1e-3

@@ -512,7 +512,7 @@ def test_a06_odd_arguments_are_answered_or_refused_by_us(ask, arguments, data):
         trace = error.__traceback__
         while trace.tb_next:
             trace = trace.tb_next
-        assert Path(trace.tb_frame.f_code.co_filename).parent.name == "fldp"
+        assert "fldp" in Path(trace.tb_frame.f_code.co_filename).parts[-3:]
         assert 10 < len(str(error)) < 400  # noqa: PT017
     else:
         if isinstance(found, float):

@@ -22,12 +22,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import Tensor, nn
 
-from fldp import aggregation
-from fldp.aggregation import PrivateAggregator, aggregate
-from fldp.clipping import AdaptiveClip, Clip, FlatClip, PerLayerClip
-from fldp.noise import DiscreteGaussian
+from fldp.mechanism import aggregation
+from fldp.mechanism.aggregation import PrivateAggregator, aggregate
+from fldp.mechanism.clipping import AdaptiveClip, Clip, FlatClip, PerLayerClip
+from fldp.mechanism.noise import DiscreteGaussian
+from fldp.mechanism.reference import private_mean
 from fldp.plan import PrivacyPlan
-from fldp.reference import private_mean
 
 QUIET = 1e-9
 
@@ -662,14 +662,14 @@ def test_the_bits_noise_arrives_in_shares_like_the_updates(trust: str) -> None:
 
 def test_p13_discrete_noise_for_an_adaptive_clips_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     """The bits used to get a float Gaussian from a mechanism that promises another."""
-    from fldp import noise
+    from fldp.mechanism import noise
 
     def never(*_: Any, **__: Any) -> Any:
         raise AssertionError("floating-point noise in a discrete release")
 
     monkeypatch.setattr(noise, "gaussian_", never)
     monkeypatch.setattr(noise, "_standard_normal", never)
-    monkeypatch.setattr("fldp.aggregation.gaussian_", never, raising=False)
+    monkeypatch.setattr("fldp.mechanism.aggregation.gaussian_", never, raising=False)
     each = AdaptiveClip(0.5, count_noise=3.0)
     release = aggregate(torch.ones(20, 3), plan_for(20), each, mechanism=DiscreteGaussian())
     assert release.unclipped is not None

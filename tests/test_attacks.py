@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import fldp
 from fldp import attacks
-from fldp.parameters import shapes, views
+from fldp.mechanism.updates import shapes, views
 
 matplotlib.use("Agg")
 

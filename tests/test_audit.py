@@ -106,13 +106,13 @@ def test_u03_the_training_that_is_audited_is_train_itself(monkeypatch: pytest.Mo
     sound = audit.training(model, people, plan, canaries=200, confidence=0.999, seed=0)
     assert not sound.violated
 
-    with_noise = fldp.noise.Gaussian.finish
+    with_noise = fldp.mechanism.noise.Gaussian.finish
 
     def without_noise(self: Any, total: Any, std: float, *rest: Any) -> Any:
         return with_noise(self, total, 0.0, *rest)
 
     # A fault in the aggregator that `train` uses, and nowhere in an audit's own code.
-    monkeypatch.setattr(fldp.noise.Gaussian, "finish", without_noise)
+    monkeypatch.setattr(fldp.mechanism.noise.Gaussian, "finish", without_noise)
     assert audit.training(model, people, plan, canaries=200, seed=0).violated
 
 
@@ -430,7 +430,7 @@ def test_gaussian_bounds_cover_on_gaussians_and_give_way_elsewhere(
 
 def test_the_table_of_audits_has_every_method_and_its_presumption() -> None:
     from benchmarks.audits import TABLE
-    from fldp.findings import PRESUMPTIONS
+    from fldp.audit.findings import PRESUMPTIONS
 
     text = TABLE.read_text(encoding="utf-8")
     rows = {

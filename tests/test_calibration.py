@@ -9,8 +9,8 @@ import warnings
 
 import pytest
 
-from fldp import accounting, pld, search
-from fldp.accounting import Event, epsilon_of
+from fldp import accounting
+from fldp.accounting import Event, epsilon_of, pld, search
 
 
 def spent(z, *, delta, rounds, q, **more):

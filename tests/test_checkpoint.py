@@ -1,4 +1,4 @@
-"""fldp.checkpoint: a run goes on as what it was, with what it spent, or not at all."""
+"""simulation.checkpoint: a run goes on as what it was, with what it spent, or not at all."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 import fldp
-from fldp.checkpoint import Checkpoint, described, fingerprint, outline
-from fldp.clients import Population
-from fldp.ledger import Ledger
-from fldp.noise import DiscreteGaussian
-from fldp.parameters import flatten
-from fldp.sampling import FixedSize, MinSeparation, Poisson
+from fldp.mechanism.noise import DiscreteGaussian
+from fldp.mechanism.updates import flatten
+from fldp.plan.ledger import Ledger
+from fldp.simulation.checkpoint import Checkpoint, described, fingerprint, outline
+from fldp.simulation.clients import Population
+from fldp.simulation.sampling import FixedSize, MinSeparation, Poisson
 
 CLIENTS, ROUNDS = 20, 5
 

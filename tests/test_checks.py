@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fldp import checks
+from fldp import _checks as checks
 
 # Where floats stop to tell whole numbers apart, in the types that callers have.
 EDGES = (2**24, 2**53, 2**63)

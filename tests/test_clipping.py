@@ -13,8 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fldp.clipping import AdaptiveClip, FlatClip, PerLayerClip, bounded_rows, clip, row_norms
-from fldp.summation import ROUNDING
+from fldp.mechanism.clipping import (
+    AdaptiveClip,
+    FlatClip,
+    PerLayerClip,
+    bounded_rows,
+    clip,
+    row_norms,
+)
+from fldp.mechanism.summation import ROUNDING
 
 
 def exact_square(values: Any) -> Fraction:

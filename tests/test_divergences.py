@@ -1,4 +1,4 @@
-"""fldp.divergences: the curves of a plan against closed forms, and its export."""
+"""accounting.divergences: the curves of a plan against closed forms, and its export."""
 
 from __future__ import annotations
 

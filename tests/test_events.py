@@ -9,14 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fldp.accounting import (
-    AnyEvent,
-    Approximate,
-    Concentrated,
-    Event,
-    Laplace,
-    event_from_dict,
-)
+from fldp.accounting import AnyEvent, Approximate, Concentrated, Event, Laplace, event_from_dict
 
 EVENTS = [
     Event(1.0, 0.25, "poisson", 3, clients=40, cap=12),

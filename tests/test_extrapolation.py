@@ -1,4 +1,4 @@
-"""fldp.extrapolation: both ε, and which of them is a guarantee."""
+"""plan.extrapolation: both ε, and which of them is a guarantee."""
 
 from __future__ import annotations
 

@@ -16,9 +16,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fldp import noise
-from fldp.aggregation import PrivateAggregator, aggregate
-from fldp.clipping import AdaptiveClip, FlatClip, clip
+from fldp.mechanism import noise
+from fldp.mechanism.aggregation import PrivateAggregator, aggregate
+from fldp.mechanism.clipping import AdaptiveClip, FlatClip, clip
 from fldp.plan import PrivacyPlan, calibrate
 
 C, Z, M = 1.0, 1.0, 10

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fldp import gaussian
+from fldp.accounting import gaussian
 
 mpmath = pytest.importorskip("mpmath")
 mpmath.mp.dps = 50

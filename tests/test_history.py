@@ -11,7 +11,7 @@ import pickle
 import pytest
 
 import fldp
-from fldp.history import History, spent
+from fldp.simulation.history import History, spent
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from fldp.intake import check_equal, check_weights, identifiers, listed, twice
+from fldp.mechanism.intake import check_equal, check_weights, identifiers, listed, twice
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""fldp.isolation: what a client leaves behind is there for nobody else, in any engine."""
+"""simulation.isolation: what a client leaves behind is there for nobody else, in any engine."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import fldp
-from fldp.clients import Population
-from fldp.draws import Draws
-from fldp.engines import choose
-from fldp.isolation import (
+from fldp.mechanism.updates import flatten
+from fldp.simulation.clients import Population
+from fldp.simulation.draws import Draws
+from fldp.simulation.engines import choose
+from fldp.simulation.isolation import (
     Template,
     alone,
     copied,
@@ -26,8 +27,7 @@ from fldp.isolation import (
     threads,
     traits,
 )
-from fldp.local import BringYourOwn, LocalSGD
-from fldp.parameters import flatten
+from fldp.simulation.local import BringYourOwn, LocalSGD
 
 SIZES = (7, 1, 4, 12, 3, 5)
 
@@ -218,7 +218,7 @@ def test_p07_one_shared_module_would_let_clients_reach_each_other(state: str) ->
     flat = flatten(model)
 
     def update(module: nn.Module, i: int) -> Tensor:
-        fldp.parameters.load_(module, flat) if len(flatten(module)) == len(flat) else None
+        fldp.mechanism.updates.load_(module, flat) if len(flatten(module)) == len(flat) else None
         sgd(module, *people.client(i))
         return torch.cat([p.detach().reshape(-1) for p in module.parameters()])
 
@@ -344,7 +344,7 @@ def test_p07_what_no_copy_resets_is_refused_by_name_before_the_first_round(
     plan = fldp.calibrate(epsilon=8.0, delta=1e-2, rounds=2, clients=6, cohort=5)
     drawn: list[int] = []
 
-    class Spy(fldp.sampling.Poisson):
+    class Spy(fldp.simulation.sampling.Poisson):
         def sample(self, clients: int, draws: Any = None, round: int = 0) -> Tensor:
             drawn.append(round)
             return super().sample(clients, draws, round)

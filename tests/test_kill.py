@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.kill_test import measure
 from fldp.accounting import Event
-from fldp.ledger import Ledger
+from fldp.plan.ledger import Ledger
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 

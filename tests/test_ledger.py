@@ -1,4 +1,4 @@
-"""fldp.ledger: on disk before the release, never below the truth, one writer, nothing lost."""
+"""plan.ledger: on disk before the release, never below the truth, one writer, nothing lost."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fldp
-from fldp import accounting, chain
-from fldp.events import Approximate, Concentrated, Event, Laplace
-from fldp.ledger import Ledger, grouped
+from fldp import accounting
+from fldp.accounting.events import Approximate, Concentrated, Event, Laplace
+from fldp.plan import chain
+from fldp.plan.ledger import Ledger, grouped
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def test_what_is_recorded_is_read_back(tmp_path: Path, plan: fldp.PrivacyPlan) -
 
 def test_an_event_is_on_disk_when_record_returns(path: Path) -> None:
     code = (
-        "import os, sys\nfrom fldp.ledger import Ledger\nfrom fldp.accounting import Event\n"
+        "import os, sys\nfrom fldp.plan.ledger import Ledger\nfrom fldp.accounting import Event\n"
         "ledger = Ledger(sys.argv[1])\nledger.record(Event(1.0), 1)\nos.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", code, str(path)], check=False)
@@ -321,7 +322,7 @@ def test_a_second_writer_is_refused_until_the_first_has_gone(path: Path) -> None
 
 
 def test_a_second_process_is_refused(path: Path) -> None:
-    code = "import sys\nfrom fldp.ledger import Ledger\nLedger(sys.argv[1])"
+    code = "import sys\nfrom fldp.plan.ledger import Ledger\nLedger(sys.argv[1])"
     with Ledger(path):
         command = [sys.executable, "-c", code, str(path)]
         result = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -7,7 +7,7 @@ import pytest
 
 import fldp
 from fldp.accounting import gaussian_epsilon
-from fldp.limits import ApproximateCurve, Curve, GaussianCurve, plan_curve
+from fldp.audit.limits import ApproximateCurve, Curve, GaussianCurve, plan_curve
 
 CURVES: list[Curve] = [
     ApproximateCurve(1.0, 1e-3),

@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fldp.aggregation import PrivateAggregator
-from fldp.clients import Population
-from fldp.clipping import clip
-from fldp.draws import Draws
-from fldp.isolation import threads
-from fldp.local import BringYourOwn, FedProx, LocalSGD, Scaffold
-from fldp.parameters import flatten, load_, shapes
+from fldp.mechanism.aggregation import PrivateAggregator
+from fldp.mechanism.clipping import clip
+from fldp.mechanism.updates import flatten, load_, shapes
 from fldp.plan import calibrate
+from fldp.simulation.clients import Population
+from fldp.simulation.draws import Draws
+from fldp.simulation.isolation import threads
+from fldp.simulation.local import BringYourOwn, FedProx, LocalSGD, Scaffold
 
 SIZES = (7, 1, 4, 10, 3)
 

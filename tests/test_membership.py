@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import fldp
-from fldp import membership as m
-from fldp.attacks import simulate
+from fldp.audit import membership as m
+from fldp.audit.attacks import simulate
 
 matplotlib.use("Agg")
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import fldp
-from fldp.neighbours import neighbour_test
+from fldp.audit.neighbours import neighbour_test
 
 
 def plan_of(epsilon: float = 2.0, **changes: Any) -> fldp.PrivacyPlan:

@@ -15,9 +15,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fldp import noise
-from fldp.noise import DiscreteGaussian, Gaussian, gaussian_
-from fldp.reference import laplace_
+from fldp.mechanism import noise
+from fldp.mechanism.noise import DiscreteGaussian, Gaussian, gaussian_
+from fldp.mechanism.reference import laplace_
 
 N = 400_000
 # Two-sided normal quantile of 1e-6, and the Kolmogorov quantile of 1e-6.

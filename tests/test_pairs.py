@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fldp import pairs
-from fldp.gaussian import zcdp_log_deltas
-from fldp.gaussian_pairs import Fixed, Group, Subsampled
+from fldp.accounting import pairs
+from fldp.accounting.gaussian import zcdp_log_deltas
+from fldp.accounting.gaussian_pairs import Fixed, Group, Subsampled
 
 PAIRS = [
     Subsampled("remove", 0.2, 1.0),

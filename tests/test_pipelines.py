@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import fldp
-from fldp.pipelines import check_independence, pipeline, within
+from fldp.audit.pipelines import check_independence, pipeline, within
 
 DELTA = 1e-5
 

@@ -8,9 +8,10 @@ import inversion
 import numpy as np
 import pytest
 
-from fldp import accounting, curve, pairs, pld
-from fldp.composition import rounds_of
-from fldp.gaussian_pairs import Fixed, Subsampled
+from fldp import accounting
+from fldp.accounting import curve, pairs, pld
+from fldp.accounting.composition import rounds_of
+from fldp.accounting.gaussian_pairs import Fixed, Subsampled
 
 
 def sf(x):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from fldp import accounting
 from fldp.plan import participations
-from fldp.records import _grouped, calibrate_records
+from fldp.plan.records import _grouped, calibrate_records
 
 BASE = {"epsilon": 8.0, "delta": 1e-5, "rounds": 20, "local_epochs": 1, "batch_size": 16}
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fldp
-from fldp import reference
+from fldp.mechanism import reference
 
 PLAN = fldp.calibrate(epsilon=1.0, delta=1e-5, rounds=1, clients=50)
 

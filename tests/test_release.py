@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import torch
 
-from fldp import release as module
-from fldp.aggregation import aggregate
-from fldp.clipping import AdaptiveClip
+from fldp.mechanism import release as module
+from fldp.mechanism.aggregation import aggregate
+from fldp.mechanism.clipping import AdaptiveClip
+from fldp.mechanism.release import PrivateDiagnostics, Release
 from fldp.plan import PrivacyPlan
-from fldp.release import PrivateDiagnostics, Release
 
 PUBLIC = {"mean", "noise_std", "denominator", "event", "clip_norm", "reproducible", "unclipped"}
 # The norm of an update, which nothing that leaves may contain.

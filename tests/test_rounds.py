@@ -1,4 +1,4 @@
-"""fldp.rounds: one client moves a round by no more than C, and a seed costs what it tells."""
+"""simulation.rounds: one client moves a round by no more than C, and a seed costs what it tells."""
 
 from __future__ import annotations
 
@@ -13,14 +13,21 @@ import torch
 from torch import Tensor, nn
 
 import fldp
-from fldp.aggregation import PrivateAggregator
-from fldp.clients import Population
-from fldp.draws import Draws
-from fldp.ledger import Ledger
-from fldp.noise import Gaussian
-from fldp.parameters import flatten
-from fldp.report import up
-from fldp.sampling import CappedPoisson, Everyone, FixedSize, MinSeparation, Poisson, Sampler
+from fldp._text import up
+from fldp.mechanism.aggregation import PrivateAggregator
+from fldp.mechanism.noise import Gaussian
+from fldp.mechanism.updates import flatten
+from fldp.plan.ledger import Ledger
+from fldp.simulation.clients import Population
+from fldp.simulation.draws import Draws
+from fldp.simulation.sampling import (
+    CappedPoisson,
+    Everyone,
+    FixedSize,
+    MinSeparation,
+    Poisson,
+    Sampler,
+)
 from tests.test_isolation import STATES
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from fldp.accounting import Event
-from fldp.draws import Draws
-from fldp.sampling import (
+from fldp.simulation.draws import Draws
+from fldp.simulation.sampling import (
     CappedPoisson,
     Everyone,
     FixedSize,

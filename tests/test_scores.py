@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fldp.scores import check_coins, check_levels, clean, curve_of, one_per_run, ranked
+from fldp.audit.scores import check_coins, check_levels, clean, curve_of, one_per_run, ranked
 
 
 def test_scores_that_are_not_numbers_stand_above_all_others() -> None:

@@ -1,11 +1,11 @@
-"""fldp.server: the steps that the papers define, and state that survives a restart."""
+"""simulation.server: the steps that the papers define, and state that survives a restart."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from fldp.server import FedAdam, FedAvg, FedAvgM, FedYogi
+from fldp.simulation.server import FedAdam, FedAvg, FedAvgM, FedYogi
 
 
 def walk(server: FedAvg, steps: int = 5) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""fldp.statement: the statement of every kind of plan, word for word, and what none may say.
+"""plan.statement: the statement of every kind of plan, word for word, and what none may say.
 
 `tests/data/statements.txt` holds them all, to be read aloud. After a change of wording:
 
@@ -123,7 +123,7 @@ def test_p01_the_distributed_statement_names_the_public_count_the_coins_and_all_
         assert "that number is public" in said, name
         assert "std at least z·C on each sum" in said, name
         if plan.event.sampling != "none":
-            every = fldp.report.up(plan.cohort_known()["epsilon_all"])
+            every = fldp._text.up(plan.cohort_known()["epsilon_all"])
             assert f"ε = {every}, that of all 60 rounds" in said, name
             assert ("presumes that the server draws them as stated" in said) == (k is None), name
 
@@ -132,12 +132,12 @@ def test_p03_a_seed_moves_the_headline_and_is_named(found: dict) -> None:
     for name, (plan, k, words) in found.items():
         first = one_line(words).split("differential")[0]
         if k is None:
-            assert f"({fldp.report.up(plan.epsilon())}, 0.001)" in first, name
+            assert f"({fldp._text.up(plan.epsilon())}, 0.001)" in first, name
             assert "seed of the draws" not in first, name
         else:
             epsilon = plan.seeded_epsilon(k)
             assert (
-                f"against whoever knows the seed of the draws: ({fldp.report.up(epsilon)}" in first
+                f"against whoever knows the seed of the draws: ({fldp._text.up(epsilon)}" in first
             )
             assert f"no client more than {k} of the 60 rounds" in one_line(words), name
             if plan.event.sampling == "none":

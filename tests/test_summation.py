@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fldp import aggregation, summation
-from fldp.aggregation import PrivateAggregator
-from fldp.clipping import PerLayerClip
+from fldp.mechanism import aggregation, summation
+from fldp.mechanism.aggregation import PrivateAggregator
+from fldp.mechanism.clipping import PerLayerClip
+from fldp.mechanism.summation import ROUNDING, RunningSum, group_size
 from fldp.plan import PrivacyPlan
-from fldp.summation import ROUNDING, RunningSum, group_size
 
 CANARY = 0.99
 

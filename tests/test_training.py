@@ -1,4 +1,4 @@
-"""fldp.training: what runs is what is accounted, and a run can be trusted to repeat and resume."""
+"""simulation.training: what runs is accounted; a run repeats and resumes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 import fldp
-from fldp.ledger import Ledger
-from fldp.parameters import flatten
-from fldp.sampling import FixedSize, Poisson
+from fldp.mechanism.updates import flatten
+from fldp.plan.ledger import Ledger
+from fldp.simulation.sampling import FixedSize, Poisson
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +203,7 @@ def test_an_event_is_recorded_before_its_release(
     def crash(self: Any) -> None:
         raise RuntimeError("power cut")
 
-    monkeypatch.setattr("fldp.aggregation.PrivateAggregator.release", crash)
+    monkeypatch.setattr("fldp.mechanism.aggregation.PrivateAggregator.release", crash)
     with pytest.raises(RuntimeError, match="power cut"):
         fldp.train(model(), people, plan_for(), ledger=path)
     assert len(Ledger.read(path)) == 1

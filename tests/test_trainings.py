@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 import fldp
-from fldp.canaries import Canaries
-from fldp.trainings import federation, training
+from fldp.audit.canaries import Canaries
+from fldp.audit.trainings import federation, training
 
 DELTA = 1e-5
 

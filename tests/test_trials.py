@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import binom
 
 from fldp.accounting import gaussian_mu
-from fldp.trials import from_trials, mean_lower_bound
+from fldp.audit.trials import from_trials, mean_lower_bound
 
 DELTA = 1e-5
 

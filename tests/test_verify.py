@@ -1,4 +1,4 @@
-"""fldp.verify: a sound plan passes, a planted fault fails, and what cannot be asked says why."""
+"""audit.verify: a sound plan passes, a planted fault fails, and what cannot be asked says why."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import pytest
 import torch
 
 import fldp
-from fldp import accounting, chain
-from fldp.ledger import Ledger
-from fldp.verify import verify
+from fldp import accounting
+from fldp.audit.verify import verify
+from fldp.plan import chain
+from fldp.plan.ledger import Ledger
 
 SMALL = {"epsilon": 2.0, "delta": 1e-5, "rounds": 20, "clients": 1000, "cohort": 50}
 

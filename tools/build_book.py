@@ -29,8 +29,8 @@ CELL_TIMEOUT = 300
 def environment_digest() -> str:
     """A digest of everything but the notebooks that decides what a cell prints."""
     digest = hashlib.sha256(sys.version.encode())
-    for path in [HERE / "requirements.txt", *sorted((HERE / "fldp").glob("*.py"))]:
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    for path in [HERE / "requirements.txt", *sorted((HERE / "fldp").rglob("*.py"))]:
+        digest.update(str(path.relative_to(HERE)).encode() + b"\0" + path.read_bytes() + b"\0")
     digest.update(os.environ.get("FLDP_DATA", "").encode())
     return digest.hexdigest()
 

@@ -1,0 +1,79 @@
+"""Module paths of version 0.1, for one version more.
+
+`fldp.clients` and `fldp.attacks` are short for good; importing any other old path warns.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+SHORT = {"clients": "simulation.clients", "attacks": "audit.attacks"}
+# Modules that only moved to a floor.
+_FLOORS = {
+    "accounting": (
+        "account binomial calibration composition curve divergences events exchange gaussian "
+        "gaussian_pairs guide laws opacus pairs pld search"
+    ),
+    "plan": "chain extrapolation files ledger records statement",
+    "mechanism": "aggregation clipping intake noise reference release summation",
+    "simulation": (
+        "checkpoint draws engines history isolation local rounds sampling server setting stacked "
+        "training"
+    ),
+    "audit": (
+        "bounds canaries findings limits membership neighbours pipelines scores "
+        "trainings trials verify"
+    ),
+}
+# Modules that also changed their names.
+_RENAMED = {
+    "checks": "_checks",
+    "report": "_text",
+    "torchvision_compat": "datasets",
+    "parameters": "mechanism.updates",
+    "baselines": "simulation.dpsgd",
+    "one_run": "audit.coins",
+    "one_shot": "audit.cosines",
+}
+OLD = _RENAMED | {
+    name: f"{floor}.{name}" for floor, names in _FLOORS.items() for name in names.split()
+}
+
+
+class OldPaths(MetaPathFinder, Loader):
+    """Finds `fldp.<old>` and puts the module that is there now in its place."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        package, _, name = fullname.partition(".")
+        if package != "fldp" or name not in SHORT | OLD:
+            return None
+        return ModuleSpec(fullname, self)
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        name = module.__name__.partition(".")[2]
+        if name in OLD:
+            warnings.warn(
+                f"fldp.{name} is fldp.{OLD[name]} now; the old path goes with the next version",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+        place = (SHORT | OLD)[name]
+        # The import system takes what stands here when this returns.
+        sys.modules[module.__name__] = importlib.import_module(f"fldp.{place}")
+
+
+def install() -> None:
+    """Make old paths importable."""
+    if not any(isinstance(finder, OldPaths) for finder in sys.meta_path):
+        sys.meta_path.insert(0, OldPaths())

@@ -1,0 +1,282 @@
+"""Dominating pairs: the two output distributions of one round that neighbours can tell apart best.
+
+A pair (P, Q) dominates a mechanism if no neighbours are easier to distinguish, at any epsilon (Zhu,
+Dong & Wang 2022); its privacy loss is L = log(P/Q) under P. The kernel (:mod:`fldp.accounting.pld`)
+asks a pair for two things: a quadrature of L, its guide, and the masses on a grid, its bound.
+
+Those of Gaussian noise are in :mod:`fldp.accounting.gaussian_pairs`; here are what all have in
+common, and the others: :class:`Shifted` (Laplace) and :class:`Atoms` (silent rounds, (epsilon,
+delta) steps, zCDP).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fldp.accounting.gaussian import zcdp_log_deltas
+
+Array = NDArray[np.float64]
+
+# Transforms of so many points still take a fraction of a second.
+MAX_POINTS = 1 << 22
+# Beyond this index neighbours on a grid are the same number.
+_LAST_INDEX = 2**52
+# A quadrature has at most so many nodes; only below z = 0.015 would it need more.
+MOST_NODES = 4000
+# Nodes of a Laplace loss, which is bounded.
+_LAPLACE_NODES = 2000
+# The zCDP profile is tabulated down to this delta, at most so many standard deviations apart; its
+# chords are then 3e-3 above it at most, in relative terms.
+_APART = 0.1
+_MOST_VALUES = 10_000
+_LOG_LEAST = math.log(1e-200)
+
+
+class Cells(NamedTuple):
+    """The law of a loss on a grid, from above: mass `mass[i]` at loss (first + i) h.
+
+    `spread` is the variance that moving mass to the grid has put in, and `infinite` the mass whose
+    loss is taken as infinite.
+    """
+
+    first: int
+    mass: Array
+    spread: Array
+    infinite: float
+
+
+class Pair(Protocol):
+    """One round's dominating pair."""
+
+    @property
+    def smooth(self) -> bool:
+        """Whether the loss has a smooth density: then what a grid adds is told by its variance."""
+
+    @property
+    def infinite(self) -> float:
+        """Mass of infinite loss: no smaller delta has an epsilon."""
+
+    @property
+    def variation(self) -> float:
+        """The total variation distance of the pair: its delta at epsilon = 0, or a little more."""
+
+    def profile(self, epsilon: float) -> float:
+        """Delta at epsilon >= 0, exact up to a rounding that is added."""
+
+    def nodes(self, reach: float, most: int = MOST_NODES) -> tuple[Array, Array]:
+        """Losses and log weights of a quadrature: a guide for window and grid, no bound.
+
+        It reaches `reach` standard deviations out and takes at most `most` nodes.
+        """
+
+    def cells(self, h: float, low: float, high: float) -> Cells:
+        """The law of the loss on the multiples of `h`, never with a smaller delta.
+
+        Losses below `low` may be put there, and those above `high` count as infinite.
+        """
+
+
+class OutOfReach(ValueError):
+    """The answer lies beyond what the grid can hold."""
+
+
+def too_fine(points: float) -> OutOfReach:
+    return OutOfReach(
+        f"the privacy loss needs {points:.3g} grid points, more than {MAX_POINTS}: use more noise, "
+        "fewer rounds or a larger delta"
+    )
+
+
+def connect(first: int, p: Array, q: Array, h: float) -> tuple[Array, Array]:
+    """ "Connect the dots" (Doroshenko et al. 2022): the masses at the nodes, and their spread.
+
+    `p` and `q` are the P- and Q-masses of the cells between successive multiples of `h`, from
+    first * h on. Both move to the two ends of their cell, so that neither total changes: delta is
+    exact at the grid's losses and above the truth between them.
+    """
+    lower = (first + np.arange(p.size)) * h
+    # the cap on exp can only move mass upwards
+    up = (p - q * np.exp(np.minimum(lower, 700.0))) / -math.expm1(-h)
+    up = np.clip(up, 0.0, p)
+    mass = np.zeros(p.size + 1)
+    spread = np.zeros(p.size + 1)
+    mass[:-1] = p - up
+    spread[:-1] = up * mass[:-1] / np.maximum(p, 1e-300) * h * h
+    mass[1:] += up
+    return mass, spread
+
+
+def losses_around(low: float, high: float, h: float) -> tuple[int, Array]:
+    """The multiples of `h` around [low, high], at least two, and the first one's index."""
+    if not (high - low) / h <= MAX_POINTS:
+        raise too_fine((high - low) / h)
+    if max(abs(low), abs(high)) > _LAST_INDEX * h:
+        raise too_fine(max(abs(low), abs(high)) / h)
+    first, last = math.floor(low / h), math.ceil(high / h)
+    losses = np.arange(first, max(last, first + 1) + 1, dtype=np.float64) * h
+    return first, losses
+
+
+def placed(first: int, p: Array, q: Array, h: float, bottom: float, infinite: float) -> Cells:
+    """Cells from the masses between nodes; `bottom` is P-mass below the first of them."""
+    mass, spread = connect(first, p, q, h)
+    mass[0] += bottom
+    return Cells(first, mass, spread, infinite)
+
+
+@dataclass(frozen=True)
+class Shifted:
+    """Laplace noise of scale b, one number that moves by 1.
+
+    It also dominates any vector with L1 sensitivity 1. With delta(e, t) = 1 - e^((e-t)/2) for a
+    shift t (|e| <= t, b = 1), and L the loss of a shift s, E[delta(e - L, t)] = 1 - u - u w/4 where
+    u = e^((e-s-t)/2) and w >= 0 is the length of the range of L in which |e - L| <= t: at most
+    delta(e, s+t). So two coordinates that share a shift are no worse than one that has it all.
+    """
+
+    b: float
+
+    @property
+    def smooth(self) -> bool:
+        return False
+
+    @property
+    def infinite(self) -> float:
+        return 0.0
+
+    @property
+    def variation(self) -> float:
+        return -math.expm1(-0.5 / self.b)
+
+    def profile(self, epsilon: float) -> float:
+        return -math.expm1(0.5 * min(0.0, epsilon - 1 / self.b))
+
+    def nodes(self, reach: float, most: int = MOST_NODES) -> tuple[Array, Array]:
+        x = (np.arange(_LAPLACE_NODES) + 0.5) / _LAPLACE_NODES
+        density = -x / self.b - math.log(2 * self.b * _LAPLACE_NODES)
+        loss = np.concatenate([[1 / self.b], (1 - 2 * x) / self.b, [-1 / self.b]])
+        ends = math.log(0.5), -1 / self.b + math.log(0.5)
+        return loss, np.concatenate([[ends[0]], density, [ends[1]]])
+
+    def cells(self, h: float, low: float, high: float) -> Cells:
+        b = self.b
+        first, losses = losses_around(-1 / b, 1 / b, h)
+        # outputs fall from 1 to 0 while losses rise
+        x = np.clip(0.5 - 0.5 * b * losses, 0.0, 1.0)
+        p = 0.5 * np.exp(-x[1:] / b) * -np.expm1((x[1:] - x[:-1]) / b)
+        q = 0.5 * np.exp((x[:-1] - 1) / b) * -np.expm1((x[1:] - x[:-1]) / b)
+        # the atoms at both ends
+        p[-1] += 0.5
+        q[-1] += 0.5 * math.exp(-1 / b)
+        p[0] += 0.5 * math.exp(-1 / b)
+        q[0] += 0.5
+        return placed(first, p, q, h, 0.0, 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Atoms:
+    """A loss with finitely many values."""
+
+    losses: Array
+    masses: Array
+    infinite: float = 0.0
+
+    @property
+    def smooth(self) -> bool:
+        return False
+
+    @property
+    def variation(self) -> float:
+        return self.profile(0.0)
+
+    def profile(self, epsilon: float) -> float:
+        gain = self.masses * -np.expm1(-np.maximum(self.losses - epsilon, 0.0))
+        return float(gain.sum()) + self.infinite
+
+    def nodes(self, reach: float, most: int = MOST_NODES) -> tuple[Array, Array]:
+        with np.errstate(divide="ignore"):
+            return self.losses, np.log(self.masses)
+
+    def cells(self, h: float, low: float, high: float) -> Cells:
+        kept = self.losses <= max(high, float(self.losses.min()))
+        values = np.maximum(self.losses[kept], min(low, high))
+        weights = self.masses[kept]
+        first, losses = losses_around(float(values.min()), float(values.max()), h)
+        mass, spread = np.zeros(losses.size), np.zeros(losses.size)
+        cell = np.minimum(np.floor(values / h).astype(np.int64) - first, losses.size - 2)
+        share = np.clip(np.expm1((first + cell) * h - values) / math.expm1(-h), 0.0, 1.0)
+        np.add.at(mass, cell, weights * (1 - share))
+        np.add.at(mass, cell + 1, weights * share)
+        middle = weights * share * (1 - share) * h * h
+        np.add.at(spread, cell, middle / 2)
+        np.add.at(spread, cell + 1, middle / 2)
+        return Cells(first, mass, spread, self.infinite + float(self.masses[~kept].sum()))
+
+
+def silent() -> Atoms:
+    """A round that says nothing."""
+    return Atoms(np.zeros(1), np.ones(1))
+
+
+def approximate(epsilon: float, delta: float) -> Atoms:
+    """Dominates every (epsilon, delta)-DP step (Kairouz, Oh & Viswanath 2015)."""
+    high = (1 - delta) / (1 + math.exp(-epsilon))
+    masses = np.array([(1 - delta) - high, high])
+    return Atoms(np.array([-epsilon, epsilon]), masses, delta)
+
+
+def concentrated(rho: float) -> Atoms:
+    """Dominates every rho-zCDP step.
+
+    Its profile delta(epsilon) is at most that of the conversion, in both directions, and convex in
+    k = e^epsilon. So it lies below the largest convex function under the conversion's values on a
+    grid and under their mirror images; and a function like that belongs to a pair (Zhu, Dong &
+    Wang 2022, Prop. 8), whose loss lives on the grid.
+    """
+    sd = math.sqrt(2 * rho)  # of the loss of a Gaussian with this rho
+    # beyond this the conversion's delta is below 1e-200
+    top = rho + 2 * math.sqrt(rho * -_LOG_LEAST)
+    low = min(_MOST_VALUES, math.ceil(rho / (_APART * sd)))
+    # above the mean log delta falls ever more steeply: closer points
+    high = np.arange(math.ceil(((1 + (top - rho) / sd) ** 2 - 1) / (2 * _APART)) + 1)
+    losses = np.concatenate(
+        [
+            np.linspace(0.0, rho, low, endpoint=False),
+            rho + sd * (np.sqrt(1 + 2 * _APART * high) - 1),
+        ]
+    )
+    profile = np.exp(zcdp_log_deltas(rho, losses))
+    # a line that is its own mirror image passes through k and 1/k: none may cut the profile at 1
+    profile[0] = float((1 - 2 * (1 - profile) / (1 + np.exp(np.minimum(losses, 700.0)))).min())
+    kept = _convex(losses, profile)
+    losses, profile = losses[kept], profile[kept]
+    falls = profile[:-1] - profile[1:]
+    gaps = np.diff(losses)
+    before = falls / -np.expm1(-gaps)
+    after = np.append(falls[1:] / np.expm1(np.minimum(gaps[1:], 700.0)), 0.0)
+    up = np.maximum(before - after, 0.0)  # P-mass at losses[1:]
+    down = up * np.exp(-losses[1:])  # Q-mass there, which is the P-mass at the mirror image
+    rest = max(0.0, 1 - float(up.sum() + down.sum()) - float(profile[-1]))
+    masses = np.concatenate([down[::-1], [rest], up])
+    both = np.concatenate([-losses[:0:-1], losses])
+    return Atoms(both, masses, float(profile[-1]))
+
+
+def _convex(losses: Array, profile: Array) -> list[int]:
+    """Indices of the corners of the largest convex function of e^loss below the profile."""
+    at, value = losses.tolist(), profile.tolist()
+    kept: list[int] = []
+    for m in range(len(at)):
+        while len(kept) > 1:
+            i, j = kept[-2:]
+            before = (value[i] - value[j]) / -math.expm1(at[i] - at[j])
+            if before * math.expm1(min(700.0, at[m] - at[j])) > value[j] - value[m]:
+                break
+            kept.pop()
+        kept.append(m)
+    return kept

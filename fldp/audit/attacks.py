@@ -1,0 +1,233 @@
+"""What an adversary reads from a model update or a model: images, labels, membership.
+
+An attack that fails proves no safety: a better one may succeed. These show what an update gives
+away without protection, and where the same attack dies with it. Each takes any update: in the
+clear, clipped, or the mean of a noised release.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from fldp._checks import between, real, whole
+from fldp.audit.canaries import flat
+from fldp.audit.membership import (
+    Membership,
+    likelihood_ratio,
+    membership,
+    record_losses,
+    shadow_runs,
+    update_membership,
+)
+from fldp.mechanism.updates import flatten, shapes, views
+
+__all__ = [
+    "Inversion",
+    "Membership",
+    "infer_labels",
+    "invert",
+    "invert_linear",
+    "likelihood_ratio",
+    "matched_filter",
+    "membership",
+    "record_losses",
+    "shadow_runs",
+    "simulate",
+    "total_variation",
+    "update_membership",
+]
+
+Predict = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """Images (k, ...) read from updates, the attacker's own `scores` (k,), higher is surer, and the
+    labels (k,) that were used or found; `history` is the mismatch over the iterations."""
+
+    images: Tensor
+    scores: Tensor
+    labels: Tensor | None = None
+    history: list[float] = field(default_factory=list, repr=False)
+
+    def psnr(self, originals: Tensor) -> Tensor:
+        """Peak signal-to-noise ratio in dB against the true images in [0, 1], shape (k,)."""
+        gap = (self.images.clamp(0, 1) - originals.reshape(self.images.shape)).flatten(1)
+        return -10 * gap.square().mean(1).clamp(min=1e-12).log10()
+
+    def read(self, predict: Predict, truth: Tensor) -> float:
+        """Share of the images whose label a classifier (images to labels) reads correctly."""
+        return float((torch.as_tensor(predict(self.images)) == truth).double().mean())
+
+    def plot(self, originals: Tensor | None = None, count: int = 8) -> Any:
+        """The first `count` images, above them the originals if given; returns the figure."""
+        from fldp.plotting import digits_grid
+
+        rows = [] if originals is None else [originals[:count].reshape(self.images[:count].shape)]
+        count = min(count, len(self.images))
+        return digits_grid(torch.cat([*rows, self.images[:count].clamp(0, 1)]), columns=count)
+
+
+def invert_linear(weight: Any, bias: Any) -> Inversion:
+    """Read the input of a linear layer from the update of weight and bias; exact for one record.
+
+    Every row of the weight's gradient is the input times that row's bias gradient: their quotient
+    is the input itself, however many local steps were taken on it; several records come out as a
+    weighted mean. `weight` (..., classes, f) and `bias` (..., classes) are updates of one or many
+    clients; rows are combined by least squares, the best use of noisy ones.
+
+    >>> x = torch.tensor([0.25, 1.0]); slope = torch.tensor([0.5, -0.5])
+    >>> invert_linear(torch.outer(slope, x), slope).images
+    tensor([[0.2500, 1.0000]])
+    """
+    w, b = torch.as_tensor(weight), torch.as_tensor(bias)
+    if w.ndim < 2 or w.shape[:-1] != b.shape:
+        raise ValueError(f"weight {tuple(w.shape)} and bias {tuple(b.shape)} do not fit")
+    w, b = w.reshape(-1, *w.shape[-2:]), b.reshape(-1, b.shape[-1])
+    power = b.square().sum(1)
+    if bool((power == 0).any()):
+        raise ValueError("a bias update is exactly zero: nothing was learned, nothing can be read")
+    return Inversion((b[:, :, None] * w).sum(1) / power[:, None], power.sqrt())
+
+
+def infer_labels(bias: Any, count: int = 1, lr: float | None = None) -> tuple[Tensor, Tensor]:
+    """The labels in a client's data from its update of the last layer's bias: (labels, scores).
+
+    Under cross-entropy a class gains bias in proportion to its share of the data less the mean
+    predicted probability, so the largest entries are the labels. With one step at a known `lr` the
+    counts themselves follow (for an untrained model); else the top `count` classes are returned.
+    """
+    scores = torch.as_tensor(bias).detach().flatten().double()
+    if count < 1:
+        raise ValueError(f"count is {count}: at least one label must be asked for")
+    if not bool(torch.isfinite(scores).all()):
+        raise ValueError("the bias update is not finite: nothing can be read from it")
+    if lr is None:
+        return scores.topk(min(count, len(scores))).indices, scores
+    left = (scores / real("lr", lr) + 1 / len(scores)) * count
+    found = []
+    for _ in range(count):
+        found.append(int(left.argmax()))
+        left[found[-1]] -= 1
+    return torch.tensor(found), scores
+
+
+def total_variation(images: Tensor) -> Tensor:
+    """Mean absolute difference of neighbouring pixels of images (..., h, w): the prior."""
+    return images.diff(dim=-1).abs().mean() + images.diff(dim=-2).abs().mean()
+
+
+def simulate(model: nn.Module, x: Tensor, y: Tensor, lr: float, steps: int = 1) -> Tensor:
+    """The update (d,) of `steps` full-batch steps of SGD on (x, y), differentiable in x and y.
+
+    `y` holds class indices, or logits of shape (n, classes) for labels that are not known yet.
+    """
+    real("lr", lr)
+    whole("steps", steps)
+    if len(x) != len(y):
+        raise ValueError(f"{len(x)} records but {len(y)} labels")
+    layout, start = shapes(model), flatten(model)
+    now = start.clone().requires_grad_(True)
+    target = y if y.ndim == 1 else y.softmax(-1)
+    for _ in range(steps):
+        loss = F.cross_entropy(functional_call(model, views(now, layout), (x,)), target)
+        now = now - lr * torch.autograd.grad(loss, now, create_graph=True)[0]
+    return now - start
+
+
+def invert(
+    model: nn.Module,
+    update: Any,
+    shape: tuple[int, ...],
+    *,
+    lr: float,
+    steps: int = 1,
+    labels: Tensor | None = None,
+    prior: float = 1e-5,
+    iterations: int = 300,
+    restarts: int = 1,
+    rate: float = 0.1,
+    seed: int = 0,
+) -> Inversion:
+    """Search the images whose simulated local training gives `update` (Geiping et al. 2020).
+
+    Minimises 1 - cosine between simulated and given update plus `prior` times the total variation,
+    by Adam over images in [0, 1] of `shape` (n, channels, h, w). `model` holds the weights that the
+    client started from; `lr` and `steps` are its full-batch local training; `labels` (n,) if known,
+    else they are searched too. The best of `restarts` random starts is returned.
+    """
+    target = flat(update).float()
+    if target.numel() != flatten(model).numel():
+        raise ValueError(
+            f"the update has {target.numel()} entries, the model {flatten(model).numel()}"
+        )
+    if not bool(torch.isfinite(target).all()) or not bool(target.any()):
+        raise ValueError("the update is zero or not finite: there is nothing to read")
+    between("prior", prior, math.inf)
+    real("rate", rate)
+    whole("iterations", iterations)
+    rng, found = torch.Generator().manual_seed(seed), []
+    for _ in range(whole("restarts", restarts)):
+        raw = (0.5 * torch.randn(shape, generator=rng)).requires_grad_(True)
+        free = torch.zeros_like(model(raw.detach())).requires_grad_(labels is None)
+        wanted = [raw, free] if labels is None else [raw]
+        optimiser = torch.optim.Adam(wanted, lr=rate)
+        decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, iterations)
+        history = []
+        for _ in range(iterations):
+            guess = simulate(model, raw.sigmoid(), free if labels is None else labels, lr, steps)
+            mismatch = 1 - F.cosine_similarity(guess, target, dim=0)
+            history.append(float(mismatch.detach()))
+            goal = mismatch + prior * total_variation(raw.sigmoid())
+            for leaf, slope in zip(wanted, torch.autograd.grad(goal, wanted), strict=True):
+                leaf.grad = slope
+            optimiser.step()
+            decay.step()
+        classes = free.detach().argmax(1) if labels is None else labels
+        scores = torch.full((shape[0],), 1 - history[-1])
+        found.append(Inversion(raw.detach().sigmoid(), scores, classes, history))
+    return min(found, key=lambda f: f.history[-1])
+
+
+def matched_filter(releases: Any, templates: Any, taken_part: Any = None) -> tuple[Tensor, Tensor]:
+    """Which template a client's update follows, from releases that contain it: (choices, scores).
+
+    The best reader of a sum with Gaussian noise: releases are added up, and each template is scored
+    by its inner product with the sum less half of what it would contribute itself. An outsider adds
+    up all rounds; someone who knows when the client took part adds up only those. Templates are,
+    for instance, the mean clipped updates of public records of each label.
+
+    Parameters
+    ----------
+    releases : (T, d), or (n, T, d) for n clients: sums, or means times the public denominator.
+    templates : (k, d), what the client would contribute to a sum in a round it takes part in.
+    taken_part : (T,) or (n, T) of 0 and 1: the rounds that are known to contain the client. None:
+        all rounds are added up, and all are expected to contain it.
+
+    >>> templates = torch.eye(3)
+    >>> matched_filter(torch.tensor([[0.1, 0.9, -0.2]]), templates)[0]
+    tensor(1)
+    """
+    seen, wanted = torch.as_tensor(releases).double(), torch.as_tensor(templates).double()
+    if seen.ndim not in (2, 3) or wanted.ndim != 2 or seen.shape[-1] != wanted.shape[-1]:
+        raise ValueError(
+            f"releases {tuple(seen.shape)} and templates {tuple(wanted.shape)} do not fit: give "
+            "(T, d) or (n, T, d), and (k, d)"
+        )
+    weights = torch.ones(seen.shape[:-1], dtype=torch.float64)
+    if taken_part is not None:
+        weights = torch.as_tensor(taken_part).double()
+        if weights.shape != seen.shape[:-1]:
+            raise ValueError(f"taken_part must have the shape {tuple(seen.shape[:-1])}")
+    total = (seen * weights[..., None]).sum(-2)
+    share = weights.sum(-1, keepdim=True) * wanted.square().sum(1) / 2
+    scores = total @ wanted.T - share
+    return scores.argmax(-1), scores

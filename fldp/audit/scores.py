@@ -1,0 +1,125 @@
+"""The scores and the coins of an audit: what they must be before any bound is made of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fldp._checks import between, real, shown, whole
+
+# A stream of our own: no draw of a caller's generator, whatever its seed, repeats it.
+_TIES = 0x7469E5
+# Scores that are not numbers tell the attacker everything: they stand above all others.
+_ABOVE_ALL = 1e300
+# Fair coins are refused with at most this probability, all tests together.
+_UNFAIR = 1e-6
+
+
+def check_levels(delta: float, confidence: float, gaussian: bool = False) -> None:
+    """ValueError unless 0 <= δ < 1 and 0 < confidence < 1; Gaussian DP has no ε at δ = 0."""
+    real("confidence", confidence, 1)
+    if between("delta", delta) == 1:
+        raise ValueError("delta is 1: give a number in [0, 1)")
+    if gaussian and delta == 0:
+        raise ValueError(
+            "delta is 0: Gaussian DP has no finite ε there; give a δ above 0, or a method that "
+            "presumes no Gaussian"
+        )
+
+
+def check_threshold(threshold: Any) -> float:
+    """`threshold` as a float; NaN, of which nothing is above and nothing below, is refused."""
+    try:
+        value = math.nan if isinstance(threshold, bool) else float(threshold)
+    except (TypeError, ValueError, OverflowError):
+        value = math.nan
+    if math.isnan(value):
+        raise ValueError(f"threshold is {shown(threshold)}: give a number")
+    return value
+
+
+def clean(scores: Any, what: str) -> np.ndarray:
+    """Scores as float64; NaN and +inf become the largest score of all, -inf the smallest."""
+    try:
+        array = np.asarray(scores, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{what}: an array of numbers is needed ({error})") from None
+    if array.ndim == 0 or array.size == 0:
+        raise ValueError(f"{what}: an array of scores, one per run, is needed")
+    return np.nan_to_num(array, nan=_ABOVE_ALL, posinf=_ABOVE_ALL, neginf=-_ABOVE_ALL)
+
+
+def one_per_run(scores: Any, what: str) -> np.ndarray:
+    """Scores (n,) of n independent runs; a matrix of several scores a run is refused."""
+    array = clean(scores, what)
+    if max(array.shape) != array.size:
+        raise ValueError(
+            f"{what} has shape {array.shape}: one score per run is needed, and those of one run "
+            "are not independent; give (runs, k) scores to audit.from_trials"
+        )
+    return array.ravel()
+
+
+def own_stream(purpose: int, seed: int) -> np.random.Generator:
+    """Random numbers of ours alone, which no caller's `default_rng(seed)` repeats."""
+    return np.random.default_rng([purpose, whole("seed", seed, 0)])
+
+
+def ranked(scores: np.ndarray, seed: int) -> np.ndarray:
+    """Ranks 0, 1, 2, ... of the scores; equal scores are put in a random order.
+
+    A release is as private after an independent coin as before it: ties lose no sample, and every
+    rank is a threshold whose error rate has a known law, however discrete the scores are.
+    """
+    coins = own_stream(_TIES, seed).random(scores.size)
+    order = np.lexsort((coins, scores))
+    ranks = np.empty(scores.size)
+    ranks[order] = np.arange(scores.size)
+    return ranks
+
+
+def curve_of(present: np.ndarray, absent: np.ndarray) -> np.ndarray:
+    """False and true positive rates (2, k) over all thresholds, from (0, 0) to (1, 1)."""
+    cuts = np.unique(np.concatenate([present, absent]))[::-1]
+    rates = [1 - np.searchsorted(np.sort(s), cuts, "left") / s.size for s in (absent, present)]
+    return np.concatenate([np.zeros((2, 1)), np.stack(rates), np.ones((2, 1))], axis=1)
+
+
+def check_coins(included: Any, shape: Sequence[int]) -> np.ndarray:
+    """The coins of the canaries as booleans, checked: 0 and 1 only, fair, not repeated.
+
+    Their number is compared with what fair coins give, in total, per canary and per run, by exact
+    binomial tests that together refuse fair coins with probability 1e-6.
+    """
+    from scipy.stats import binom
+
+    values = np.asarray(included)
+    if tuple(values.shape) != tuple(shape):
+        raise ValueError(f"included has shape {values.shape}, the scores {tuple(shape)}")
+    if values.dtype.kind not in "biuf" or not np.isin(values, (0, 1)).all():
+        odd = shown(values.ravel()[:4].tolist())
+        raise ValueError(
+            f"included begins with {odd}: a coin is 0 or 1 (False or True), nothing else"
+        )
+    coins = values.astype(bool)
+    groups = [coins.reshape(1, -1)]
+    if coins.ndim == 2:
+        groups += [coins, coins.T]
+    alpha = _UNFAIR / (len(groups) + 1)
+    for rows in groups:
+        heads, tosses = rows.sum(axis=1), rows.shape[1]
+        tail = np.minimum(binom.cdf(heads, tosses, 0.5), binom.sf(heads - 1, tosses, 0.5))
+        worst = int(tail.argmin())
+        if 2 * tail[worst] * len(rows) < alpha:
+            raise ValueError(
+                f"{heads[worst]} of {tosses} coins say present: fair coins do so with probability "
+                "below 1e-6; draw each canary's coin with probability 1/2, independently"
+            )
+    if coins.ndim == 2 and len(coins) > 1:
+        repeats = len(coins) - len(np.unique(coins, axis=0))
+        if repeats and len(coins) ** 2 / 2 * 0.5 ** coins.shape[1] < alpha:
+            raise ValueError("two runs have the same coins: draw new ones for every run")
+    return coins

@@ -1,0 +1,172 @@
+"""A run on disk between two rounds: what it needs to go on, and what it must still be.
+
+A checkpoint is as private as the data: it holds cohort sizes, the key of the draws, the state of a
+noise generator and what clients keep. Its file is readable by its owner alone (mode 0600).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fldp.plan.ledger import atomic
+from fldp.simulation.clients import Population
+
+_FORMAT = 2
+_NOTE = "PRIVATE: cohorts, the key of the draws and clients' state are not for release"
+_OWNER = 0o600
+# Settings of a local algorithm that change how fast it runs and the last bits, and nothing else.
+_SPEED = ("engine", "threads")
+_HASHED = ("population", "validation", "model")  # compared by hashes, which tell nobody anything
+_DEEP = 5  # an object that holds itself is not followed for ever
+_SAMPLED = 1 << 20  # entries of a large tensor that go into its fingerprint, evenly spread
+
+
+class Checkpoint:
+    """A file that holds one run; ValueError at once where the next save could not be written.
+
+    Parameters
+    ----------
+    path : path
+        Where the run is kept. Its folder must exist.
+    resume : bool
+        Whether the run goes on from what is there. False refuses a file that exists, True one that
+        does not: a slip in a path neither overwrites a run nor starts one from scratch.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], resume: bool) -> None:
+        self.path = Path(path)
+        exists = self.path.exists()
+        if resume and not exists:
+            raise ValueError(
+                f"{self.path} does not exist, so there is nothing to resume: check the path, or "
+                "leave resume out to start a run"
+            )
+        if exists and not resume:
+            raise ValueError(
+                f"{self.path} exists and holds a run: pass resume=True to go on with it, or give "
+                "another path; nothing was overwritten"
+            )
+        if not self.path.parent.is_dir():
+            raise ValueError(f"the folder {self.path.parent} does not exist: make it first")
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Replace the file as a whole, on disk, with `state`."""
+        try:
+            with atomic(self.path) as temporary:
+                with contextlib.suppress(FileNotFoundError):
+                    temporary.unlink()
+                descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER)
+                with os.fdopen(descriptor, "wb") as file:
+                    torch.save({"format": _FORMAT, "note": _NOTE} | state, file)
+        except OSError as error:
+            raise ValueError(
+                f"the checkpoint {self.path} cannot be written ({error.strerror or error}): make "
+                "room, or give a path that you may write to"
+            ) from None
+
+    def load(self, device: torch.device) -> dict[str, Any]:
+        """The state that `save` was given; ValueError for a file that does not hold one."""
+        try:
+            state = torch.load(self.path, map_location=device, weights_only=True)
+            known = isinstance(state, dict) and state.get("format") == _FORMAT
+        except Exception:  # torch's own advice would be to switch its safety off
+            known = False
+        if not known:
+            raise ValueError(
+                f"{self.path} is no readable checkpoint of this version of fldp: it was cut off, "
+                "damaged, or written by something else. Restore a copy of it, or start a run at "
+                "another path (a ledger keeps what this one has spent)"
+            )
+        return state
+
+
+def compare(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """ValueError that names the first part of a run that is not what it was."""
+    for name, was in before.items():
+        if was == now[name]:
+            continue
+        told = "" if name in _HASHED else f" ({_changed(was, now[name])})"
+        raise ValueError(
+            f"{path} is the checkpoint of another {name}{told}. Resume with what the run began "
+            "with, or give a new path"
+        )
+
+
+def _changed(was: str, now: str) -> str:
+    before, after = was.split(", "), now.split(", ")
+    gone = ", ".join(part for part in before if part not in after)
+    new = ", ".join(part for part in after if part not in before)
+    return f"it was {gone or was}, and is {new or now}"
+
+
+def described(piece: Any, depth: int = 0) -> str:
+    """A server, clip, sampler or algorithm in words that two runs can compare.
+
+    Settings count, state does not. Functions are known by their names only.
+
+    >>> from fldp.simulation.server import FedAvgM
+    >>> described(FedAvgM(momentum=0.5))
+    'FedAvgM(average=0.0, cooldown=0.0, lr=1.0, momentum=0.5)'
+    """
+    if piece is None or isinstance(piece, bool | int | float | str):
+        return repr(piece)
+    if depth > _DEEP:
+        return type(piece).__qualname__
+    if isinstance(piece, list | tuple):
+        return "[" + ", ".join(described(part, depth + 1) for part in piece) + "]"
+    if isinstance(piece, dict):
+        parts = sorted(f"{name}: {described(part, depth + 1)}" for name, part in piece.items())
+        return "{" + ", ".join(parts) + "}"
+    if isinstance(piece, Tensor) or hasattr(piece, "__array__"):
+        return f"data {fingerprint(torch.as_tensor(piece))}"
+    if callable(piece) and hasattr(piece, "__qualname__"):
+        return f"{piece.__module__}.{piece.__qualname__}"
+    if not hasattr(piece, "__dict__"):
+        return type(piece).__qualname__
+    settings = {
+        name: value
+        for name, value in vars(piece).items()
+        if not name.startswith("_") and name not in _SPEED and not _is_state(piece, name)
+    }
+    told = [f"{name}={described(value, depth + 1)}" for name, value in sorted(settings.items())]
+    return f"{type(piece).__qualname__}({', '.join(told)})"
+
+
+def _is_state(piece: Any, name: str) -> bool:
+    """Whether a dataclass keeps something under `name` that is not an argument."""
+    field = getattr(type(piece), "__dataclass_fields__", {}).get(name)
+    return field is not None and not field.init
+
+
+def crowd(population: Population) -> str:
+    """A population as hashes of its records, labels and index; as private as they are."""
+    return ", ".join(map(fingerprint, (population.x, population.y, population.index)))
+
+
+def outline(model: nn.Module) -> str:
+    """A prepared model in words: layers, trained shapes, and values of all that is not trained."""
+    lines = [
+        f"{name or 'model'}: {type(module).__qualname__}({module.extra_repr()})"
+        for name, module in model.named_modules()
+    ]
+    for name, parameter in model.named_parameters():
+        told = "trained" if parameter.requires_grad else fingerprint(parameter)
+        lines.append(f"{name}: {tuple(parameter.shape)} {told}")
+    lines += [f"{name}: {fingerprint(buffer)}" for name, buffer in model.named_buffers()]
+    return "; ".join(lines)
+
+
+def fingerprint(value: Tensor) -> str:
+    """Type, shape and a hash of a tensor; of a large one, a million entries evenly spread."""
+    flat = value.detach().reshape(-1)
+    step = max(1, len(flat) // _SAMPLED)
+    entries = flat[::step].cpu().contiguous().view(torch.uint8).numpy()
+    digest = hashlib.sha256(entries.data).hexdigest()[:16]
+    return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)} {digest}"

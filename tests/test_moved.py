@@ -1,0 +1,26 @@
+"""Old module paths lead to the modules that stand elsewhere now, and say so."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+
+import pytest
+
+from fldp import _moved
+
+
+def test_old_module_paths_work_and_warn() -> None:
+    for old, new in _moved.OLD.items():
+        sys.modules.pop(f"fldp.{old}", None)
+        with pytest.warns(DeprecationWarning, match=f"fldp.{new} now"):
+            found = importlib.import_module(f"fldp.{old}")
+        assert found is importlib.import_module(f"fldp.{new}")
+    for short, new in _moved.SHORT.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = importlib.import_module(f"fldp.{short}")
+        assert found is importlib.import_module(f"fldp.{new}")
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("fldp.no_such_module")
