@@ -92,7 +92,7 @@ def run(
         plan = fldp.calibrate(
             epsilon=EPSILON, delta=DELTA, rounds=ROUNDS, clients=clients, cohort=cohort, trust=level
         )
-        options = {"noise_generator": noise}
+        options = {"generator": noise}
     begun = time.perf_counter()
     history = fldp.train(
         model, people, plan, clip=clip, local=local, server=server, seed=seed, **options

@@ -41,7 +41,7 @@ def train(epsilon: float | None, seed: int) -> tuple[float, float]:
             epsilon=epsilon, delta=DELTA, rounds=ROUNDS, clients=CLIENTS, cohort=COHORT
         )
         # A seed for the noise: the table can be repeated. Nobody should do this with their own.
-        options = {"noise_generator": torch.Generator().manual_seed(seed)}
+        options = {"generator": torch.Generator().manual_seed(seed)}
     begun = time.perf_counter()
     history = fldp.train(
         model, people, plan, clip=1.0, local=fldp.LocalSGD(lr=2.0),

@@ -53,7 +53,7 @@ def run(name: str, rounds: int, seed: int) -> dict[str, Any]:
     history = fldp.train(
         MODELS[name](), people, plan, clip=1.0, local=fldp.LocalSGD(lr=0.1, batch_size=2),
         server=fldp.FedAvgM(lr=1.0, momentum=0.9), validation=fldp.datasets.mnist(train=False),
-        seed=seed, noise_generator=torch.Generator().manual_seed(seed),
+        seed=seed, generator=torch.Generator().manual_seed(seed),
     )  # fmt: skip
     return {
         "model": name, "rounds": history.rounds, "noise_multiplier": plan.noise_multiplier,

@@ -82,7 +82,7 @@ def accuracy(
         plan = fldp.calibrate(
             epsilon=epsilon, delta=DELTA, rounds=ROUNDS, clients=clients, cohort=COHORT
         )
-        options = {"clip": CLIP, "noise_generator": torch.Generator().manual_seed(seed)}
+        options = {"clip": CLIP, "generator": torch.Generator().manual_seed(seed)}
     history = fldp.train(
         nn.Linear(64, 10), people, plan, local=local, server=server, seed=seed, **options
     )

@@ -1,17 +1,22 @@
-"""Module paths of version 0.1, for one version more.
+"""Module paths and keywords of version 0.1, for one version more.
 
 `fldp.clients` and `fldp.attacks` are short for good; importing any other old path warns.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 SHORT = {"clients": "simulation.clients", "attacks": "audit.attacks"}
 # Modules that only moved to a floor.
@@ -77,3 +82,38 @@ def install() -> None:
     """Make old paths importable."""
     if not any(isinstance(finder, OldPaths) for finder in sys.meta_path):
         sys.meta_path.insert(0, OldPaths())
+
+
+def renamed(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Let a function take keywords by their old names, with a warning.
+
+    Parameters
+    ----------
+    names
+        Old name = new name.
+
+    Returns
+    -------
+    decorator
+        Of a function that raises TypeError where a keyword comes under both names.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            for old, new in names.items():
+                if old not in kwargs:
+                    continue
+                if new in kwargs:
+                    raise TypeError(f"{old} is the old name of {new}: give one of them")
+                warnings.warn(
+                    f"{old} is {new} now; the old name goes with the next version",
+                    DeprecationWarning,
+                    stacklevel=2,
+                )
+                kwargs[new] = kwargs.pop(old)
+            return function(*args, **kwargs)
+
+        return call
+
+    return decorate

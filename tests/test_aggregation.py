@@ -23,9 +23,10 @@ from hypothesis.extra import numpy as hnp
 from torch import Tensor, nn
 
 from fldp.mechanism import aggregation
+from fldp.mechanism.adaptive import AdaptiveClip
 from fldp.mechanism.aggregation import PrivateAggregator, aggregate
-from fldp.mechanism.clipping import AdaptiveClip, Clip, FlatClip, PerLayerClip
-from fldp.mechanism.noise import DiscreteGaussian
+from fldp.mechanism.clipping import Clip, FlatClip, PerLayerClip
+from fldp.mechanism.discrete import DiscreteGaussian
 from fldp.mechanism.reference import private_mean
 from fldp.plan import PrivacyPlan
 
@@ -412,7 +413,7 @@ def test_no_neighbour_moves_the_sum_by_more_than_the_sensitivity(
         aggregator = PrivateAggregator(
             [torch.zeros(2), torch.zeros(3), torch.zeros(2, 2)], plan_for(6), clip,
             weight_cap=4.0 if weighted else None,
-            mechanism=DiscreteGaussian() if discrete else None,
+            noise=DiscreteGaussian() if discrete else None,
         )  # fmt: skip
         if len(values):
             aggregator.add(values, used[: len(values)] if weighted else None)
@@ -434,14 +435,14 @@ def test_no_neighbour_moves_the_sum_by_more_than_the_sensitivity(
 
 def test_discrete_gaussian_end_to_end() -> None:
     rows = torch.full((50, 400), 0.04)
-    release = aggregate(rows, plan_for(50), generator=seeded(), mechanism=DiscreteGaussian())
+    release = aggregate(rows, plan_for(50), generator=seeded(), noise=DiscreteGaussian())
     assert float(release.mean.mean()) == pytest.approx(0.04, abs=5 / 50 / 20)
     assert float(release.mean.std()) == pytest.approx(1 / 50, rel=0.2)
     steps = release.mean * 50 * 2.0**34
     assert torch.allclose(steps, steps.round(), atol=1e-2)
     layered = aggregate(
         [[r[:100], r[100:]] for r in rows], plan_for(50, noise_multiplier=1e-4), PerLayerClip(9.0),
-        mechanism=DiscreteGaussian(),
+        noise=DiscreteGaussian(),
     )  # fmt: skip
     assert torch.allclose(torch.cat(layered.mean).float(), torch.tensor(0.04), atol=1e-3)
 
@@ -456,7 +457,7 @@ def test_dtypes_come_out_as_expected() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_tensors_stay_on_their_device() -> None:
     rows = torch.randn(8, 5000, generator=seeded())
-    options: list[dict[str, Any]] = [{}, {"mechanism": DiscreteGaussian()},
+    options: list[dict[str, Any]] = [{}, {"noise": DiscreteGaussian()},
                                      {"weights": [1.0] * 7 + [9.0], "weight_cap": 3.0}]  # fmt: skip
     for each in options:
         on_gpu = aggregate(rows.cuda(), quiet(8), **each).mean
@@ -671,7 +672,7 @@ def test_p13_discrete_noise_for_an_adaptive_clips_bits(monkeypatch: pytest.Monke
     monkeypatch.setattr(noise, "_standard_normal", never)
     monkeypatch.setattr("fldp.mechanism.aggregation.gaussian_", never, raising=False)
     each = AdaptiveClip(0.5, count_noise=3.0)
-    release = aggregate(torch.ones(20, 3), plan_for(20), each, mechanism=DiscreteGaussian())
+    release = aggregate(torch.ones(20, 3), plan_for(20), each, noise=DiscreteGaussian())
     assert release.unclipped is not None
     assert each.norm != 0.5
 
@@ -796,7 +797,7 @@ def test_p08_an_update_that_changes_after_it_was_measured_stays_within_c(
 
 
 def test_noise_arguments_of_another_kind_are_refused_before_a_round() -> None:
-    for options in ({"generator": 0}, {"mechanism": "gaussian"}, {"mechanism": DiscreteGaussian}):
+    for options in ({"generator": 0}, {"noise": "gaussian"}, {"noise": DiscreteGaussian}):
         with pytest.raises(ValueError, match="give"):
             PrivateAggregator(torch.zeros(3), plan_for(3), **options)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="cannot be added in"):
@@ -893,7 +894,7 @@ def test_no_neighbour_moves_a_release_by_more_than_the_sensitivity(
         release = aggregate(
             ROUNDS[form](values), plan, CLIPS[which](), like=like, weights=used,
             weight_cap=None if weights is None else 4.0, generator=seeded(1), strict=strict,
-            mechanism=DiscreteGaussian() if discrete else None,
+            noise=DiscreteGaussian() if discrete else None,
         )  # fmt: skip
         mean = release.mean if isinstance(release.mean, Tensor) else torch.cat(
             [part.flatten() for part in release.mean]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import fldp
-from fldp.mechanism.noise import DiscreteGaussian
+from fldp.mechanism.discrete import DiscreteGaussian
 from fldp.mechanism.updates import flatten
 from fldp.plan.ledger import Ledger
 from fldp.simulation.checkpoint import Checkpoint, described, fingerprint, outline
@@ -65,13 +65,13 @@ def go_on(path: Path, **options: Any) -> fldp.History:
 
 def test_p10_noise_from_a_seed_stays_in_the_statement(tmp_path: Path) -> None:
     path = tmp_path / "run.pt"
-    assert "Reproducible noise" in begin(path, noise_generator=noise()).statement
+    assert "Reproducible noise" in begin(path, generator=noise()).statement
     history = go_on(path)
     assert history.rounds == ROUNDS
     assert "Reproducible noise" in history.statement
     other = tmp_path / "other.pt"
     begin(other)
-    assert "Reproducible noise" in go_on(other, noise_generator=noise()).statement
+    assert "Reproducible noise" in go_on(other, generator=noise()).statement
     clean = tmp_path / "clean.pt"
     begin(clean)
     assert "Reproducible" not in go_on(clean).statement
@@ -228,7 +228,7 @@ RUNS: dict[str, dict[str, Any]] = {
 def test_p10_a_run_cut_at_any_round_equals_the_uninterrupted_one(name: str, tmp_path: Path) -> None:
     def options() -> dict[str, Any]:
         chosen = copy.deepcopy(RUNS[name]) | {"seed": 3}
-        return chosen if chosen.get("plan", 1) is None else chosen | {"noise_generator": noise()}
+        return chosen if chosen.get("plan", 1) is None else chosen | {"generator": noise()}
 
     base: dict[str, Any] = {"model": model(), "population": people(), "plan": plan()}
     whole = fldp.train(**(base | options()))
@@ -323,10 +323,10 @@ def test_p10_with_noise_that_repeats_the_draws_repeat_too(tmp_path: Path) -> Non
             return super().direction(mean)
 
     options: dict[str, Any] = {"server": Spy(), "ledger": ledger, "seed": None}
-    cut_off("checkpoint.Checkpoint.save", 3, path, noise_generator=noise(), **options)
+    cut_off("checkpoint.Checkpoint.save", 3, path, generator=noise(), **options)
     lost = means[1]
     means.clear()
-    go_on(path, noise_generator=noise(5), **options)
+    go_on(path, generator=noise(5), **options)
     assert torch.equal(means[0], lost)
 
 

@@ -163,7 +163,7 @@ def test_noise_that_arrives_on_the_mean(clients: int, n: int) -> None:
         local = dpsgd(inside, seed, lr=0.3, max_grad_norm=2.0)
         gradients.append(flatten(run(blank, local, 1).model) - flatten(start))
         drawn = torch.Generator().manual_seed(seed)
-        history = fldp.train(start, blank, plan, clip=0.7, noise_generator=drawn)
+        history = fldp.train(start, blank, plan, clip=0.7, generator=drawn)
         updates.append(flatten(history.model) - flatten(start))
     spread = [float(torch.stack(moved)[:, :640].std()) for moved in (gradients, updates)]
     assert spread[0] == pytest.approx(0.3 * z * 2.0 / (n * clients**0.5), rel=0.06)
@@ -273,7 +273,7 @@ def test_local_trust_runs_in_the_same_loop(people: Any) -> None:
     )
     drawn = torch.Generator().manual_seed(0)
     silent = fldp.LocalSGD(lr=1e-9)  # no signal: what is left is each client's own noise
-    history = fldp.train(model(), people, plan, local=silent, noise_generator=drawn)
+    history = fldp.train(model(), people, plan, local=silent, generator=drawn)
     assert history.epsilon[-1] == pytest.approx(200, rel=0.01)
     assert "every message" in history.statement
     spread = float((flatten(history.model) - flatten(model())).std())

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from fldp.mechanism import noise
+from fldp.mechanism.adaptive import AdaptiveClip
 from fldp.mechanism.aggregation import PrivateAggregator, aggregate
-from fldp.mechanism.clipping import AdaptiveClip, FlatClip, clip
+from fldp.mechanism.clipping import FlatClip, clip
 from fldp.plan import PrivacyPlan, calibrate
 
 C, Z, M = 1.0, 1.0, 10

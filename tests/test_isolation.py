@@ -238,7 +238,7 @@ def test_p06_the_released_model_is_a_function_of_the_releases(state: str) -> Non
     plan = fldp.calibrate(epsilon=8.0, delta=1e-2, rounds=2, clients=6, cohort=5)
     validation = (torch.randn(4, 8), torch.zeros(4, dtype=torch.long))
     history = fldp.train(model, people, plan, local=LocalSGD(lr=0.3, batch_size=2), seed=1,
-                         noise_generator=torch.Generator().manual_seed(0),
+                         generator=torch.Generator().manual_seed(0),
                          validation=validation)  # fmt: skip
     for after in (holdings(history.model), holdings(model)):
         for name, value in given.items():

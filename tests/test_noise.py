@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from fldp.mechanism import noise
-from fldp.mechanism.noise import DiscreteGaussian, Gaussian, gaussian_
+from fldp.mechanism.discrete import DiscreteGaussian
+from fldp.mechanism.noise import Gaussian, gaussian_
 from fldp.mechanism.reference import laplace_
 
 N = 400_000

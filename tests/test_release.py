@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from fldp.mechanism import release as module
+from fldp.mechanism.adaptive import AdaptiveClip
 from fldp.mechanism.aggregation import aggregate
-from fldp.mechanism.clipping import AdaptiveClip
 from fldp.mechanism.release import PrivateDiagnostics, Release
 from fldp.plan import PrivacyPlan
 

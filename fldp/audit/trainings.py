@@ -18,7 +18,7 @@ from fldp.audit.coins import METHODS as COIN_METHODS
 from fldp.audit.findings import AuditResult, counted
 from fldp.audit.pipelines import check_independence, within
 from fldp.audit.trials import from_trials
-from fldp.mechanism.clipping import AdaptiveClip
+from fldp.mechanism.adaptive import AdaptiveClip
 from fldp.mechanism.updates import Layout, flatten
 from fldp.simulation.clients import Population
 from fldp.simulation.local import LocalSGD
@@ -206,7 +206,7 @@ def _seeds(seed: int | None, run: int) -> dict[str, Any]:
     """The seeds of one training; none of them where everything comes from the system."""
     if seed is None:
         return {}
-    return {"seed": seed + run, "noise_generator": torch.Generator().manual_seed(seed + run)}
+    return {"seed": seed + run, "generator": torch.Generator().manual_seed(seed + run)}
 
 
 def _changed_client(

@@ -15,16 +15,25 @@ _SMALLEST_CAP, _LARGEST_CAP = 1e-9, 1e9
 
 def check_weights(cap: float | None, total: float | None) -> None:
     """ValueError unless a weight cap and a total of weights are public numbers of usable size."""
-    for value in (cap, total):
-        if value is not None and not (_is_number(value) and 0 < value < math.inf):
-            raise ValueError(f"give weights a positive public number, not {value!r}")
+    check_cap(cap)
+    _check_positive(total)
     if total is not None and cap is None:
         raise ValueError("weight_total is a sum of capped weights: give weight_cap as well")
+
+
+def check_cap(cap: float | None) -> None:
+    """ValueError unless a weight cap is None, or a public number of usable size."""
+    _check_positive(cap)
     if cap is not None and not _SMALLEST_CAP <= cap <= _LARGEST_CAP:
         raise ValueError(
             f"weight_cap is {cap!r}: give a number from {_SMALLEST_CAP} to {_LARGEST_CAP}, and "
             "weights in the same unit"
         )
+
+
+def _check_positive(value: float | None) -> None:
+    if value is not None and not (_is_number(value) and 0 < value < math.inf):
+        raise ValueError(f"give weights a positive public number, not {value!r}")
 
 
 def _is_number(value: Any) -> bool:

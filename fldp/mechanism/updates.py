@@ -162,9 +162,22 @@ class Layout:
     """The structure that every update of a round must have: that of an update, or of a module.
 
     Buffers such as batch statistics are never part of it; an error names them when they are sent.
+
+    Parameters
+    ----------
+    like
+        An update (tensors by name, a list of them, or a flat tensor), or a module.
+    flat
+        True: `restore` leaves the vector flat, whatever structure the names tell to a clip.
+
+    Raises
+    ------
+    ValueError
+        For buffers, two tensors of one name, and updates without entries.
     """
 
-    def __init__(self, like: Any) -> None:
+    def __init__(self, like: Any, flat: bool = False) -> None:
+        self._flat = flat
         self._buffers: set[str] = set()
         if isinstance(like, nn.Module):
             self._buffers = {name for name, _ in like.named_buffers()}
@@ -183,6 +196,25 @@ class Layout:
         self.empty = tensors[0].new_empty(0, dtype=torch.float64 if wide else torch.float32)
         ends = np.cumsum([0, *self._sizes]).tolist()
         self.slices: Slices = list(zip(self.names, ends[:-1], ends[1:], strict=True))
+
+    @classmethod
+    def of(cls, like: Any) -> Layout:
+        """The layout `like`, or that of an update or a module."""
+        return like if isinstance(like, cls) else cls(like)
+
+    @classmethod
+    def of_rows(cls, model: nn.Module, flat: Tensor, width: int) -> Layout:
+        """What a client of `model` sends in a simulation: rows (`width`,) by parameters.
+
+        A width of twice d holds a second vector of the same structure, as SCAFFOLD sends one.
+        """
+        parts = {}
+        vectors = flat.new_zeros(width).split(len(flat))
+        for number, vector in enumerate(vectors):
+            mark = f" ({number + 1})" if number else ""
+            for name, part in views(vector, shapes(model)).items():
+                parts[name + mark] = part
+        return cls(parts, flat=True)
 
     def _refuse_buffers(self, names: Sequence[str]) -> None:
         sent = [n for n in names if n in self._buffers or n.rsplit(".", 1)[-1] in _BUFFERS]
@@ -229,5 +261,7 @@ class Layout:
 
     def restore(self, flat: Tensor) -> Any:
         """The vector (d,) in the structure of the updates."""
+        if self._flat:
+            return flat
         parts = flat.split(self._sizes)
         return self._rebuild([p.reshape(s) for p, s in zip(parts, self._shapes, strict=True)])

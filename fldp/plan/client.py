@@ -117,6 +117,27 @@ class PrivacyPlan:
             known=known,
         )
 
+    def events(self, rounds: int | None = None) -> list[Event]:
+        """What the accountant composes for the first `rounds` rounds (by default all)."""
+        count = self.rounds if rounds is None else whole("rounds", rounds, 0)
+        return [dataclasses.replace(self.event, rounds=count)] if count else []
+
+    def spent(self, events: Any) -> float:
+        """ε of these events at the plan's δ, adjacency and accountant."""
+        from fldp.plan.ledger import grouped
+
+        if not events:
+            return 0.0
+        if all(event == self.event for event in events):
+            return self.epsilon(len(events))
+        return accounting.epsilon_of(grouped(events), self.delta, self.adjacency, self.accountant)
+
+    def affords(self, events: Any) -> bool:
+        """Whether these events stay within the plan's (ε, δ)."""
+        if len(events) <= self.rounds and all(event == self.event for event in events):
+            return True
+        return self.spent(events) <= self.target_epsilon * (1 + 1e-6)
+
     @property
     def _run(self) -> list[Event]:
         """All rounds, as an accountant composes them."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from fldp._lazy import attach
 
 if TYPE_CHECKING:
+    from fldp.simulation import averaging as averaging
     from fldp.simulation import (
         checkpoint as checkpoint,
     )
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     )
 
 _MODULES = (
+    "averaging",
     "checkpoint",
     "clients",
     "dpsgd",

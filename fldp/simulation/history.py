@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from torch import nn
 
-from fldp import accounting
 from fldp.accounting import Event
 from fldp.plan import PrivacyPlan
-from fldp.plan.ledger import grouped
 
 _EXACT_POINTS = 100
 _KEPT_BACK = ("private", "seconds")
@@ -107,7 +104,7 @@ class History:
         count = len(self.events)
         if len(self._spent.get("accounted", [])) != count:
             knots = np.unique(np.linspace(1, count, min(count, _EXACT_POINTS)).round().astype(int))
-            values = [spent(self.plan, [*self.before, *self.events[:k]]) for k in knots]
+            values = [self.plan.spent([*self.before, *self.events[:k]]) for k in knots]
             places = np.searchsorted(knots, np.arange(1, count + 1))
             self._spent["accounted"] = [values[i] for i in places]
         return list(self._spent["accounted"])
@@ -118,7 +115,7 @@ class History:
         if self.plan is None:
             return math.inf
         if self.participations is None:
-            return spent(self.plan, [*self.before, *self.events])
+            return self.plan.spent([*self.before, *self.events])
         return self.seeded(self.plan, self.participations[-1] if self.participations else 0)
 
     def seeded(self, plan: PrivacyPlan, k: int) -> float:
@@ -126,11 +123,11 @@ class History:
         # Rounds of this run that a crash cut off are in k; what else the ledger holds composes.
         others = [event for event in self.before if not _is_a_round(plan, event)]
         if not others or k == 0:
-            return max(spent(plan, others), plan.seeded_epsilon(k))
+            return max(plan.spent(others), plan.seeded_epsilon(k))
         # Under a cap a client that leaves lets another one in: twice the sensitivity, half the z.
         moves_up = plan.cap is not None and plan.adjacency == "add-or-remove"
         noise = plan.noise_multiplier / (2 if moves_up else 1)
-        return spent(plan, [*others, Event(noise, rounds=k)])
+        return plan.spent([*others, Event(noise, rounds=k)])
 
     def to_dict(self) -> dict[str, Any]:
         """What may be published: accuracy, loss, ε, clip norms, the plan. Nothing private."""
@@ -159,16 +156,6 @@ class History:
         from fldp import plotting
 
         return plotting.history(self, ax, label)
-
-
-def spent(plan: PrivacyPlan, events: Sequence[Any]) -> float:
-    """ε of these events at the plan's δ, adjacency and accountant."""
-    if not events:
-        return 0.0
-    own = plan.event
-    if all(event == own for event in events):
-        return plan.epsilon(len(events))
-    return accounting.epsilon_of(grouped(events), plan.delta, plan.adjacency, plan.accountant)
 
 
 def _is_a_round(plan: PrivacyPlan, event: Any) -> bool:
