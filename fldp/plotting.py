@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import matplotlib as mpl
@@ -13,6 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fldp._text import up
+from fldp.plan import PrivacyPlan
+from fldp.plan.statement import amplified
 
 # Okabe and Ito's hues, moved until each has contrast 3:1 or more on white and on the dark page.
 PALETTE = {
@@ -160,6 +163,27 @@ def digits_grid(images: Any, titles: Sequence[str] = (), columns: int = 8) -> Fi
             if k < len(titles):
                 ax.set_title(titles[k])
     return fig
+
+
+def plan(made: PrivacyPlan, ax: Axes | None = None) -> Axes:
+    """ε over the rounds of a plan, also against who knows the cohorts where they are secret."""
+    points = 24  # enough for a smooth line
+    rounds = sorted({max(1, round(made.rounds * i / points)) for i in range(1, points + 1)})
+    sees = {
+        "central": "who sees the models",
+        "distributed": "who sees the sums and who took part",
+        "local": "who sees the messages",
+    }
+    with style():
+        ax = axes(ax)
+        ax.plot([0, *rounds], [0, *map(made.epsilon, rounds)], label=sees[made.trust])
+        if amplified(made):
+            known = [replace(made, rounds=t).cohort_known()["epsilon"] for t in rounds]
+            ax.plot([0, *rounds], [0, *known], "--", label="who also knows who took part")
+        ax.axhline(made.target_epsilon, color="0.5", linewidth=1, label="target")
+        ax.set(xlabel="rounds", ylabel=f"ε at δ = {up(made.delta)}", xlim=(0, None), ylim=(0, None))
+        ax.legend()
+    return ax
 
 
 def history(record: Any, ax: Axes | None = None, label: str | None = None) -> Axes:

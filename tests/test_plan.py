@@ -24,6 +24,63 @@ def test_calibrated_plan_spends_its_budget_and_not_more():
     assert plan.event == accounting.Event(plan.noise_multiplier, 0.25, "poisson", 1, 480, None)
 
 
+def test_the_events_of_a_plan_are_its_account():
+    plan = calibrate(**BASE)
+    assert plan.events() == [dataclasses.replace(plan.event, rounds=60)]
+    assert plan.events(0) == []
+    assert plan.epsilon(61) == accounting.epsilon_of(plan.events(61), plan.delta)
+    with pytest.raises(ValueError, match="rounds is -1"):
+        plan.events(-1)
+
+
+def test_what_was_recorded_composes_with_the_plan_s_own_rounds():
+    plan = calibrate(**BASE)
+    histogram, figure = accounting.Laplace(2.0), accounting.Approximate(0.1, 1e-7)
+    own = [plan.event] * 10 + plan.events(20)
+    mixed = [histogram, *own, figure]
+    assert plan.spent(own) == plan.epsilon(30)
+    assert plan.spent([]) == 0
+    assert plan.spent(mixed) == accounting.epsilon_of(
+        [histogram, figure, *plan.events(30)], plan.delta
+    )
+    replaced = plan.spent(own, delta=1e-5, adjacency="replace-one")
+    assert replaced == accounting.epsilon_of(plan.events(30), 1e-5, "replace-one")
+    with pytest.raises(ValueError, match="events hold 3"):
+        plan.spent([3])
+
+
+def test_what_opacus_does_not_know_is_composed_by_our_own_accountant():
+    plan = calibrate(**BASE | {"accountant": "rdp"})
+    assert plan.spent(plan.events()) == plan.epsilon() > plan.spent(plan.events(), accountant="pld")
+    histogram = accounting.Laplace(2.0)
+    ours = accounting.epsilon_of([histogram, *plan.events(30)], plan.delta)
+    assert plan.spent([*plan.events(30), histogram]) == ours
+
+
+def test_a_plan_knows_its_rounds_up_to_the_rounding_of_z():
+    plan = calibrate(**BASE)
+    z = plan.noise_multiplier
+    for noise, own in ((math.nextafter(z, 0), True), (z * (1 + 1e-10), False)):
+        event = dataclasses.replace(plan.event, noise_multiplier=noise, rounds=3)
+        assert plan.owns(event) is own
+        assert (plan.spent([event]) == plan.epsilon(3)) is own
+    assert not plan.owns(accounting.Laplace(2.0))
+    assert not plan.owns(dataclasses.replace(plan.event, cap=200))
+
+
+def test_a_budget_affords_the_plan_s_rounds_and_no_more():
+    plan = calibrate(**BASE)
+    assert plan.affords(plan.events())
+    assert not plan.affords(plan.events(61))
+    assert not plan.affords([accounting.Event(3.0), *plan.events()])
+    assert plan.affords([accounting.Event(30.0), *plan.events(50)])
+    assert plan.affords([])
+    # A plan that misses its target says so in its statement; its own rounds are what it states.
+    short = dataclasses.replace(plan, target_epsilon=1.0)
+    assert short.affords(short.events())
+    assert not short.affords([*short.events(59), accounting.Event(1e6)])
+
+
 def test_everyone_takes_part_without_a_cohort():
     plan = calibrate(epsilon=1, delta=1e-5, rounds=15, clients=10)
     assert plan.sampling == "none"

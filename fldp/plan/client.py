@@ -6,6 +6,8 @@ import dataclasses
 import json
 import math
 import warnings
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,9 +20,14 @@ from fldp._checks import choice, consistent, real, whole
 from fldp._text import down, up
 from fldp.accounting import ACCOUNTANTS, ADJACENCIES, SAMPLINGS, Event
 from fldp.accounting.binomial import binomial_tail
+from fldp.accounting.events import AnyEvent, checked
 from fldp.plan import statement as words
 
 TRUSTS = ("central", "distributed", "local")
+# A search for the noise stops within its tolerance of the target: so far above is not beyond it.
+TOLERANCE = 1e-6
+# An adaptive clip takes z apart and puts it together again, which costs a few roundings of 1e-16.
+_SAME_NOISE = 1e-12
 
 
 def participations(rounds: int, rate: float, failure: float) -> int:
@@ -44,6 +51,37 @@ def participations(rounds: int, rate: float, failure: float) -> int:
         else:
             low = middle
     return high
+
+
+def grouped(events: Sequence[AnyEvent]) -> list[AnyEvent]:
+    """Equal events counted together: the composition does not depend on their order.
+
+    Parameters
+    ----------
+    events
+        What ran, in any order and of any kind.
+
+    Returns
+    -------
+    list
+        Each kind once, in the order of its first appearance, with all its rounds.
+
+    Raises
+    ------
+    ValueError
+        For what is no event.
+
+    Examples
+    --------
+    >>> [event.rounds for event in grouped([Event(1.0), Event(2.0), Event(1.0, rounds=2)])]
+    [3, 1]
+    """
+    counts: dict[AnyEvent, int] = {}
+    # Thousands of rounds are of few kinds, and `replace` checks each event that it makes.
+    for event, times in Counter(checked(events)).items():
+        one = dataclasses.replace(event, rounds=1)
+        counts[one] = counts.get(one, 0) + event.rounds * times
+    return [dataclasses.replace(one, rounds=count) for one, count in counts.items()]
 
 
 @dataclass(frozen=True)
@@ -118,39 +156,149 @@ class PrivacyPlan:
         )
 
     def events(self, rounds: int | None = None) -> list[Event]:
-        """What the accountant composes for the first `rounds` rounds (by default all)."""
+        """What the accountant composes for the first `rounds` rounds.
+
+        Parameters
+        ----------
+        rounds
+            0 or more, also beyond the plan's own; None: all of the plan's rounds.
+
+        Returns
+        -------
+        list of Event
+            Independent rounds are one event that says how many; no rounds are no event.
+
+        Raises
+        ------
+        ValueError
+            For what is no number of rounds.
+
+        Examples
+        --------
+        >>> plan = calibrate(epsilon=8.0, delta=1e-3, rounds=60, clients=480, cohort=120)
+        >>> [event.rounds for event in plan.events(30)], plan.events(0)
+        ([30], [])
+        """
         count = self.rounds if rounds is None else whole("rounds", rounds, 0)
         return [dataclasses.replace(self.event, rounds=count)] if count else []
 
-    def spent(self, events: Any) -> float:
-        """ε of these events at the plan's δ, adjacency and accountant."""
-        from fldp.plan.ledger import grouped
+    def owns(self, event: AnyEvent) -> bool:
+        """Whether `event` is rounds of this plan, however many, up to the rounding of z.
 
-        if not events:
-            return 0.0
-        if all(event == self.event for event in events):
-            return self.epsilon(len(events))
-        return accounting.epsilon_of(grouped(events), self.delta, self.adjacency, self.accountant)
+        Parameters
+        ----------
+        event
+            A recorded event of any kind.
 
-    def affords(self, events: Any) -> bool:
-        """Whether these events stay within the plan's (ε, δ)."""
-        if len(events) <= self.rounds and all(event == self.event for event in events):
-            return True
-        return self.spent(events) <= self.target_epsilon * (1 + 1e-6)
+        Returns
+        -------
+        bool
+            True where everything but the number of rounds is that of `plan.event`.
 
-    @property
-    def _run(self) -> list[Event]:
-        """All rounds, as an accountant composes them."""
-        return [dataclasses.replace(self.event, rounds=self.rounds)]
+        Examples
+        --------
+        >>> plan = calibrate(epsilon=8.0, delta=1e-3, rounds=60, clients=480, cohort=120)
+        >>> plan.owns(plan.events(30)[0]), plan.owns(Event(4.0))
+        (True, False)
+        """
+        if not isinstance(event, Event):
+            return False
+        own = dataclasses.replace(self.event, rounds=event.rounds)
+        z = own.noise_multiplier
+        if not math.isclose(event.noise_multiplier, z, rel_tol=_SAME_NOISE):
+            return False
+        return dataclasses.replace(event, noise_multiplier=z) == own
 
-    def _epsilon(self, event: Event, adjacency: str | None = None, ours: bool = False) -> float:
-        """ε of `event` at the plan's δ; `ours` asks our own accountant, whatever the plan's is."""
+    def spent(
+        self,
+        events: Sequence[AnyEvent],
+        delta: float | None = None,
+        adjacency: str | None = None,
+        accountant: str | None = None,
+    ) -> float:
+        """ε of what was recorded: the plan's own rounds, composed as the plan says, and all else.
+
+        The one account of a run: its history, its ledger and the gate of its budget ask here.
+
+        Parameters
+        ----------
+        events
+            What ran, of any kind and in any order; nothing spends 0.
+        delta, adjacency
+            None: the plan's. Other kinds of events than `Event` hold in one adjacency only: that
+            in which they are accounted here.
+        accountant
+            None: the plan's, or "pld" where an event is no Gaussian, of which only "pld" knows.
+
+        Returns
+        -------
+        float
+            An upper bound (accountant "gdp": an approximation); infinite where nothing finite
+            holds.
+
+        Raises
+        ------
+        ValueError
+            For events that do not fit the adjacency or the accountant.
+
+        Examples
+        --------
+        >>> plan = calibrate(epsilon=8.0, delta=1e-3, rounds=60, clients=480, cohort=120)
+        >>> plan.spent([plan.event] * 30) == plan.epsilon(30)
+        True
+        >>> plan.epsilon(30) < plan.spent([*plan.events(30), Event(4.0)])
+        True
+        """
+        composed: list[AnyEvent] = []
+        own = 0
+        for event in grouped(events):
+            if self.owns(event):
+                own += event.rounds
+            else:
+                composed.append(event)
+        gaussian = all(isinstance(event, Event) for event in composed)
+        composed += self.events(own)
+        if accountant is None:
+            # Of nothing there is no approximation, either, that could be warned of.
+            accountant = self.accountant if gaussian and composed else "pld"
         return accounting.epsilon_of(
-            [event],
-            self.delta,
+            composed,
+            self.delta if delta is None else delta,
             self.adjacency if adjacency is None else adjacency,
-            "pld" if ours else self.accountant,
+            accountant,
         )
+
+    def affords(self, events: Sequence[AnyEvent]) -> bool:
+        """Whether `events` together stay within the target ε at the plan's δ.
+
+        The plan's own rounds alone, up to their number, always do: they are what it promises. All
+        else is composed, and may lie a millionth above the target, as a calibrated z may.
+
+        Parameters
+        ----------
+        events
+            Everything: what was spent, and what is about to be.
+
+        Returns
+        -------
+        bool
+            False where a release of the last of them must be refused.
+
+        Raises
+        ------
+        ValueError
+            As `spent`.
+
+        Examples
+        --------
+        >>> plan = calibrate(epsilon=8.0, delta=1e-3, rounds=60, clients=480, cohort=120)
+        >>> plan.affords([plan.event] * 60), plan.affords([plan.event] * 61)
+        (True, False)
+        """
+        kinds = grouped(events)
+        if all(map(self.owns, kinds)) and sum(event.rounds for event in kinds) <= self.rounds:
+            return True
+        return self.spent(kinds) <= self.target_epsilon * (1 + TOLERANCE)
 
     def epsilon(self, rounds: int | None = None) -> float:
         """ε spent after `rounds` rounds (by default all of them) at the plan's δ.
@@ -161,8 +309,7 @@ class PrivacyPlan:
         >>> plan.epsilon(0), plan.epsilon(30) < plan.epsilon() <= 8
         (0.0, True)
         """
-        rounds = self.rounds if rounds is None else whole("rounds", rounds, 0)
-        return self._epsilon(dataclasses.replace(self.event, rounds=rounds)) if rounds else 0.0
+        return self.spent(self.events(rounds))
 
     @property
     def _content(self) -> str:
@@ -173,7 +320,8 @@ class PrivacyPlan:
         """ε of so many participations, none of them amplified: a Gaussian each."""
         if rounds == 0:
             return 0.0
-        return self._epsilon(Event(self.noise_multiplier, rounds=rounds), adjacency, ours=True)
+        event = Event(self.noise_multiplier, rounds=rounds)
+        return accounting.epsilon_of([event], self.delta, adjacency)
 
     def cohort_known(self, confidence: float = 0.999) -> dict[str, Any]:
         """Against whoever also knows who took part: nothing is amplified, own participations count.
@@ -210,7 +358,7 @@ class PrivacyPlan:
         mixture = every
         if drawn:
             event = dataclasses.replace(self.event, rounds=self.rounds, known=True)
-            mixture = self._epsilon(event, adjacency, ours=True)
+            mixture = accounting.epsilon_of([event], self.delta, adjacency)
         return {
             "mean": self.rounds * rate,
             "epsilon": mixture,
@@ -267,8 +415,7 @@ class PrivacyPlan:
         Exact under uncapped Poisson sampling (a mixture of Gaussians, Ganesh 2024); otherwise an
         upper bound against whoever knows how many of the k took part in each round.
         """
-        event = dataclasses.replace(self.event, rounds=self.rounds)
-        return accounting.epsilon_of([event], self.delta, self.adjacency, group=whole("k", k))
+        return accounting.epsilon_of(self.events(), self.delta, self.adjacency, group=whole("k", k))
 
     def curve(self, epsilons: ArrayLike) -> NDArray[np.float64]:
         """δ at each of `epsilons` (>= 0): the whole guarantee, of which (ε, δ) is one point.
@@ -279,7 +426,7 @@ class PrivacyPlan:
         >>> bool(plan.curve([8.0])[0] <= 1e-3)
         True
         """
-        return accounting.privacy_curve(self._run, epsilons, adjacency=self.adjacency)
+        return accounting.privacy_curve(self.events(), epsilons, adjacency=self.adjacency)
 
     def tradeoff(self, alphas: ArrayLike) -> NDArray[np.float64]:
         """What an attacker who accuses wrongly with chance `alphas` must at least miss.
@@ -291,7 +438,7 @@ class PrivacyPlan:
         >>> [round(float(miss), 2) for miss in plan.tradeoff([0.0, 0.05, 0.5])]
         [1.0, 0.92, 0.39]
         """
-        return accounting.tradeoff(self._run, alphas, adjacency=self.adjacency)
+        return accounting.tradeoff(self.events(), alphas, adjacency=self.adjacency)
 
     def renyi(self, orders: ArrayLike) -> NDArray[np.float64]:
         """The Rényi divergence of all rounds together at each of `orders` (> 1).
@@ -303,7 +450,7 @@ class PrivacyPlan:
         >>> bool(abs(plan.renyi([2.0])[0] - 2 * plan.zcdp) < 1e-12)
         True
         """
-        return accounting.renyi(self._run, orders, adjacency=self.adjacency)
+        return accounting.renyi(self.events(), orders, adjacency=self.adjacency)
 
     def to_dp_accounting(self) -> Any:
         """The run as a `DpEvent` of Google's dp-accounting, for its PLD or RDP accountants.
@@ -312,7 +459,7 @@ class PrivacyPlan:
         ADD_OR_REMOVE_ONE. ValueError where it has no such event: fixed-size cohorts, and draws of
         which the adversary knows how they fell.
         """
-        return accounting.to_dp_accounting(self._run)
+        return accounting.to_dp_accounting(self.events())
 
     @property
     def gdp_mu(self) -> float:
@@ -365,7 +512,7 @@ class PrivacyPlan:
                 rounds=self.rounds,
                 cap=None,
             )
-            return self._epsilon(event) <= self.target_epsilon
+            return self.spent([event]) <= self.target_epsilon
 
         low, high = 0, self.clients
         if not fits(high):
@@ -403,7 +550,9 @@ class PrivacyPlan:
 
     def plot(self, ax: Any = None) -> Any:
         """ε over the rounds, without and with knowing who took part; returns the axes."""
-        return words.plot(self, ax)
+        from fldp import plotting
+
+        return plotting.plan(self, ax)
 
     def _repr_html_(self) -> str:
         return words.plan_html(self)

@@ -12,8 +12,6 @@ import os
 import stat
 import threading
 import warnings
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -24,7 +22,7 @@ from fldp._text import Rows
 from fldp.accounting.events import AnyEvent, Event, checked
 from fldp.plan import chain
 from fldp.plan.chain import Entry
-from fldp.plan.client import PrivacyPlan
+from fldp.plan.client import TOLERANCE, PrivacyPlan, grouped
 from fldp.plan.files import atomic, lock, sync_folder
 
 __all__ = ["Entry", "Ledger", "atomic", "grouped"]
@@ -268,8 +266,7 @@ class Ledger:
         epsilon = between("epsilon", epsilon, math.inf)
         self._no_amplification(event)
         with_it = [*self.events, *checked([event])]
-        # A plan's own z is calibrated to the target, within the accountant's tolerance.
-        return self._epsilon(with_it, *self._question(delta, adjacency)) > epsilon * (1 + 1e-6)
+        return self._epsilon(with_it, *self._question(delta, adjacency)) > epsilon * (1 + TOLERANCE)
 
     def summary(self, delta: float | None = None, adjacency: str | None = None) -> Rows:
         """A table: for each label the entries, their rounds and ε alone, then all of them together.
@@ -326,9 +323,11 @@ class Ledger:
                     f"plan's {plan.adjacency!r}, and its account in another is not known"
                 )
 
-    @staticmethod
-    def _epsilon(events: list[AnyEvent], delta: float, adjacency: str) -> float:
-        return accounting.epsilon_of(grouped(events), delta, adjacency)
+    def _epsilon(self, events: list[AnyEvent], delta: float, adjacency: str) -> float:
+        """By our own accountant, whatever the plan's: its answer is a bound for every event."""
+        if self.plan is None:
+            return accounting.epsilon_of(grouped(events), delta, adjacency)
+        return self.plan.spent(events, delta, adjacency, accountant="pld")
 
     @staticmethod
     def read(path: str | os.PathLike[str]) -> list[AnyEvent]:
@@ -415,20 +414,6 @@ def no_amplification(event: AnyEvent, plan: PrivacyPlan) -> None:
             f"{event!r} is amplified by draws that nobody sees, and the plan's trust is "
             f"{plan.trust!r}, where they are seen: record plan.event, or another with known=True"
         )
-
-
-def grouped(events: Sequence[AnyEvent]) -> list[AnyEvent]:
-    """Equal events counted together: the composition does not depend on their order.
-
-    >>> from fldp.accounting import Event
-    >>> [event.rounds for event in grouped([Event(1.0), Event(2.0), Event(1.0, rounds=2)])]
-    [3, 1]
-    """
-    counts: dict[AnyEvent, int] = {}
-    for event in events:
-        key = replace(event, rounds=1)
-        counts[key] = counts.get(key, 0) + event.rounds
-    return [replace(event, rounds=count) for event, count in counts.items()]
 
 
 def _opened(path: Path) -> BinaryIO:

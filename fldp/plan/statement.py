@@ -6,9 +6,8 @@ cap, seed and noise generator; `tests/data/statements.txt` holds the statement o
 
 from __future__ import annotations
 
-import dataclasses
 import html
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fldp._text import down, fill, up
 
@@ -292,26 +291,3 @@ def plan_html(plan: PrivacyPlan) -> str:
     cells = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in shown.items())
     words = html.escape(plan.statement())
     return f"<table>{cells}</table><details><summary>in words</summary><pre>{words}</pre></details>"
-
-
-def plot(plan: PrivacyPlan, ax: Any = None) -> Any:
-    """See `PrivacyPlan.plot`."""
-    from fldp import plotting
-
-    points = 24  # enough for a smooth line
-    rounds = sorted({max(1, round(plan.rounds * i / points)) for i in range(1, points + 1)})
-    sees = {
-        "central": "who sees the models",
-        "distributed": "who sees the sums and who took part",
-        "local": "who sees the messages",
-    }
-    with plotting.style():
-        ax = plotting.figure()[1] if ax is None else ax
-        ax.plot([0, *rounds], [0, *map(plan.epsilon, rounds)], label=sees[plan.trust])
-        if amplified(plan):
-            known = [dataclasses.replace(plan, rounds=t).cohort_known()["epsilon"] for t in rounds]
-            ax.plot([0, *rounds], [0, *known], "--", label="who also knows who took part")
-        ax.axhline(plan.target_epsilon, color="0.5", linewidth=1, label="target")
-        ax.set(xlabel="rounds", ylabel=f"ε at δ = {up(plan.delta)}", xlim=(0, None), ylim=(0, None))
-        ax.legend()
-    return ax
