@@ -31,7 +31,6 @@ import torch
 
 import fldp
 from fldp.mechanism.aggregation import PrivateAggregator
-from fldp.simulation.history import spent
 
 # Seconds between two looks at whether a run still lives.
 _GLANCE = 0.01
@@ -51,8 +50,8 @@ def train(folder: Path, plan: fldp.PrivacyPlan, people: Any, witness: int) -> fl
     """One attempt at the run in `folder`; a byte goes to `witness` after each release."""
     release = PrivateAggregator.release
 
-    def witnessed(self: PrivateAggregator) -> Any:
-        result = release(self)
+    def witnessed(self: PrivateAggregator, *given: Any) -> Any:
+        result = release(self, *given)
         os.write(witness, b"r")
         return result
 
@@ -138,7 +137,7 @@ def one_run(plan: Any, people: Any, dice: random.Random, a_round: float) -> dict
         accounted, epsilon = (folder / "ended").read_text().split()
         found["ended"] += 1
         found["under"] += int(accounted) < released
-        found["under"] += float(epsilon) < spent(plan, [plan.event] * released) * (1 - 1e-9)
+        found["under"] += float(epsilon) < plan.spent([plan.event] * released) * (1 - 1e-9)
         found["over"] += int(accounted) > released + found["kills"]
     for end in pipe:
         os.close(end)

@@ -22,11 +22,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import Tensor, nn
 
-from fldp.mechanism import aggregation
+from fldp.mechanism import aggregation, contribution
 from fldp.mechanism.adaptive import AdaptiveClip
 from fldp.mechanism.aggregation import PrivateAggregator, aggregate
 from fldp.mechanism.clipping import Clip, FlatClip, PerLayerClip
 from fldp.mechanism.discrete import DiscreteGaussian
+from fldp.mechanism.noise import Gaussian
 from fldp.mechanism.reference import private_mean
 from fldp.plan import PrivacyPlan
 
@@ -55,9 +56,9 @@ def seeded(seed: int = 0) -> torch.Generator:
 def summed(aggregator: PrivateAggregator) -> Tensor:
     """The sum before the noise, float64."""
     aggregator._flush()
-    if isinstance(aggregator._sum, Tensor):
-        return aggregator._sum.double() * (aggregator._std / 2.0**34)
-    return aggregator._sum.read()
+    if isinstance(aggregator._server._sum, Tensor):
+        return aggregator._server._sum.double() * (aggregator._server.std / 2.0**34)
+    return aggregator._server._sum.read()
 
 
 def network() -> nn.Module:
@@ -417,7 +418,7 @@ def test_no_neighbour_moves_the_sum_by_more_than_the_sensitivity(
         )  # fmt: skip
         if len(values):
             aggregator.add(values, used[: len(values)] if weighted else None)
-        return summed(aggregator), clip, aggregator._diagnostics()[1] / 2
+        return summed(aggregator), clip, aggregator._server._diagnostics()[1] / 2
 
     tensor = torch.from_numpy(rows)
     cap = 4.0 if weighted else 1.0
@@ -435,7 +436,7 @@ def test_no_neighbour_moves_the_sum_by_more_than_the_sensitivity(
 
 def test_discrete_gaussian_end_to_end() -> None:
     rows = torch.full((50, 400), 0.04)
-    release = aggregate(rows, plan_for(50), generator=seeded(), noise=DiscreteGaussian())
+    release = aggregate(rows, plan_for(50), noise=DiscreteGaussian(seeded()))
     assert float(release.mean.mean()) == pytest.approx(0.04, abs=5 / 50 / 20)
     assert float(release.mean.std()) == pytest.approx(1 / 50, rel=0.2)
     steps = release.mean * 50 * 2.0**34
@@ -582,7 +583,7 @@ def one_round(update: Any, plan: PrivacyPlan, weight: Any, strict: bool) -> tupl
     if update is not None:
         aggregator.add(update, weight)
     total = summed(aggregator)
-    return total, aggregator._diagnostics()[1] / 2
+    return total, aggregator._server._diagnostics()[1] / 2
 
 
 @pytest.mark.parametrize("adjacency", sorted(BITS))
@@ -670,7 +671,6 @@ def test_p13_discrete_noise_for_an_adaptive_clips_bits(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(noise, "gaussian_", never)
     monkeypatch.setattr(noise, "_standard_normal", never)
-    monkeypatch.setattr("fldp.mechanism.aggregation.gaussian_", never, raising=False)
     each = AdaptiveClip(0.5, count_noise=3.0)
     release = aggregate(torch.ones(20, 3), plan_for(20), each, noise=DiscreteGaussian())
     assert release.unclipped is not None
@@ -783,14 +783,14 @@ def test_p08_an_update_that_changes_after_it_was_measured_stays_within_c(
 ) -> None:
     """A sender may share the memory of its message, and write to it while the server sums."""
     monkeypatch.setattr(aggregation, "_TILE", tile)
-    sent, real = torch.full((4,), 0.1), aggregation.bounded_rows
+    sent, real = torch.full((4,), 0.1), contribution.bounded_rows
 
     def slow(rows: Tensor) -> Any:
         measured = real(rows)
         sent.fill_(1e6)
         return measured
 
-    monkeypatch.setattr(aggregation, "bounded_rows", slow)
+    monkeypatch.setattr(contribution, "bounded_rows", slow)
     aggregator = PrivateAggregator(torch.zeros(4), quiet(20), strict=False)
     aggregator.add(sent)
     assert summed(aggregator).tolist() == pytest.approx([0.1] * 4)
@@ -893,8 +893,8 @@ def test_no_neighbour_moves_a_release_by_more_than_the_sensitivity(
     def released(values: Tensor, used: Any) -> tuple[Tensor, float | None]:
         release = aggregate(
             ROUNDS[form](values), plan, CLIPS[which](), like=like, weights=used,
-            weight_cap=None if weights is None else 4.0, generator=seeded(1), strict=strict,
-            noise=DiscreteGaussian() if discrete else None,
+            weight_cap=None if weights is None else 4.0, strict=strict,
+            noise=(DiscreteGaussian if discrete else Gaussian)(seeded(1)),
         )  # fmt: skip
         mean = release.mean if isinstance(release.mean, Tensor) else torch.cat(
             [part.flatten() for part in release.mean]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import os
 import stat
 from collections.abc import Callable
@@ -253,7 +254,8 @@ class PowerCut(Exception):
 def cut(monkeypatch: pytest.MonkeyPatch, where: str, at: int) -> None:
     """A power cut at the `at`-th call of the method `where`."""
     owner, name = where.rsplit(".", 1)
-    parent = getattr(__import__(f"fldp.{owner.split('.')[0]}", fromlist=["x"]), owner.split(".")[1])
+    module, kind = owner.rsplit(".", 1)
+    parent = getattr(importlib.import_module(f"fldp.{module}"), kind)
     inner, calls = getattr(parent, name), [0]
 
     def maybe(self: Any, *given: Any, **more: Any) -> Any:
@@ -274,11 +276,11 @@ def cut_off(where: str, at: int, path: Path, **options: Any) -> None:
 
 
 def stop_before_the_first_round(path: Path, ledger: Path, options: dict[str, Any]) -> None:
-    cut_off("rounds.Run.round", 1, path, **options, ledger=ledger)
+    cut_off("simulation.rounds.Run.round", 1, path, **options, ledger=ledger)
 
 
 @pytest.mark.parametrize(
-    "where", ["aggregation.PrivateAggregator.release", "checkpoint.Checkpoint.save"]
+    "where", ["mechanism.collection.Collection._finish", "simulation.checkpoint.Checkpoint.save"]
 )
 @pytest.mark.parametrize("seeded", [False, True])
 def test_p10_a_round_between_ledger_and_checkpoint_is_spent_and_its_cohort_not_drawn_again(
@@ -293,7 +295,7 @@ def test_p10_a_round_between_ledger_and_checkpoint_is_spent_and_its_cohort_not_d
             return found
 
     options: dict[str, Any] = {"sampler": Spy(0.5), "ledger": ledger, "seed": 4 if seeded else None}
-    third = 3 if where.endswith("release") else 4  # the first save is before the first round
+    third = 3 if where.endswith("_finish") else 4  # the first save is before the first round
     cut_off(where, third, path, **options)
     assert len(Ledger.read(path=ledger)) == 3
     history = go_on(path, **options)
@@ -323,7 +325,7 @@ def test_p10_with_noise_that_repeats_the_draws_repeat_too(tmp_path: Path) -> Non
             return super().direction(mean)
 
     options: dict[str, Any] = {"server": Spy(), "ledger": ledger, "seed": None}
-    cut_off("checkpoint.Checkpoint.save", 3, path, generator=noise(), **options)
+    cut_off("simulation.checkpoint.Checkpoint.save", 3, path, generator=noise(), **options)
     lost = means[1]
     means.clear()
     go_on(path, generator=noise(5), **options)

@@ -297,7 +297,7 @@ def our_bits(norms: list[float]) -> float:
     for norm in norms:
         aggregator.add(torch.tensor([norm]))
     aggregator._flush()
-    return aggregator._diagnostics()[1] / 2
+    return aggregator._server._diagnostics()[1] / 2
 
 
 def check_bits_have_the_sensitivity_of_the_split(bits: Callable[[list[float]], float]) -> None:
@@ -462,7 +462,7 @@ def test_p2_a_client_cannot_be_in_a_cohort_twice() -> None:
         for i in ids:
             aggregator.add(torch.ones(1), client=i)
         aggregator._flush()
-        return aggregator._sum.read()
+        return aggregator._server._sum.read()
 
     def pfl(ids: list[int]) -> Tensor:
         return torch.ones(len(ids), 1).sum(0)

@@ -178,7 +178,7 @@ def test_p05_no_others_let_a_client_move_the_sum_beyond_the_sensitivity(
         aggregator = PrivateAggregator(like, plan_for(clients), **options)
         add(aggregator, values, size)
         aggregator._flush()
-        sums.append(aggregator._sum.read())
+        sums.append(aggregator._server._sum.read())
     moved = float((sums[0] - sums[1]).norm())
     assert scale * (1 - 2 * ROUNDING) <= moved <= scale
 

@@ -195,10 +195,10 @@ def test_an_event_is_recorded_before_its_release(
 ) -> None:
     path = tmp_path / "ledger.jsonl"
 
-    def crash(self: Any) -> None:
+    def crash(self: Any, *_: Any) -> None:
         raise RuntimeError("power cut")
 
-    monkeypatch.setattr("fldp.mechanism.aggregation.PrivateAggregator.release", crash)
+    monkeypatch.setattr("fldp.mechanism.collection.Collection._finish", crash)
     with pytest.raises(RuntimeError, match="power cut"):
         fldp.train(model(), people, plan_for(), ledger=path)
     assert len(Ledger.read(path)) == 1

@@ -59,7 +59,7 @@ LIMITS = (
     "choices made by looking at the data, such as tuning over several private runs;",
     "a person with several clients: plan.group(k) is the ε of k of them;",
     "the low-order digits of floating-point noise, which can betray more than its density says "
-    "(noise.DiscreteGaussian has an exact grid instead);",
+    "(DiscreteGaussian has an exact grid instead);",
     "what follows about a client from patterns that would be found without it as well.",
 )
 

@@ -56,7 +56,7 @@ class Weights:
             return None
         given = torch.full((len(ids),), self.cap, dtype=torch.float64)
         known = ids < len(self.each)
-        given[known] = self.each[ids[known]]
+        given[known] = self.each[ids[known]].double()
         return given
 
     def denominator(self, cohort: float, clients: int) -> float:
@@ -124,7 +124,9 @@ class Averaging:
             aggregator.add(rows, self.weights.of(ids))
         release = aggregator.release(ledger, round)
         clipped = release.private.clipped_fraction
-        return Averaged(release.mean, release.clip_norm, clipped, release.event)
+        # A grid's mean comes in float64; rounding it is post-processing.
+        mean = release.mean.to(self.layout.empty.dtype)
+        return Averaged(mean, release.clip_norm, clipped, release.event)
 
     def _plain(self, chunks: Iterable[tuple[Tensor, Tensor]]) -> Averaged:
         total = self.layout.empty.new_zeros(self.layout.total)

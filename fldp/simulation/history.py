@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -121,7 +121,7 @@ class History:
     def seeded(self, plan: PrivacyPlan, k: int) -> float:
         """ε of k rounds of a client, with what the ledger held besides, where a seed is known."""
         # Rounds of this run that a crash cut off are in k; what else the ledger holds composes.
-        others = [event for event in self.before if not _is_a_round(plan, event)]
+        others = [event for event in self.before if not plan.owns(event)]
         if not others or k == 0:
             return max(plan.spent(others), plan.seeded_epsilon(k))
         # Under a cap a client that leaves lets another one in: twice the sensitivity, half the z.
@@ -156,15 +156,6 @@ class History:
         from fldp import plotting
 
         return plotting.history(self, ax, label)
-
-
-def _is_a_round(plan: PrivacyPlan, event: Any) -> bool:
-    """Whether `event` is a round of `plan`; an adaptive clip puts z together again, to rounding."""
-    own = plan.event
-    if not isinstance(event, Event):
-        return False
-    close = math.isclose(event.noise_multiplier, own.noise_multiplier, rel_tol=1e-9)
-    return close and replace(event, noise_multiplier=own.noise_multiplier) == own
 
 
 def _finite(value: Any) -> Any:
