@@ -6,6 +6,7 @@ import decimal
 import html
 import math
 import textwrap
+from collections.abc import Mapping
 from typing import Any
 
 # Columns of a page of text; a line that follows another's beginning is indented.
@@ -92,6 +93,14 @@ def _shown(key: str, value: Any) -> Any:
     if key in ("epsilon", "delta"):
         return up(value)
     return f"{value:.2g}" if key == "seconds" else value
+
+
+def folded(shown: Mapping[str, object], words: str) -> str:
+    """HTML for a notebook: a table of what is not None, with `words` folded below it."""
+    said = [(name, value) for name, value in shown.items() if value is not None]
+    cells = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in said)
+    summary = f"<summary>in words</summary><pre>{html.escape(words)}</pre>"
+    return f"<table>{cells}</table><details>{summary}</details>"
 
 
 def fill(line: str) -> str:

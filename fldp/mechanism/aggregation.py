@@ -257,7 +257,7 @@ class PrivateAggregator:
     def release(self) -> Release:
         """The noisy mean of everything added; the aggregator is finished afterwards.
 
-        Raises ValueError on a second call, and when fewer than the plan's survivors took part.
+        Raises ValueError on a second call, and when fewer than `plan.min_survivors` took part.
         """
         with self._lock:
             self._check_open()
@@ -274,11 +274,12 @@ class PrivateAggregator:
             return 1.0
         minimum = 1
         if self.plan.trust == "distributed":
-            if self.plan.survivors is None or self._count < self.plan.survivors:
+            if self.plan.min_survivors is None or self._count < self.plan.min_survivors:
                 raise ValueError(
-                    f"fewer clients than the stated minimum of {self.plan.survivors}: no release"
+                    "fewer clients than the stated minimum of "
+                    f"{self.plan.min_survivors}: no release"
                 )
-            minimum = self.plan.survivors
+            minimum = self.plan.min_survivors
         return math.sqrt(self._count / minimum)
 
     def _finish(self, std: float, bit_noise: float) -> Release:

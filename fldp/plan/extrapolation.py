@@ -76,6 +76,9 @@ def extrapolate(plan: PrivacyPlan, *, clients: int, delta: float | None = None) 
     factor = clients / plan.clients
     # Local noise adds up over the messages: √m times z on the sum, z/√m on the mean.
     louder = math.sqrt(factor) if plan.trust == "local" else factor
+    # Rounded to the side that asks for no less noise and sends no more clients away.
+    cap = plan.cap and math.ceil(plan.cap * factor)
+    fewest = plan.min_survivors and math.floor(plan.min_survivors * factor)
     larger = replace(
         plan,
         clients=clients,
@@ -83,7 +86,7 @@ def extrapolate(plan: PrivacyPlan, *, clients: int, delta: float | None = None) 
         cohort=plan.cohort * clients / plan.clients,
         noise_multiplier=plan.noise_multiplier * louder,
         delta=plan.delta / factor if delta is None else delta,
-        cap=None if plan.cap is None else math.ceil(plan.cap * factor),
-        survivors=None if plan.survivors is None else math.floor(plan.survivors * factor),
+        cap=cap,
+        min_survivors=fewest,
     )
     return Extrapolation(plan, larger)

@@ -13,7 +13,6 @@ import stat
 import threading
 import warnings
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO
 
 from fldp import accounting
@@ -22,8 +21,9 @@ from fldp._text import Rows
 from fldp.accounting.events import AnyEvent, Event, checked
 from fldp.plan import chain
 from fldp.plan.chain import Entry
-from fldp.plan.client import TOLERANCE, PrivacyPlan, grouped
+from fldp.plan.client import PrivacyPlan, grouped
 from fldp.plan.files import atomic, lock, sync_folder
+from fldp.plan.statement import TOLERANCE
 
 __all__ = ["Entry", "Ledger", "atomic", "grouped"]
 
@@ -201,11 +201,6 @@ class Ledger:
         return [entry.event for entry in self._entries]
 
     @property
-    def last_round(self) -> int:
-        """The highest round recorded; 0 when there is none."""
-        return max((entry.round or 0 for entry in self._entries), default=0)
-
-    @property
     def head(self) -> dict[str, Any]:
         """How many entries there are (`count`) and the `hash` of the last line; for `check`."""
         return {"count": len(self._entries), "hash": self._hashes[-1]}
@@ -274,23 +269,20 @@ class Ledger:
         The last line's ε is less than the sum of the others: composition is not addition.
         """
         delta, adjacency = self._question(delta, adjacency)
-        rows = Rows()
-        for name in dict.fromkeys(entry.label for entry in self._entries):
-            events = [entry.event for entry in self._entries if entry.label == name]
-            rows.append(self._summary_row(name, events, delta, adjacency))
-        rows.append(self._summary_row("all together", self.events, delta, adjacency))
-        return rows
-
-    def _summary_row(
-        self, label: str, events: list[AnyEvent], delta: float, adjacency: str
-    ) -> dict[str, Any]:
-        return {
-            "label": label,
-            "entries": len(events),
-            "rounds": sum(event.rounds for event in events),
-            "epsilon": self._epsilon(events, delta, adjacency),
-            "delta": delta,
-        }
+        labelled: dict[str, list[AnyEvent]] = {}
+        for entry in self._entries:
+            labelled.setdefault(entry.label, []).append(entry.event)
+        return Rows(
+            {
+                "label": label,
+                "entries": len(events),
+                "rounds": sum(event.rounds for event in events),
+                "epsilon": self._epsilon(events, delta, adjacency),
+                "delta": delta,
+            }
+            # A label of the user's own may read the same, and is another line.
+            for label, events in [*labelled.items(), ("all together", self.events)]
+        )
 
     def _question(self, delta: float | None, adjacency: str | None) -> tuple[float, str]:
         if self.plan is None:
@@ -397,12 +389,7 @@ class Ledger:
     def __enter__(self) -> Ledger:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

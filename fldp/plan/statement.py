@@ -6,22 +6,19 @@ cap, seed and noise generator; `tests/data/statements.txt` holds the statement o
 
 from __future__ import annotations
 
-import html
 from typing import TYPE_CHECKING
 
-from fldp._text import down, fill, up
+from fldp._settings import ACCOUNTANT, ADJACENCY
+from fldp._text import down, fill, folded, up
 
 if TYPE_CHECKING:
     from fldp.plan.client import PrivacyPlan
 
+# A search for the noise stops within its tolerance of the target: so far above is not beyond it.
+TOLERANCE = 1e-6
 # From here on a guarantee is called weak: e^10 is 22,026 to 1.
 WEAK = 10.0
 
-UNITS = {
-    "add-or-remove": "the run is compared with one in which this client was never there",
-    "zero-out": "the run is compared with one in which every update of this client is zero",
-    "replace-one": "the run is compared with one in which this client has other data",
-}
 TRUSTS = {
     "central": "the server sees every update in the clear; it is trusted to clip each, to add the "
     "noise to the sum, and to keep {secrets} to itself",
@@ -44,11 +41,6 @@ KNOWN_DRAWS = {
     "do; how it fell is known",
     "fixed": "every round exactly {m:.10g} of {N} clients are drawn, uniformly, without "
     "replacement; who is known",
-}
-ACCOUNTANTS = {
-    "prv": "an upper bound, up to the numerical error of Opacus",
-    "rdp": "an upper bound, by Rényi divergences",
-    "gdp": "an approximation that can be too low",
 }
 RECORDS = (
     "a change of some of a client's data, such as one record: that is replace-one, which moves the "
@@ -75,7 +67,8 @@ def statement(
             "guesses that seed can subtract the noise, and against them nothing here holds."
         )
     lines += [
-        f"Unit: one client, with all it contributes; {plan.adjacency}: {UNITS[plan.adjacency]}.",
+        f"Unit: one client, with all it contributes; {plan.adjacency}: the run is compared with "
+        f"one in which {ADJACENCY.values[plan.adjacency]}.",
         f"Trust, {plan.trust}: {_trust(plan, participations)}.",
         f"Against: {_against(plan, participations)}.",
         f"Sampling, {plan.sampling}: {_sampling(plan, participations)}.",
@@ -114,7 +107,7 @@ def _headline(plan: PrivacyPlan, participations: int | None) -> list[str]:
         f"After {plan.rounds} rounds{against}: {roughly}({up(epsilon)}, {up(plan.delta)})-"
         "differential privacy at the client level."
     ]
-    if epsilon > plan.target_epsilon * (1 + 1e-6):
+    if epsilon > plan.target_epsilon * (1 + TOLERANCE):
         lines.append(f"It misses the target ε = {plan.target_epsilon:g}.")
     if epsilon > WEAK:
         lines.append(f"This is weak: one client may move the odds by a factor e^{up(epsilon)}.")
@@ -129,7 +122,7 @@ def _trust(plan: PrivacyPlan, participations: int | None) -> str:
         kept.append("who took part")
     kept.append("the random numbers of the noise")
     secrets = ", ".join(kept[:-1]) + " and " + kept[-1]
-    return TRUSTS[plan.trust].format(secrets=secrets, survivors=plan.survivors)
+    return TRUSTS[plan.trust].format(secrets=secrets, survivors=plan.min_survivors)
 
 
 def _against(plan: PrivacyPlan, participations: int | None) -> str:
@@ -260,7 +253,7 @@ def _accountant(plan: PrivacyPlan, participations: int | None) -> str:
             "pld, an upper bound, where the round-off of its FFT is bounded as if independent over "
             "the frequencies"
         )
-    return f"{plan.accountant}, {ACCOUNTANTS[plan.accountant]}"
+    return f"{plan.accountant}, {ACCOUNTANT.values[plan.accountant]}"
 
 
 def _assumptions(plan: PrivacyPlan, participations: int | None) -> str:
@@ -282,12 +275,13 @@ def plan_html(plan: PrivacyPlan) -> str:
         "ε": up(plan.epsilon()),
         "δ": up(plan.delta),
         "z": down(plan.noise_multiplier, 5),
+        "rounds": plan.rounds,
+        "clients": plan.clients,
+        "cohort": f"{plan.cohort:.10g}",
+        "sampling": plan.sampling,
+        "trust": plan.trust,
+        "adjacency": plan.adjacency,
+        "cap": plan.cap,
+        "min_survivors": plan.min_survivors,
     }
-    names = ("rounds", "clients", "cohort", "sampling", "trust", "adjacency", "cap", "survivors")
-    for name in names:
-        value = getattr(plan, name)
-        if value is not None:
-            shown[name] = f"{value:.10g}" if name == "cohort" else str(value)
-    cells = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in shown.items())
-    words = html.escape(plan.statement())
-    return f"<table>{cells}</table><details><summary>in words</summary><pre>{words}</pre></details>"
+    return folded(shown, plan.statement())
