@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -80,6 +81,41 @@ def listed(name: str, values: Any) -> list[Any]:
         return list(values)
     except TypeError:
         raise ValueError(f"{name} is {shown(values)}: give a list of numbers") from None
+
+
+def sizes_of_clients(values: ArrayLike) -> NDArray[Any]:
+    """The sizes of clients as an array, else a ValueError that names the client.
+
+    Parameters
+    ----------
+    values
+        A whole number of records for each client.
+
+    Returns
+    -------
+    array
+        As given, of shape (clients,).
+
+    Raises
+    ------
+    ValueError
+        For what is no list of numbers, for none at all, and for a size that is none.
+
+    Examples
+    --------
+    >>> sizes_of_clients([3, 4.0]).shape
+    (2,)
+    """
+    try:
+        given = np.asarray(values)
+    except ValueError:  # ragged
+        raise ValueError(f"client_sizes is {shown(values)}: give one number per client") from None
+    if given.ndim != 1 or not given.size or given.dtype.kind not in "iuf":
+        raise ValueError(f"client_sizes has shape {given.shape}: give one number per client")
+    wrong = np.flatnonzero(~((given >= 1) & (given <= MOST) & (given == np.floor(given))))
+    if wrong.size:
+        raise ValueError(f"client {wrong[0]} has size {given[wrong[0]]}: give a whole number >= 1")
+    return given
 
 
 def choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:

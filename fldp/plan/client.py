@@ -168,7 +168,7 @@ class PrivacyPlan:
             if getattr(self, name) is not None:
                 put(name, whole(name, getattr(self, name)))
         for setting in SETTINGS:
-            if setting.values:
+            if setting.values:  # cap and min_survivors are numbers
                 choice(setting.name, getattr(self, setting.name), setting.allowed)
         refuse_what_conflicts(**self.to_dict())
 
@@ -988,11 +988,6 @@ def calibrate(
         )
     question = dataclasses.replace(plan.event, rounds=plan.rounds).to_dict()
     del question["noise_multiplier"]
-    z = accounting.noise_multiplier(
-        epsilon=epsilon,
-        delta=plan.delta,
-        adjacency=plan.adjacency,
-        accountant=accountant,
-        **question,
-    )
+    question |= {"epsilon": epsilon, "delta": plan.delta, "adjacency": plan.adjacency}
+    z = accounting.noise_multiplier(accountant=accountant, **question)
     return dataclasses.replace(plan, noise_multiplier=z)

@@ -29,11 +29,11 @@ def needed(plan: PrivacyPlan, target: float, dimension: int) -> dict[str, int | 
         ratio = ratio**2  # the signal grows with m, the noise with √m
     clients = math.ceil(plan.clients * ratio)
     if plan.event.sampling != "none":
-        return {"cohort": _smallest_cohort(plan, target, dimension), "clients": clients}
-    # Without amplification z does not depend on the cohort.
-    cohort = math.ceil(plan.cohort * ratio)
-    if cohort > plan.clients:
-        return {"cohort": None, "clients": clients}
+        cohort = _smallest_cohort(plan, target, dimension)
+    else:
+        # Without amplification z does not depend on the cohort.
+        enough = math.ceil(plan.cohort * ratio)
+        cohort = enough if enough <= plan.clients else None
     return {"cohort": cohort, "clients": clients}
 
 

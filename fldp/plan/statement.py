@@ -59,8 +59,21 @@ LIMITS = (
 def statement(
     plan: PrivacyPlan, reproducible: bool = False, participations: int | None = None
 ) -> str:
-    """See `PrivacyPlan.statement`."""
-    lines = [*_headline(plan, participations)]
+    """See `PrivacyPlan.statement`.
+
+    Parameters
+    ----------
+    plan
+        The plan.
+    reproducible, participations
+        As there.
+
+    Returns
+    -------
+    str
+        The lines, wrapped.
+    """
+    lines = _headline(plan, participations)
     if reproducible:
         lines.append(
             "Reproducible noise: it came from a generator that the caller seeded; whoever knows or "
@@ -79,18 +92,41 @@ def statement(
         _assumptions(plan, participations),
         "It does not cover:",
     ]
-    limits = LIMITS if plan.adjacency == "replace-one" else (RECORDS, *LIMITS)
-    lines += [f"  - {limit}" for limit in limits]
+    if plan.adjacency != "replace-one":
+        lines.append(f"  - {RECORDS}")
+    lines += [f"  - {limit}" for limit in LIMITS]
     return "\n".join(map(fill, lines))
 
 
 def amplified(plan: PrivacyPlan) -> bool:
-    """Whether the account relies on who took part being secret."""
+    """Whether the account relies on who took part being secret.
+
+    Parameters
+    ----------
+    plan
+        The plan.
+
+    Returns
+    -------
+    bool
+        False where no amplification is claimed, and where who took part is seen.
+    """
     return plan.event.sampling != "none" and not plan.event.known
 
 
 def mixed(plan: PrivacyPlan) -> bool:
-    """Whether the account is over the stated coins, although it is known how they fell."""
+    """Whether the account is over the stated coins, although it is known how they fell.
+
+    Parameters
+    ----------
+    plan
+        The plan.
+
+    Returns
+    -------
+    bool
+        True under distributed trust with sampling.
+    """
     return plan.event.sampling != "none" and plan.event.known
 
 
@@ -98,11 +134,12 @@ def _headline(plan: PrivacyPlan, participations: int | None) -> list[str]:
     if participations is None:
         epsilon = plan.epsilon()
         against = ""
-        roughly = "approximately " if plan.accountant == "gdp" else ""
     else:
         epsilon = plan.seeded_epsilon(participations)
         against = ", against whoever knows the seed of the draws"
-        roughly = ""
+    # With a seed our own accountant answers, whose word is exact.
+    approximate = plan.accountant == "gdp" and participations is None
+    roughly = "approximately " if approximate else ""
     lines = [
         f"After {plan.rounds} rounds{against}: {roughly}({up(epsilon)}, {up(plan.delta)})-"
         "differential privacy at the client level."
@@ -116,12 +153,11 @@ def _headline(plan: PrivacyPlan, participations: int | None) -> list[str]:
 
 def _trust(plan: PrivacyPlan, participations: int | None) -> str:
     secret_draws = amplified(plan) and participations is None
-    hides_draws = secret_draws or plan.adjacency == "add-or-remove"
-    kept = ["updates", "norms"]
-    if hides_draws:
-        kept.append("who took part")
-    kept.append("the random numbers of the noise")
-    secrets = ", ".join(kept[:-1]) + " and " + kept[-1]
+    kept = "updates, norms"
+    # Whoever is seen to take part cannot be hidden as a member; who is drawn, not as drawn.
+    if secret_draws or plan.adjacency == "add-or-remove":
+        kept += ", who took part"
+    secrets = f"{kept} and the random numbers of the noise"
     return TRUSTS[plan.trust].format(secrets=secrets, survivors=plan.min_survivors)
 
 
@@ -133,22 +169,21 @@ def _against(plan: PrivacyPlan, participations: int | None) -> str:
             "the server, which follows the protocol, and all others: they see every sum and know "
             "who took part, and that a client did is not hidden from them"
         )
+    sees = "whoever sees every model of the run"
     if participations is not None and plan.adjacency == "add-or-remove":
         return (
-            "whoever sees every model of the run and knows the seed, so the rounds in which this "
-            "client would be drawn, but neither updates nor whether it was there"
+            f"{sees} and knows the seed, so the rounds in which this client would be drawn, but "
+            "neither updates nor whether it was there"
         )
     if participations is not None:
-        return (
-            "whoever sees every model of the run and knows the seed, so who took part, but no "
-            "updates"
-        )
+        return f"{sees} and knows the seed, so who took part, but no updates"
     if amplified(plan) or plan.adjacency == "add-or-remove":
-        return "whoever sees every model of the run, but neither updates nor who took part"
-    return "whoever sees every model of the run and who took part, but no updates"
+        return f"{sees}, but neither updates nor who took part"
+    return f"{sees} and who took part, but no updates"
 
 
 def _sampling(plan: PrivacyPlan, participations: int | None) -> str:
+    # Who knows the seed knows every cohort.
     known = mixed(plan) or participations is not None
     if plan.event.sampling == "none":
         words = _no_claim(plan, participations)
@@ -185,6 +220,7 @@ def _others(plan: PrivacyPlan, participations: int | None) -> list[str]:
     if plan.event.sampling == "none":
         return []
     known = plan.cohort_known()
+    # A bound from below on a chance: rounded down.
     crowd = (
         f"with probability {down(known['confidence'], 6)} no client takes part in more than "
         f"{known['bound']} rounds, which is ε = {up(known['epsilon_bound'])}"
@@ -225,6 +261,7 @@ def _without_the_seed(plan: PrivacyPlan) -> str:
 
 def _noise(plan: PrivacyPlan) -> str:
     where = "message" if plan.trust == "local" else "sum"
+    # More than the fewest survivors add more shares than z counts on.
     size = "std at least z·C" if plan.trust == "distributed" else "std z·C"
     return (
         f"Noise: Gaussian, {size} on each {where}, z at least {down(plan.noise_multiplier, 5)}, C "
@@ -235,6 +272,7 @@ def _noise(plan: PrivacyPlan) -> str:
 
 def _delta(plan: PrivacyPlan) -> str:
     betrayed = plan.delta * plan.clients
+    # One client on average, or more: then (0, δ) promises nothing that matters.
     weak = "; this δ is too weak" if betrayed >= 1 else ""
     return (
         f"δ = {up(plan.delta)}: the weight of outcomes on which ε promises nothing. To publish "
@@ -270,7 +308,18 @@ def _assumptions(plan: PrivacyPlan, participations: int | None) -> str:
 
 
 def plan_html(plan: PrivacyPlan) -> str:
-    """The plan as a small HTML table with its statement folded below."""
+    """The plan as a small HTML table with its statement folded below.
+
+    Parameters
+    ----------
+    plan
+        The plan.
+
+    Returns
+    -------
+    str
+        HTML, for a notebook.
+    """
     shown = {
         "ε": up(plan.epsilon()),
         "δ": up(plan.delta),
