@@ -138,7 +138,9 @@ def correct() -> dict[str, tuple[Pipeline, fldp.PrivacyPlan]]:
         "poisson_cohort": of(plan_of(clients=64, cohort=CLIENTS)),
         "per_layer_clip": of(plan_of(), lambda: fldp.PerLayerClip(even)),
         "adaptive_clip": of(plan_of(), lambda: fldp.AdaptiveClip(initial=1.0, count_noise=2.0)),
-        "distributed": of(plan_of(adjacency="zero-out", trust="distributed", survivors=CLIENTS)),
+        "distributed": of(
+            plan_of(adjacency="zero-out", trust="distributed", min_survivors=CLIENTS)
+        ),
     }
 
 

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import Any
+import warnings
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-FIXED = (
-    "when a client leaves, another moves up, the sum moves by up to 2C, and no proved accountant "
-    "exists; use adjacency='replace-one', or sampling='poisson'"
-)
-KNOWN = (
-    "the server sees who took part, and the noise itself tells how many, so nothing hides that a "
-    "client was there; use adjacency='zero-out', which hides what it sent, or 'replace-one'"
-)
-SURVIVORS = (
-    "state the fewest honest clients whose noise arrives in a released round (with fewer, nothing "
-    "is released)"
-)
-
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 # A truth value, a text or a time is no number, whatever float() makes of it; nor is half a number.
 _NO_NUMBER = (bool, np.bool_, str, bytes, np.timedelta64, complex, np.complexfloating)
@@ -90,6 +83,41 @@ def listed(name: str, values: Any) -> list[Any]:
         raise ValueError(f"{name} is {shown(values)}: give a list of numbers") from None
 
 
+def sizes_of_clients(values: ArrayLike) -> NDArray[Any]:
+    """The sizes of clients as an array, else a ValueError that names the client.
+
+    Parameters
+    ----------
+    values
+        A whole number of records for each client.
+
+    Returns
+    -------
+    array
+        As given, of shape (clients,).
+
+    Raises
+    ------
+    ValueError
+        For what is no list of numbers, for none at all, and for a size that is none.
+
+    Examples
+    --------
+    >>> sizes_of_clients([3, 4.0]).shape
+    (2,)
+    """
+    try:
+        given = np.asarray(values)
+    except ValueError:  # ragged
+        raise ValueError(f"client_sizes is {shown(values)}: give one number per client") from None
+    if given.ndim != 1 or not given.size or given.dtype.kind not in "iuf":
+        raise ValueError(f"client_sizes has shape {given.shape}: give one number per client")
+    wrong = np.flatnonzero(~((given >= 1) & (given <= MOST) & (given == np.floor(given))))
+    if wrong.size:
+        raise ValueError(f"client {wrong[0]} has size {given[wrong[0]]}: give a whole number >= 1")
+    return given
+
+
 def choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
     """`value` if it is one of `allowed`, else a ValueError that lists them."""
     if not isinstance(value, str) or value not in allowed:
@@ -98,61 +126,60 @@ def choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
     return str(value)
 
 
-def consistent(
-    clients: int,
-    cohort: float,
-    sampling: str,
-    trust: str,
-    adjacency: str,
-    accountant: str,
-    cap: int | None,
-    survivors: int | None,
-    **_: Any,
-) -> None:
-    """ValueError for settings of a plan that do not go together."""
-    problem = (
-        _cohort_problem(clients, cohort, sampling, cap)
-        or _adjacency_problem(sampling, trust, adjacency, accountant)
-        or _survivors_problem(cohort, trust, survivors)
+def warn_of_name(old: str, new: str, stacklevel: int = 3) -> None:
+    """A DeprecationWarning that `old` is `new` now.
+
+    Parameters
+    ----------
+    old, new
+        The two names.
+    stacklevel
+        Which line is named, as `warnings.warn` counts; 3: that which called our caller.
+    """
+    warnings.warn(
+        f"{old} is {new} now; the old name goes with the next version",
+        DeprecationWarning,
+        stacklevel=stacklevel,
     )
-    if problem:
-        raise ValueError(problem)
 
 
-def _cohort_problem(clients: int, cohort: float, sampling: str, cap: int | None) -> str:
-    m = f"{cohort:.10g}"
-    if cohort > clients:
-        return f"cohort is {m} but there are {clients} clients: give at most that many"
-    if sampling == "fixed" and cohort != int(cohort):
-        return f"cohort is {m}: with sampling='fixed' give a whole number"
-    if cap is not None and sampling != "poisson":
-        return f"cap is {cap} with sampling={sampling!r}: a cap belongs to sampling='poisson'"
-    if cap is not None and cap < cohort:
-        return f"cap is {cap}, below the cohort {m}: m + 5√m costs next to nothing"
-    return ""
+def renamed(**names: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+    """A decorator: keywords of a function under their old names, for one version, with a warning.
 
+    Signature and types are those of the new names alone.
 
-def _adjacency_problem(sampling: str, trust: str, adjacency: str, accountant: str) -> str:
-    if trust != "central" and adjacency == "add-or-remove":
-        return f"adjacency is 'add-or-remove' with trust={trust!r}: {KNOWN}"
-    if trust == "central" and sampling == "fixed" and adjacency != "replace-one":
-        return f"adjacency is {adjacency!r} with sampling='fixed': {FIXED}"
-    if trust == "distributed" and sampling != "none" and accountant != "pld":
-        return (
-            f"accountant is {accountant!r} with trust='distributed': it has no adversary who knows "
-            "who took part; use accountant='pld', or sampling='none'"
-        )
-    return ""
+    Parameters
+    ----------
+    **names
+        Old keyword -> new keyword.
 
+    Returns
+    -------
+    function
+        The decorator.
 
-def _survivors_problem(cohort: float, trust: str, survivors: int | None) -> str:
-    shared = trust == "distributed"
-    if shared and survivors is None:
-        # a fifth of the cohort may drop out
-        example = max(1, int(0.8 * cohort))
-        return f"survivors is None with trust='distributed': {SURVIVORS}, e.g. {example}"
-    if survivors is not None and not shared:
-        return f"survivors is {survivors} with trust={trust!r}: it belongs to 'distributed'"
-    if survivors is not None and survivors > cohort:
-        return f"survivors is {survivors}, above the cohort {cohort:.10g}: give fewer"
-    return ""
+    Examples
+    --------
+    >>> import inspect
+    >>> @renamed(colour="color")
+    ... def paint(color: str = "grey") -> str:
+    ...     return color
+    >>> str(inspect.signature(paint)), paint(color="red")
+    ("(color: str = 'grey') -> str", 'red')
+    """
+
+    def wrap(function: Callable[_P, _R]) -> Callable[_P, _R]:
+        @functools.wraps(function)
+        def call(*args: _P.args, **keywords: _P.kwargs) -> _R:
+            for old, new in names.items():
+                if old not in keywords:
+                    continue
+                if new in keywords:
+                    raise ValueError(f"{old} is the old name of {new}: give the new one alone")
+                warn_of_name(old, new)
+                keywords[new] = keywords.pop(old)
+            return function(*args, **keywords)
+
+        return call
+
+    return wrap

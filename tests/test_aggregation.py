@@ -133,8 +133,8 @@ def test_inputs_are_never_written_to() -> None:
 @pytest.mark.parametrize(
     ("changes", "factor"),
     [({}, 1.0), ({"trust": "local"}, math.sqrt(20)),
-     ({"trust": "distributed", "survivors": 5}, 2.0),
-     ({"trust": "distributed", "survivors": 20}, 1.0),
+     ({"trust": "distributed", "min_survivors": 5}, 2.0),
+     ({"trust": "distributed", "min_survivors": 20}, 1.0),
      ({"adjacency": "replace-one"}, 1.0), ({"adjacency": "zero-out"}, 1.0)],
 )  # fmt: skip
 def test_noise_scale_by_trust_model(changes: dict[str, Any], factor: float) -> None:
@@ -288,7 +288,7 @@ def test_r04_with_strict_false_a_duplicate_counts_once_and_aborts_nothing() -> N
 
 
 def test_below_the_minimum_of_survivors_nothing_is_released() -> None:
-    plan = plan_for(10, trust="distributed", survivors=6, adjacency="zero-out")
+    plan = plan_for(10, trust="distributed", min_survivors=6, adjacency="zero-out")
     with pytest.raises(ValueError, match="minimum of 6: no release"):
         aggregate(torch.zeros(5, 4), plan)
 
@@ -648,7 +648,7 @@ def test_p04_where_the_bits_alone_overspend_zero_out_is_refused() -> None:
 @pytest.mark.parametrize("trust", ["central", "distributed"])
 def test_the_bits_noise_arrives_in_shares_like_the_updates(trust: str) -> None:
     """Everybody came where a quarter would do: twice the noise under distributed trust."""
-    changes = {} if trust == "central" else {"trust": trust, "survivors": 5}
+    changes = {} if trust == "central" else {"trust": trust, "min_survivors": 5}
     plan = plan_for(20, adjacency="zero-out", noise_multiplier=0.5, **changes)
     rows, generator = torch.zeros(20, 2), seeded(4)
     rows[:10] = 9.0

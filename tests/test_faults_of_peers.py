@@ -493,7 +493,7 @@ def test_p1_the_noise_is_not_rescaled_after_calibration() -> None:
 
 
 def test_ddg_lost_shares_do_not_weaken_the_noise() -> None:
-    plan = plan_for(trust="distributed", survivors=6, adjacency="zero-out")
+    plan = plan_for(trust="distributed", min_survivors=6, adjacency="zero-out")
 
     def ours(replies: int) -> float:
         try:

@@ -141,7 +141,7 @@ def test_p01_the_precision_of_a_release_does_not_tell_the_count(size: int) -> No
 
 
 def test_p01_under_distributed_trust_the_noise_tells_the_count_and_says_so() -> None:
-    plan = plan_for(20, trust="distributed", survivors=5, adjacency="zero-out")
+    plan = plan_for(20, trust="distributed", min_survivors=5, adjacency="zero-out")
     levels = [
         aggregate(torch.zeros(count, 3), plan).noise_std * plan.denominator
         for count in (5, 10, 20)

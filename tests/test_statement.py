@@ -45,7 +45,7 @@ def plans() -> Iterator[tuple[str, PrivacyPlan]]:
             "adjacency": adjacency,
             "cohort": None if sampling == "everyone" else 120,
             "cap": cap,
-            "survivors": 90 if trust == "distributed" else None,
+            "min_survivors": 90 if trust == "distributed" else None,
         }
         if refused(trust, sampling, adjacency):
             with pytest.raises(ValueError, match=r"adjacency is '(add-or-remove|zero-out)'"):

@@ -34,8 +34,8 @@ def notes(found: list) -> dict[str, str]:
         {"adjacency": "replace-one"},
         {"adjacency": "replace-one", "sampling": "fixed"},
         {"cap": 90},
-        {"trust": "distributed", "survivors": 40},
-        {"trust": "distributed", "survivors": 40, "sampling": "fixed"},
+        {"trust": "distributed", "min_survivors": 40},
+        {"trust": "distributed", "min_survivors": 40, "sampling": "fixed"},
         {"trust": "local"},
     ],
     ids=str,
@@ -55,7 +55,7 @@ def test_a_calibrated_plan_passes(change: dict) -> None:
 def test_tools_are_asked_only_what_they_can_express() -> None:
     fixed = fldp.calibrate(**SMALL | {"adjacency": "replace-one", "sampling": "fixed"}).verify()
     assert "cannot express" in notes(fixed)["dp-accounting PLD"]
-    shared = fldp.calibrate(**SMALL | {"trust": "distributed", "survivors": 40}).verify()
+    shared = fldp.calibrate(**SMALL | {"trust": "distributed", "min_survivors": 40}).verify()
     for tool in ("dp-accounting PLD", "Opacus PRV", "Opacus RDP"):
         assert "know" in notes(shared)[tool]  # who took part
         assert results(shared)[tool] == "skipped"
@@ -73,7 +73,7 @@ def test_second_opinions_agree() -> None:
 
 def test_an_accountant_that_says_too_little_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = fldp.calibrate(**SMALL)
-    shared = fldp.calibrate(**SMALL | {"trust": "distributed", "survivors": 40})
+    shared = fldp.calibrate(**SMALL | {"trust": "distributed", "min_survivors": 40})
     real = accounting.epsilon_of
 
     def low(events, delta, adjacency="add-or-remove", accountant="pld", group=1):
@@ -194,7 +194,7 @@ def test_a_cohort_too_large_to_build_is_skipped() -> None:
 
 
 def test_p01_a_ledger_that_counts_on_secret_draws_fails_where_they_are_seen(tmp_path: Path) -> None:
-    plan = fldp.calibrate(**SMALL, trust="distributed", survivors=40)
+    plan = fldp.calibrate(**SMALL, trust="distributed", min_survivors=40)
     with Ledger(tmp_path / "bare") as ledger:
         ledger.record(fldp.Event(plan.noise_multiplier, plan.sampling_rate, "poisson"))
     row = ledger_row(plan, tmp_path / "bare")

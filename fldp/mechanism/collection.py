@@ -262,11 +262,11 @@ class Collection:
             return 1.0
         minimum = 1
         if self.plan.trust == "distributed":
-            if self.plan.survivors is None or self._count < self.plan.survivors:
+            if self.plan.min_survivors is None or self._count < self.plan.min_survivors:
                 raise ValueError(
-                    f"fewer clients than the stated minimum of {self.plan.survivors}: no release"
+                    f"fewer clients than the stated minimum of {self.plan.min_survivors}: no release"
                 )
-            minimum = self.plan.survivors
+            minimum = self.plan.min_survivors
         return math.sqrt(self._count / minimum)
 
     def _finish(self, std: float, bit_noise: float) -> Release:
