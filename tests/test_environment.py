@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import os
 import shutil
 import stat
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
+import lock
 import pytest
 import tomllib
 from packaging.requirements import Requirement
@@ -22,19 +21,6 @@ HERE = Path(__file__).resolve().parent.parent
 LOCK = (HERE / "requirements.txt").read_text(encoding="utf-8")
 DIRECT = (HERE / "requirements.in").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((HERE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-
-
-def tool(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, HERE / "tools" / f"{name}.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-lock = tool("lock")
 
 
 def declared() -> dict[str, str]:

@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import check_book
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-
-HERE = Path(__file__).resolve().parent.parent.parent
-
-
-def load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("check_book", HERE / "tools" / "check_book.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["check_book"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-check_book = load()
 
 CARD = "# A chapter\n\n**You will be able to** read.\n**You need** eyes.\n**It runs** at once.\n"
 THEOREM = """The claim is {prf:ref}`thm-a`.
@@ -143,7 +126,7 @@ def test_a_figure_needs_an_alt_text_and_a_caption(
 def test_only_what_is_read_counts_as_words() -> None:
     text = (
         "Two words {term}`here <client>`\n"
-        "```{math}\na = b\n```\n:label: x\n```python\ncode\n```\n"
+        "```{math}\n:label: x\na = b\n```\n```python\ncode\n```\n"
         "$x + y$ `code` <!-- a remark --> [link](https://example.org/a-b)"
     )
     assert check_book.count(text) == 6
