@@ -22,7 +22,7 @@ help:
 	@echo "make lab        open the book in JupyterLab"
 	@echo "make bench      run the benchmarks; results go to benchmarks/results/"
 	@echo "make notebooks  execute every notebook and store its outputs"
-	@echo "make colab      write the Colab version of every notebook into colab/"
+	@echo "make colab      write the Colab version of every notebook into _build/colab/"
 	@echo "make lock       pin requirements.in into requirements.txt (UPGRADE=--upgrade moves every pin)"
 	@echo "make release-check   a clean clone, built and tested with the distribution's own python3"
 	@echo "make clean      remove everything that make has made"
@@ -51,7 +51,6 @@ bench: $(READY)
 
 notebooks: $(READY)
 	$(BIN)/python tools/run_notebooks.py
-	$(BIN)/python tools/colab.py
 
 colab: $(READY)
 	$(BIN)/python tools/colab.py
