@@ -86,7 +86,13 @@ def test_noise_multiplier_and_epsilon_are_those_of_opacus():
     from opacus.accountants import RDPAccountant
     from opacus.accountants.utils import get_noise_multiplier
 
-    for epsilon, delta, q, steps in ((3, 1e-5, 0.01, 1000), (1, 0.1, 3e-4, 900), (5, 1e-6, 1, 20)):
+    settings = (
+        (3, 1e-5, 0.01, 1000),
+        (1, 0.1, 3e-4, 900),
+        (5, 1e-6, 1, 20),
+        (8, 1e-5, 0.1 * 32 / 60_000, 93_750),
+    )
+    for epsilon, delta, q, steps in settings:
         theirs = get_noise_multiplier(
             target_epsilon=epsilon, target_delta=delta, sample_rate=q, steps=steps
         )
