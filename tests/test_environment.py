@@ -132,6 +132,7 @@ def test_w01_the_choice_of_torch_is_cpu_or_nothing(tmp_path: Path) -> None:
     assert said == "TORCH is 'gpu': give TORCH=cpu for the build without CUDA, or leave it out.\n"
 
 
+@pytest.mark.slow
 def test_a_release_check_skips_with_a_reason_what_the_machine_lacks() -> None:
     git = shutil.which("git")
     read = git and subprocess.run([git, "log", "-1"], cwd=HERE, capture_output=True, check=False)

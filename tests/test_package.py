@@ -193,6 +193,7 @@ def test_the_version_is_one() -> None:
     assert fldp.__version__ == citation["version"]
 
 
+@pytest.mark.slow
 def test_what_is_installed_is_the_package_alone(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()

@@ -82,6 +82,7 @@ def test_client_sizes_give_clients_records_and_weights():
     assert equal.to_dict() == explain_recipe(**A).to_dict()
 
 
+@pytest.mark.slow
 def test_noise_multiplier_and_epsilon_are_those_of_opacus():
     from opacus.accountants import RDPAccountant
     from opacus.accountants.utils import get_noise_multiplier
@@ -148,6 +149,7 @@ def test_bad_input_is_named(change, match):
         explain_recipe(**A | change)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epsilon", [1e7, 1e308])
 def test_a06_an_epsilon_out_of_reach_is_refused_without_filling_the_memory(epsilon: float) -> None:
     with pytest.raises(ValueError, match="epsilon is"):
