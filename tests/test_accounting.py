@@ -252,6 +252,7 @@ def test_max_rounds_is_the_last_that_fits():
     assert accounting.max_rounds(epsilon=0.5, delta=1e-5, noise_multiplier=1.0) == 0
 
 
+@pytest.mark.slow
 def test_min_cohort_reproduces_the_published_tutorial():
     entry = next(e for e in TRUTH if e["group"] == "published")
     run = {"epsilon": 2.0, "delta": 1e-5, "rounds": 100, "clients": 3383, "noise_on_mean": 0.01}
@@ -495,6 +496,7 @@ QUESTIONS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ask", "arguments"), QUESTIONS, ids=[f.__name__ for f, _ in QUESTIONS])
 @settings(deadline=None, max_examples=60)
 @given(data=st.data())

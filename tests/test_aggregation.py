@@ -396,6 +396,7 @@ CLIPS: list[Callable[[], Clip]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=120)
 @given(
     hnp.arrays(np.float32, st.tuples(st.integers(1, 6), st.just(9)), elements=hostile),
@@ -524,6 +525,7 @@ def hostile_updates(count: int, seed: int) -> Any:
             yield leaf()
 
 
+@pytest.mark.slow
 def test_ten_thousand_hostile_updates_neither_crash_nor_leak() -> None:
     honest = {"w": torch.full((4, 3), 0.1), "b": torch.full((5,), 0.1)}
     like = {"w": torch.zeros(4, 3), "b": torch.zeros(5)}
@@ -756,6 +758,7 @@ def test_an_aggregator_cannot_be_copied_to_release_twice(duplicate: Callable[[An
         duplicate(aggregator)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_forked_process_cannot_release_the_same_data_again() -> None:
     code = """if True:
@@ -858,6 +861,7 @@ ROUNDS: dict[str, Callable[[Any], Any]] = {
 }
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(
     rows=hnp.arrays(np.float64, st.tuples(st.integers(1, 7), st.just(9)), elements=hostile64),

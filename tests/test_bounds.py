@@ -46,6 +46,7 @@ def test_known_values(name: str) -> None:
     assert from_counts(*counts, delta=DELTA, method=method) == pytest.approx(TRUTH[name], rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "threshold"),
     [
@@ -131,6 +132,7 @@ def test_runs_needed_is_the_first_number_whose_ceiling_is_enough() -> None:
         runs_needed(50.0, delta=DELTA)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bounds", "coins", "trials", "cosines", "findings"])
 def test_the_statistics_load_no_torch(name: str) -> None:
     check = f"import sys, fldp.audit.{name}; assert 'torch' not in sys.modules"

@@ -225,6 +225,7 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_p10_a_run_cut_at_any_round_equals_the_uninterrupted_one(name: str, tmp_path: Path) -> None:
     def options() -> dict[str, Any]:

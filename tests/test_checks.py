@@ -42,6 +42,7 @@ def asked(check: Callable[..., float], value: Any) -> float | None:
     return None
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300)
 @given(ANYTHING)
 @example(2**53 + 1)

@@ -135,6 +135,7 @@ def test_help_of_calibrate_names_every_choice(capsys):
         assert word in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("argv", [CALIBRATE, EXPLAIN], ids=["calibrate", "explain"])
 def test_nothing_heavy_is_loaded(argv):
     code = (
@@ -147,6 +148,7 @@ def test_nothing_heavy_is_loaded(argv):
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
 
 
+@pytest.mark.slow
 def test_w11_the_version_is_the_package_s_own(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--version"])

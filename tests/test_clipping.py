@@ -43,6 +43,7 @@ def test_a_factor_keeps_every_float64_row_within_c_in_rationals(row: Any, bound:
     assert Fraction(float(factor)) ** 2 * exact_square(rows[0]) <= Fraction(bound) ** 2
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(hnp.arrays(np.float32, st.integers(1, 40), elements=floats), bounds)
 def test_a_stored_factor_keeps_every_row_within_c_in_rationals(row: Any, bound: float) -> None:
@@ -51,6 +52,7 @@ def test_a_stored_factor_keeps_every_row_within_c_in_rationals(row: Any, bound: 
     assert Fraction(float(factor)) ** 2 * exact_square(rows[0]) <= Fraction(bound) ** 2
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(hnp.arrays(np.float32, st.integers(0, 40), elements=floats), bounds)
 def test_clip_returns_stored_values_within_c_in_rationals(row: Any, bound: float) -> None:
@@ -81,6 +83,7 @@ def test_norms_meet_the_error_that_the_margin_assumes() -> None:
     assert float(((row_norms(rows) - truth) / truth).abs().max()) < 2.0**-15.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 17, 512, 650, 1040, 9610, 40_000])
 def test_p05_a_rows_norm_is_the_same_whoever_stands_beside_it(size: int) -> None:
     """Bit for bit: else one client more would change the clip factors of all that follow."""

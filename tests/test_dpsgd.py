@@ -64,6 +64,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return seen
 
 
+@pytest.mark.slow
 def test_it_learns_and_says_what_it_guarantees(people: Any, data: tuple[Tensor, Tensor]) -> None:
     plan = records(people, rounds=12, batch_size=10, epsilon=60.0)
     test = (data[0][400:], data[1][400:])
@@ -110,6 +111,7 @@ def test_bad_settings_are_refused(people: Any, name: str, value: float) -> None:
         dpsgd(records(people), **{name: value})
 
 
+@pytest.mark.slow
 def test_steps_noise_and_denominator_are_the_plans(people: Any, steps: list[Any]) -> None:
     plan = records(people, local_epochs=2, per_client=True)
     run(people, dpsgd(plan, max_grad_norm=0.3))
@@ -148,6 +150,7 @@ def test_an_empty_batch_is_noise_alone(people: Any, monkeypatch: pytest.MonkeyPa
     assert abs(float(rows.std()) / wanted - 1) < 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("clients", "n"), [(400, 1), (50, 8), (8, 50)])
 def test_noise_that_arrives_on_the_mean(clients: int, n: int) -> None:
     # Blank images: the 640 weights get no gradient and carry the noise alone. 3840 draws, so that
@@ -193,6 +196,7 @@ def test_a_gradient_that_overflows_is_still_clipped(people: Any) -> None:
     assert float(rows.abs().max()) < 10 * plan.noise_multiplier
 
 
+@pytest.mark.slow
 def test_noise_comes_from_the_system_unless_a_generator_is_given(
     people: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -191,6 +191,7 @@ def rows(local: Any, model: nn.Module, people: Population, ids: list[int], **mor
     return torch.cat(list(local.updates(model, flat, people, ids, draws, round=1, **more)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("local", LOCALS)
 @pytest.mark.parametrize("state", STATES)
 def test_p07_a_clients_update_does_not_depend_on_who_else_trained(state: str, local: str) -> None:

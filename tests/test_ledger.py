@@ -214,6 +214,7 @@ def test_p01_amplified_events_are_no_account_where_the_draws_are_seen(tmp_path: 
         Ledger(tmp_path / "b", plan)
 
 
+@pytest.mark.slow
 def test_several_kinds_of_release_compose_to_one_account(
     path: Path, plan: fldp.PrivacyPlan
 ) -> None:

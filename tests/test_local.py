@@ -120,6 +120,7 @@ def collect(
     return torch.cat(list(algorithm.updates(model, flat, people, ids, draws, chunk=chunk, round=2)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["stacked", "vmap", "loop", "auto"])
 @pytest.mark.parametrize("name", list(MODELS))
 def test_every_engine_equals_torch_sgd(name: str, engine: str) -> None:

@@ -183,6 +183,7 @@ def test_p08_threads_never_share_noise() -> None:
         assert abs(float(each.std()) - 1) < Z / math.sqrt(2 * each.numel())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_forked_process_does_not_repeat_noise() -> None:
     code = """if True:
@@ -201,6 +202,7 @@ def test_a_forked_process_does_not_repeat_noise() -> None:
     assert not parent & child
 
 
+@pytest.mark.slow
 def test_p13_an_adaptive_clips_bits_get_noise_of_the_mechanisms_own_kind() -> None:
     count, std = 400, 2.5
     values = [DiscreteGaussian().count(-6, std) for _ in range(count)]

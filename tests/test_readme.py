@@ -21,6 +21,7 @@ def paste(blocks: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_w11_the_examples_run_as_pasted() -> None:
     assert len(BLOCKS) == 2
     done = paste(BLOCKS)
@@ -32,6 +33,7 @@ def test_w11_the_examples_run_as_pasted() -> None:
     assert statement
 
 
+@pytest.mark.slow
 def test_w11_a_name_that_no_block_defines_is_found() -> None:
     done = paste([*BLOCKS, "print(mean_of_nobody)"])
     assert "NameError" in done.stderr

@@ -87,6 +87,7 @@ def released_sum(
     return (flatten(history.model).double() - flatten(model).double()) * stated.denominator
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["auto", "loop", "stacked", "vmap"])
 def test_p07_one_client_moves_a_round_by_at_most_the_clip_norm(engine: str) -> None:
     """40 hostile settings an engine: state, dropout, batches, the largest client leaves.

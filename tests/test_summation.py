@@ -153,6 +153,7 @@ ROUTES: dict[str, tuple[Route, dict[str, Any], float]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("route", sorted(ROUTES))
 @pytest.mark.parametrize(
     ("clients", "size"),
@@ -194,6 +195,7 @@ def test_p05_a_shift_of_all_groups_stays_within_the_bound(step: int) -> None:
     assert abs(moved - CANARY) <= ROUNDING
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clients", [121, 300, 1000])
 def test_p05_a_search_stays_within_the_bound_and_needs_it(clients: int) -> None:
     """Random ladders, patterns and scales: the worst is well above nothing, and within the room."""
@@ -214,6 +216,7 @@ def test_p05_a_search_stays_within_the_bound_and_needs_it(clients: int) -> None:
     assert ROUNDING / 10 < worst <= ROUNDING
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(
     st.integers(0, 2**32 - 1),

@@ -49,6 +49,7 @@ RECIPE: dict[str, Any] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_digits_are_learnt_and_privacy_costs_what_the_issue_allows(
     people: Any, data: tuple[Tensor, Tensor]
 ) -> None:
@@ -107,6 +108,7 @@ def test_the_server_steps_along_a_release_and_nothing_else(people: Any) -> None:
     assert spread > 0.8 * plan.noise_multiplier / 120
 
 
+@pytest.mark.slow
 def test_every_algorithm_has_one_account(people: Any) -> None:
     """Epochs, SCAFFOLD, partial training, clients' own code, any server: one plan, one account."""
 

@@ -98,6 +98,7 @@ def test_an_adaptive_clip_is_audited_where_zeros_are_neighbours(
     assert not found.violated
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("canary", ["natural", "record"])
 def test_a_client_with_wrong_labels_is_a_replace_one_question(
     people: fldp.clients.Population, canary: str

@@ -264,7 +264,8 @@ class Collection:
         if self.plan.trust == "distributed":
             if self.plan.min_survivors is None or self._count < self.plan.min_survivors:
                 raise ValueError(
-                    f"fewer clients than the stated minimum of {self.plan.min_survivors}: no release"
+                    "fewer clients than the stated minimum of "
+                    f"{self.plan.min_survivors}: no release"
                 )
             minimum = self.plan.min_survivors
         return math.sqrt(self._count / minimum)
