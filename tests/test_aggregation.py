@@ -72,14 +72,14 @@ def test_equal_to_the_step_by_step_version() -> None:
         for i in range(6)
     ]
     fast = aggregate(updates, quiet(6), clip_norm=0.8).mean
-    slow = private_mean(updates, norm=0.8, noise_multiplier=QUIET, denominator=6)
+    slow = private_mean(updates, clip_norm=0.8, noise_multiplier=QUIET, denominator=6)
     for name in slow:
         assert torch.allclose(fast[name], slow[name], rtol=1e-4, atol=1e-7)
     one = {"w": torch.zeros(40_000)}
     fast = aggregate([one], plan_for(1), 0.8, generator=seeded()).mean["w"]
-    slow = private_mean([one], norm=0.8, noise_multiplier=1.0, denominator=1, generator=seeded())[
-        "w"
-    ]
+    slow = private_mean(
+        [one], clip_norm=0.8, noise_multiplier=1.0, denominator=1, generator=seeded()
+    )["w"]
     assert torch.allclose(fast, slow)
 
 

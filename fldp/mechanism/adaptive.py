@@ -6,6 +6,11 @@ import math
 
 from fldp.mechanism.clipping import LARGEST, SMALLEST, FlatClip, per_adjacency
 
+# The default σ_b is this part of the expected cohort (Andrew et al. 2021, section 2.2).
+_SHARE_OF_COHORT = 20
+# A fraction this part of the way from γ to 0 or to 1 stands at that end.
+_NEAR_AN_END = 3 / 4
+
 
 class AdaptiveClip(FlatClip):
     """A flat clip norm that follows a quantile of the update norms (Andrew et al. 2021).
@@ -26,12 +31,25 @@ class AdaptiveClip(FlatClip):
 
     Parameters
     ----------
-    initial : the clip norm C of the first round.
-    quantile : γ, the fraction of updates that should pass unclipped.
-    learning_rate : η, at most 2.
-    count_noise : σ_b; None is a twentieth of the expected cohort, m/20.
-    acceleration : the longest step, in units of the published one, at most 10.
+    initial : float
+        The clip norm C of the first round.
+    quantile : float
+        γ, the fraction of updates that should pass unclipped.
+    learning_rate : float
+        η, at most 2.
+    count_noise : float, optional
+        σ_b; None is a twentieth of the expected cohort, m/20.
+    acceleration : float
+        The longest step, in units of the published one, at most 10.
 
+    Raises
+    ------
+    ValueError
+        For values out of these ranges; and at the first round where σ_b leaves nothing for the
+        updates.
+
+    Examples
+    --------
     >>> z_delta, count_noise = AdaptiveClip().noise_split(1.0, cohort=100)
     >>> round(z_delta, 4), count_noise
     (1.005, 5.0)
@@ -56,8 +74,12 @@ class AdaptiveClip(FlatClip):
             raise ValueError("learning_rate must be in (0, 2] and acceleration in [1, 10]")
         if count_noise is not None and not 0 < count_noise < math.inf:
             raise ValueError(f"count_noise must be positive and finite, got {count_noise}")
-        self.quantile, self.learning_rate = float(quantile), float(learning_rate)
-        self.count_noise, self.acceleration, self.streak = count_noise, float(acceleration), 0
+        self.quantile = float(quantile)
+        self.learning_rate = float(learning_rate)
+        self.count_noise = count_noise
+        self.acceleration = float(acceleration)
+        # How many rounds the fraction has stood at one end, negative at the lower.
+        self.streak = 0
 
     def bit_sensitivity(self, adjacency: str) -> float:
         """How far the sum of half-shifted bits moves while the updates move by C."""
@@ -69,7 +91,9 @@ class AdaptiveClip(FlatClip):
         """(z_Δ, σ_b) for a joint multiplier z; ValueError when z ≥ σ_b / s leaves nothing."""
         if self.count_noise is None and cohort is None:
             raise ValueError("count_noise defaults to a twentieth of the cohort: give the cohort")
-        sigma = (cohort or 0.0) / 20 if self.count_noise is None else self.count_noise
+        sigma = self.count_noise
+        if sigma is None:
+            sigma = (cohort or 0.0) / _SHARE_OF_COHORT
         least = z * self.bit_sensitivity(adjacency)
         if least >= sigma:
             raise ValueError(
@@ -84,10 +108,18 @@ class AdaptiveClip(FlatClip):
         """Move C by the noised sum of half-shifted bits; returns b̃, the noisy fraction within C."""
         fraction = min(max(noisy_bits / cohort + 0.5, 0.0), 1.0)
         gap = fraction - self.quantile
-        end = -1 if fraction <= self.quantile / 4 else int(fraction >= 0.75 + self.quantile / 4)
-        same = end != 0 and end * self.streak >= 0
-        self.streak = self.streak + end if same else end
+        end = self._end(fraction)
+        if end * self.streak >= 0 and end != 0:
+            self.streak += end
+        else:
+            self.streak = end
         boost = min(float(max(1, abs(self.streak))), self.acceleration)
         moved = self.norm * math.exp(-self.learning_rate * gap * boost)
         self.norm = min(max(moved, SMALLEST), LARGEST)
         return fraction
+
+    def _end(self, fraction: float) -> int:
+        """-1 where hardly anything passes unclipped, +1 where hardly anything is clipped."""
+        if fraction <= self.quantile * (1 - _NEAR_AN_END):
+            return -1
+        return int(fraction >= self.quantile + (1 - self.quantile) * _NEAR_AN_END)

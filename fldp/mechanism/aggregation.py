@@ -114,7 +114,8 @@ class PrivateAggregator:
         self._client = self._server.half
         self.plan = plan
         self.strict = strict
-        total, empty = self._client.layout.total, self._client.layout.empty
+        empty = self._client.layout.empty
+        total = self._client.layout.total
         self._step = self._server.tile(max(_FEW, min(_MANY, _TILE // total)))
         size = self._server.tile(max(1, min(_WAITING, 4 * _TILE // total)))
         # Rows that came one by one, and wait to be added together.
@@ -292,8 +293,8 @@ def aggregate(
             weights = None
     batches: Iterable[Any]
     if isinstance(updates, (Tensor, np.ndarray)):
-        like = np.zeros(updates.shape[1:]) if like is None and len(updates) == 0 else like
-        like = updates[0] if like is None else like
+        if like is None:
+            like = updates[0] if len(updates) else np.zeros(updates.shape[1:])
         batches = [(updates, weights)]
     elif weights is not None:
         batches = zip(updates, weights, strict=True)

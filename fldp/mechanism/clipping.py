@@ -24,8 +24,11 @@ from torch import Tensor
 from fldp._moved import renamed
 from fldp.mechanism.updates import Layout, Slices, as_tensor, unpack
 
+# Coordinates whose squares are summed in float32 at once; the bound above counts them.
 _BLOCK = 512
+# What the bound above takes off C.
 _MARGIN = 2.0**-15
+# Beyond this norm, squares in float32 could overflow in a block of 512.
 _HUGE = 2.0**40
 # Clip norms beyond these would take products with a weight cap out of float32's range.
 SMALLEST, LARGEST = 1e-9, 1e9
@@ -44,7 +47,8 @@ def row_norms(rows: Tensor) -> Tensor:
         # A graphics card may add in another order when more rows are measured at once.
         each = [torch.linalg.vector_norm(row, dtype=torch.float64) for row in rows]
         return torch.stack(each) if each else rows.new_zeros(0, dtype=torch.float64)
-    (count, width), block = rows.shape, _block(rows.shape[1])
+    count, width = rows.shape
+    block = _block(width)
     whole = width // block * block
     if not whole:
         return torch.linalg.vector_norm(rows, dim=1).double()
@@ -72,7 +76,8 @@ def bounded_rows(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     safe = norms <= _HUGE
     if bool(safe.all()):
         return rows, norms, safe
-    rows, finite = rows.clone(), torch.ones_like(safe)
+    rows = rows.clone()
+    finite = torch.ones_like(safe)
     for i in (~safe).nonzero().flatten().tolist():
         # A copy: float64 rows would otherwise be overwritten before their norm is taken.
         row = rows[i].to(torch.float64, copy=True)
@@ -100,21 +105,60 @@ class Clip:
         """How far, in Euclidean norm, the sum of clipped updates moves between neighbours.
 
         C when a client is added, removed or zeroed out, 2C when one is replaced by another.
+
+        Parameters
+        ----------
+        adjacency : str
+            "add-or-remove", "zero-out" or "replace-one".
+
+        Raises
+        ------
+        ValueError
+            For any other.
         """
         return per_adjacency(adjacency, 1.0, 1.0, 2.0) * self.norm
 
     def bit_sensitivity(self, adjacency: str) -> float:
-        """How far a query of the clip's own moves while the updates move by C; 0 without one."""
+        """How far a query of the clip's own moves while the updates move by C; 0 without one.
+
+        Parameters
+        ----------
+        adjacency : str
+            As for `sensitivity`.
+        """
         return 0.0
 
     def noise_split(
         self, z: float, cohort: float | None = None, adjacency: str = "add-or-remove"
     ) -> tuple[float, float]:
-        """(multiplier of the updates, standard deviation of the clip's own query or 0)."""
+        """How the noise of a round is shared between the updates and the clip's own query.
+
+        Parameters
+        ----------
+        z : float
+            The multiplier that both have together: the plan's.
+        cohort : float, optional
+            m, the expected cohort.
+        adjacency : str
+            As for `sensitivity`.
+
+        Returns
+        -------
+        (float, float)
+            The multiplier of the updates, and the standard deviation of the query, 0 without one.
+        """
         return z, 0.0
 
     def joint(self, z: float, count_noise: float, adjacency: str) -> float:
-        """The multiplier that updates at `z` and the clip's own query have together."""
+        """The multiplier that updates and the clip's own query have together.
+
+        Parameters
+        ----------
+        z, count_noise : float
+            As `noise_split` returned them.
+        adjacency : str
+            As for `sensitivity`.
+        """
         if count_noise == 0:
             return z
         return 1 / math.hypot(1 / z, self.bit_sensitivity(adjacency) / count_noise)
@@ -123,20 +167,60 @@ class Clip:
         """Get ready for updates of this structure; ValueError when the clip does not fit it."""
 
     def observe(self, noisy_bits: float, cohort: float) -> float | None:
-        """Learn from the noised query; what of it is released, None without a query."""
+        """Learn from the noised query, after the release.
+
+        Parameters
+        ----------
+        noisy_bits : float
+            The noised sum of half-shifted bits.
+        cohort : float
+            m, the public denominator.
+
+        Returns
+        -------
+        float or None
+            What of it is released; None without a query.
+        """
         return None
 
     def factors(
         self, rows: Tensor, norms: Tensor, slices: Slices = (), room: float = 0.0
     ) -> Tensor:
-        """Factors in [0, 1] for finite rows (c, d): (c, 1) for whole rows, (c, L) per slice.
+        """Factors in [0, 1] that keep rows within C (1 - `room`), in exact arithmetic.
 
-        They keep a row within C (1 - `room`), in exact arithmetic.
+        Parameters
+        ----------
+        rows : Tensor
+            Finite rows (c, d).
+        norms : Tensor
+            Their norms (c,) in float64, from `bounded_rows`.
+        slices : sequence of (str, int, int)
+            The tensors of an update: name, first and last coordinate.
+        room : float
+            The share of C that is left for rounding in the sum.
+
+        Returns
+        -------
+        Tensor
+            (c, 1) for whole rows, (c, L) for L slices.
         """
         raise NotImplementedError
 
     def scales(self, rows: Tensor, slices: Slices = ()) -> Tensor:
-        """Clip factors (c,) or (c, L) for any rows (c, d); a non-finite row gets 0."""
+        """Clip factors of any rows.
+
+        Parameters
+        ----------
+        rows : Tensor
+            (c, d), of any values; a row that is not finite gets 0.
+        slices
+            As for `factors`.
+
+        Returns
+        -------
+        Tensor
+            (c,), or (c, L) per slice.
+        """
         rows, norms, finite = bounded_rows(rows)
         return (self.factors(rows, norms, slices) * finite[:, None]).squeeze(1)
 
@@ -162,6 +246,8 @@ class FlatClip(Clip):
     ValueError
         For any other C.
 
+    Examples
+    --------
     >>> FlatClip(0.5).sensitivity("replace-one")
     1.0
     """
@@ -181,9 +267,19 @@ class PerLayerClip(Clip):
     Guarantee: the joint norm of the contribution is at most C = sqrt(Σ C_l²), so noise of one
     standard deviation zC on every coordinate gives the same event as flat clipping at C.
 
-    `norms` is a total C, split evenly into C/√L; or one budget per tensor, as a sequence in the
-    order of the tensors or a mapping of their names.
+    Parameters
+    ----------
+    norms : float, sequence or mapping
+        A total C, split evenly into C/√L; or one budget per tensor, in the order of the tensors or
+        by their names.
 
+    Raises
+    ------
+    ValueError
+        For budgets that are no clip norms; and where an update has other tensors, at once.
+
+    Examples
+    --------
     >>> PerLayerClip([3.0, 4.0]).norm
     5.0
     """
@@ -201,7 +297,18 @@ class PerLayerClip(Clip):
         self.norm = check_norm(math.hypot(*each))
 
     def split(self, names: Sequence[str]) -> list[float]:
-        """The budgets C_l in the order of `names`; ValueError when they do not match."""
+        """The budgets C_l of an update's tensors.
+
+        Parameters
+        ----------
+        names : sequence of str
+            The tensors' names, in their order.
+
+        Raises
+        ------
+        ValueError
+            When budgets and tensors do not match.
+        """
         if isinstance(self.budgets, float):
             return [self.budgets / math.sqrt(len(names))] * len(names)
         if isinstance(self.budgets, dict):
@@ -263,6 +370,25 @@ def clip(update: Any, clip_norm: float = 1.0) -> tuple[Any, float]:
     in float32, because rounding a clipped value to fewer bits could exceed the bound again. A
     NaN or an infinity anywhere makes every entry exactly zero and the reported norm NaN.
 
+    Parameters
+    ----------
+    update : Tensor, array, mapping, list, or pair of modules
+        As for `aggregate`.
+    clip_norm : float
+        C, in [1e-9, 1e9].
+
+    Returns
+    -------
+    (update, float)
+        The clipped update, and the norm that it had.
+
+    Raises
+    ------
+    ValueError
+        For a C out of range, and for what is no update.
+
+    Examples
+    --------
     >>> clipped, before = clip(torch.tensor([3.0, 4.0]), clip_norm=1.0)
     >>> before, bool(clipped.norm() <= 1)
     (5.0, True)
@@ -279,8 +405,8 @@ def clip(update: Any, clip_norm: float = 1.0) -> tuple[Any, float]:
     total = math.sqrt(sum(float((t.double() / top).square().sum()) for t in tensors))
     # Float64 here, so only the last rounding to the tensor's own type needs room: 2^-20 is ample.
     limit = bound * (1.0 - 2.0**-20)
-    factor = 1.0 if total * top <= limit else limit / total
-    if factor == 1.0:
+    if total * top <= limit:
         return rebuild([t.clone() for t in tensors]), total * top
+    factor = limit / total
     clipped = [(t.double() / top * factor).to(t.dtype) for t in tensors]
     return rebuild(clipped), total * top

@@ -108,7 +108,8 @@ class Collection:
 
     def _set_noise(self, cap: float) -> None:
         """The standard deviations, and the event that they make; ValueError unless accounted."""
-        plan, clip = self.plan, self.half.clip
+        plan = self.plan
+        clip = self.half.clip
         z, self._bit_noise = clip.noise_split(
             plan.noise_multiplier, plan.denominator, plan.adjacency
         )
@@ -121,7 +122,9 @@ class Collection:
             raise ValueError(f"the plan accounts for z = {accounted}, not {ran}")
         (self.event,) = self.noise.events(plan, 1, self.layout.total + clip.queries)
         # Local and distributed noise grows with the root of the count.
-        growth = 1.0 if plan.trust == "central" else math.sqrt(most(plan))
+        growth = 1.0
+        if plan.trust != "central":
+            growth = math.sqrt(most(plan))
         if clip.queries:
             check_scale(self._bit_noise * growth, torch.float64)
         for std in (self.std, self.std * growth):
@@ -217,7 +220,7 @@ class Collection:
         bound = self.half.clip.norm * (self.half.weight_cap or 1.0)
         factors = flat_factors(norms, bound, self.room)
         # A client's own word on whether it was within C counts as one bit, whatever it says.
-        within = 1.0 if int(message.half_bits) > 0 else 0.0
+        within = float(int(message.half_bits) > 0)
         answered = finite & bool(message.half_bits)
         scales = torch.full((1, 1), within, dtype=torch.float64)
         return Bounded(rows, [(0, layout.total, factors)], Seen(norms, scales, answered))
@@ -249,10 +252,11 @@ class Collection:
             return release
 
     def _pay(self, ledger: Ledger, round: int | None) -> None:
-        if ledger.plan is not None and ledger.would_exceed(self.event):
+        held = ledger.plan
+        if held is not None and not held.affords([*ledger.events, self.event]):
             raise ValueError(
                 f"this release would take {ledger.path} beyond ε = "
-                f"{ledger.plan.target_epsilon:g} at δ = {ledger.plan.delta:g}: refused"
+                f"{held.target_epsilon:g} at δ = {held.delta:g}: refused"
             )
         ledger.record(self.event, round)
 

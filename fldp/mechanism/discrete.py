@@ -103,12 +103,23 @@ class DiscreteGaussian(Gaussian):
 
 
 def discrete_gaussian(count: int, generator: torch.Generator | None = None) -> Tensor:
-    """`count` exact samples, int64, of the discrete Gaussian with parameter σ = 2^34.
+    """Exact samples, int64, of the discrete Gaussian with parameter σ = 2^34.
 
+    Parameters
+    ----------
+    count : int
+        How many.
+    generator : torch.Generator, optional
+        None takes them from the operating system.
+
+    Examples
+    --------
     >>> 0.8 < float(discrete_gaussian(5000).double().std()) / 2**34 < 1.2
     True
     """
-    source, kept, found = _Integers(generator), [], 0
+    source = _Integers(generator)
+    kept: list[Tensor] = []
+    found = 0
     scale = 1 << _GRID
     while found < count:
         need = min(BLOCK, int(2.6 * (count - found)) + 64)
@@ -134,7 +145,8 @@ class _Integers:
     """Uniform 62-bit integers from the keystream, or from a torch generator."""
 
     def __init__(self, generator: torch.Generator | None) -> None:
-        self._generator, self._stream = generator, Keystream()
+        self._generator = generator
+        self._stream = Keystream()
 
     def integers(self, count: int) -> Tensor:
         g = self._generator
@@ -170,10 +182,12 @@ def _settle(step: int, power: int, bits: int, source: _Integers) -> bool:
             context.prec = digits + 20
             ratio = Decimal(step) / (1 << _GRID)
             chance = (-ratio if power == 1 else -ratio * ratio / 2).exp()
-            low, width = Decimal(bits) / (1 << digits), Decimal(1) / (1 << digits)
+            width = Decimal(1) / (1 << digits)
+            low = bits * width
             # The error of the decimal arithmetic is far below the width of one binary digit.
             if low + width * 2 <= chance:
                 return True
             if low >= chance + width:
                 return False
-        bits, digits = (bits << 62) | int(source.integers(1)), digits + 62
+        bits = (bits << 62) | int(source.integers(1))
+        digits += 62

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from fldp.accounting import Event
     from fldp.plan import PrivacyPlan
 
+# AES-256, and its block.
+_KEY_BYTES = 32
+_NONCE_BYTES = 16
 # Above 32,768 elements per operation torch goes parallel, which is slower here than one thread.
 _HALF = 1 << 15
 # Words that the keystream makes at once.
@@ -35,7 +38,8 @@ class Keystream:
     _zeros = bytes(4 * BLOCK)
 
     def __init__(self) -> None:
-        key, nonce = os.urandom(32), os.urandom(16)
+        key = os.urandom(_KEY_BYTES)
+        nonce = os.urandom(_NONCE_BYTES)
         self._cipher = Cipher(algorithms.AES(key), modes.CTR(nonce)).encryptor()
         self._buffer = bytearray(4 * BLOCK + 15)
         self._words = torch.frombuffer(self._buffer, dtype=torch.int32, count=BLOCK)
@@ -56,7 +60,8 @@ def check_scale(std: float, dtype: torch.dtype) -> float:
     if not dtype.is_floating_point:
         raise ValueError(f"noise needs a floating-point tensor, got {dtype}")
     info = torch.finfo(dtype)
-    low, high = 16 * info.tiny, info.max / 1024
+    low = 16 * info.tiny
+    high = info.max / 1024
     if not low <= std <= high:
         raise ValueError(
             f"noise of standard deviation {std:.3g} cannot be added in {dtype}: it must lie "
@@ -79,12 +84,21 @@ def gaussian_(out: Tensor, std: float, generator: torch.Generator | None = None)
 
     Parameters
     ----------
-    out : a floating-point tensor of any shape on any device. Half precision is noised in float32
-        and rounded afterwards.
-    std : the standard deviation, 0 (adds nothing) or within the range of `check_scale` for the
-        tensor's dtype; a ValueError otherwise, for noise that would vanish is no noise.
-    generator : a torch generator, or None for cryptographic noise.
+    out : Tensor
+        Floating-point, of any shape, on any device. Half precision is noised in float32 and
+        rounded afterwards.
+    std : float
+        The standard deviation, 0 (adds nothing) or within the range of `check_scale`.
+    generator : torch.Generator, optional
+        None for cryptographic noise.
 
+    Raises
+    ------
+    ValueError
+        For a scale at which noise would vanish, which is no noise, or overflow.
+
+    Examples
+    --------
     >>> x = gaussian_(torch.zeros(10_000), 2.0)
     >>> 1.8 < float(x.std()) < 2.2
     True
@@ -99,7 +113,8 @@ def gaussian_(out: Tensor, std: float, generator: torch.Generator | None = None)
     if not out.is_contiguous():
         noise = torch.zeros_like(out, memory_format=torch.contiguous_format)
         return out.add_(gaussian_(noise, std, generator))
-    flat, start = out.view(-1), 0
+    flat = out.view(-1)
+    start = 0
     for block in _standard_normal(out.numel(), out.dtype, generator):
         part = flat[start : start + len(block)]
         part.add_(block.to(out.device), alpha=std)
