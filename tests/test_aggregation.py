@@ -56,8 +56,6 @@ def seeded(seed: int = 0) -> torch.Generator:
 def summed(aggregator: PrivateAggregator) -> Tensor:
     """The sum before the noise, float64."""
     aggregator._flush()
-    if isinstance(aggregator._server._sum, Tensor):
-        return aggregator._server._sum.double() * (aggregator._server.std / 2.0**34)
     return aggregator._server._sum.read()
 
 

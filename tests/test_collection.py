@@ -115,7 +115,7 @@ def test_a_ledger_is_written_before_the_release_and_ends_the_budget(tmp_path: Pa
     with fldp.Ledger(path, plan) as ledger:
         for number in (1, 2):
             release = fldp.aggregate(rows(), plan, 1.0, ledger=ledger, round=number)
-            assert ledger.last_round == number
+            assert ledger.entries[-1].round == number
             assert ledger.events[-1] == release.event
         with pytest.raises(ValueError, match="beyond ε = 8"):
             fldp.aggregate(rows(), plan, 1.0, ledger=ledger, round=3)

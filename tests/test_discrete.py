@@ -55,10 +55,10 @@ def test_the_settled_and_the_fast_comparison_agree(monkeypatch: pytest.MonkeyPat
 
 def test_discrete_mechanism_stays_on_its_grid_and_within_the_sensitivity() -> None:
     mechanism, std = DiscreteGaussian(), 0.8
-    total = mechanism.start(100, torch.zeros(0), clients=1)
+    total = mechanism.start(100, torch.zeros(0), std, clients=1)
     row = torch.randn(1, 100, generator=torch.Generator().manual_seed(9))
-    mechanism.accumulate_(total, row, [(0, 100, torch.tensor([0.5], dtype=torch.float64))], std)
-    assert float(total.double().norm()) * std / GRID <= float(row.double().norm()) * 0.5
+    mechanism.accumulate_(total, row, [(0, 100, torch.tensor([0.5], dtype=torch.float64))])
+    assert float(total.read().norm()) <= float(row.double().norm()) * 0.5
     out = mechanism.finish(total, std, 1.0)
     steps = out * (GRID / std)
     assert torch.allclose(steps, steps.round(), rtol=0, atol=1e-3)

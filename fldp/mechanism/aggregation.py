@@ -93,7 +93,7 @@ class PrivateAggregator:
     @renamed(mechanism="noise")
     def __init__(
         self,
-        like: Any,
+        like: object,
         plan: PrivacyPlan,
         clip: float | Clip = 1.0,
         *,
@@ -136,7 +136,7 @@ class PrivateAggregator:
     def __reduce__(self) -> NoReturn:
         raise ValueError("an aggregator is not copied or pickled: a copy could release again")
 
-    def add(self, update: Any, weight: Any = None, client: Any = None) -> None:
+    def add(self, update: object, weight: object = None, client: object = None) -> None:
         """Add one client's update, or a matrix (c, d) with one client per row.
 
         Parameters
@@ -169,7 +169,7 @@ class PrivateAggregator:
             else:
                 self._server.refuse(problem)
 
-    def _read(self, update: Any, weight: Any) -> tuple[Any, Any, str | None]:
+    def _read(self, update: object, weight: object) -> tuple[Any, Any, str | None]:
         """Rows (c, d), weights (c,), and None; or, if not `strict`, what is wrong with them."""
         try:
             held = self._held[self._waiting]
@@ -243,7 +243,7 @@ def aggregate(
     generator: torch.Generator | None = None,
     ledger: Ledger | None = None,
     round: int | None = None,
-    like: Any = None,
+    like: object = None,
     strict: bool = True,
 ) -> Release:
     """The private mean of one round's updates: clipped, summed, noised, averaged.
@@ -284,25 +284,19 @@ def aggregate(
     >>> bool((release.mean - 0.5).abs().max() < 0.1)
     True
     """
-    if weights is not None:
-        weights = listed(weights)
-        if hasattr(updates, "__len__") and len(updates) != len(weights):
-            raise ValueError(f"{len(weights)} weights for {len(updates)} updates")
-        if weight_cap is None:
-            check_equal(weights)
-            weights = None
-    batches: Iterable[Any]
+    each = None if weights is None else _usable(weights, updates, weight_cap)
+    batches: Iterable[tuple[Any, Any]]
     if isinstance(updates, (Tensor, np.ndarray)):
         if like is None:
             like = updates[0] if len(updates) else np.zeros(updates.shape[1:])
-        batches = [(updates, weights)]
-    elif weights is not None:
-        batches = zip(updates, weights, strict=True)
+        batches = [(updates, each)]
+    elif each is not None:
+        batches = zip(updates, each, strict=True)
     else:
         batches = ((update, None) for update in updates)
     noise = as_noise(noise, generator)
 
-    def started(structure: Any) -> PrivateAggregator:
+    def started(structure: object) -> PrivateAggregator:
         return PrivateAggregator(
             structure,
             plan,
@@ -320,3 +314,14 @@ def aggregate(
     if aggregator is None:
         raise ValueError("no updates: pass like= so that the release knows its structure")
     return aggregator.release(ledger, round)
+
+
+def _usable(weights: Any, updates: Any, cap: float | None) -> list[float] | None:
+    """A number for each update, or None where all are equal and nothing caps them."""
+    each = listed(weights)
+    if hasattr(updates, "__len__") and len(updates) != len(each):
+        raise ValueError(f"{len(each)} weights for {len(updates)} updates")
+    if cap is not None:
+        return each
+    check_equal(each)
+    return None

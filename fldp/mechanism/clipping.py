@@ -46,7 +46,9 @@ def row_norms(rows: Tensor) -> Tensor:
     if rows.device.type != "cpu":
         # A graphics card may add in another order when more rows are measured at once.
         each = [torch.linalg.vector_norm(row, dtype=torch.float64) for row in rows]
-        return torch.stack(each) if each else rows.new_zeros(0, dtype=torch.float64)
+        if not each:
+            return rows.new_zeros(0, dtype=torch.float64)
+        return torch.stack(each)
     count, width = rows.shape
     block = _block(width)
     whole = width // block * block

@@ -12,7 +12,7 @@ import math
 import os
 import threading
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import torch
 from torch import Tensor
@@ -74,7 +74,7 @@ class Collection:
     def __init__(
         self,
         plan: PrivacyPlan,
-        like: Any,
+        like: object,
         clip: float | Clip = 1.0,
         *,
         weight_cap: float | None = None,
@@ -94,8 +94,10 @@ class Collection:
         if weight_total is not None:
             self.denominator = float(plan.sampling_rate) * weight_total
         self._set_noise(weight_cap or 1.0)
-        self._sum = self.noise.start(self.layout.total, self.layout.empty, likely(plan), most(plan))
-        self.half.room = self.noise.room(self._sum)
+        self._sum = self.noise.start(
+            self.layout.total, self.layout.empty, self.std, likely(plan), most(plan)
+        )
+        self.half.room = self._sum.room
         self._seen: list[Seen] = []
         self._count = 0
         self._malformed = 0
@@ -138,7 +140,7 @@ class Collection:
 
     def tile(self, rows: int) -> int:
         """A number of rows, near `rows`, that is fast to add at once."""
-        return self.noise.tile(self._sum, rows)
+        return self._sum.whole(rows)
 
     def __reduce__(self) -> NoReturn:
         raise ValueError("a collection is not copied or pickled: a copy could release again")
@@ -153,7 +155,7 @@ class Collection:
                 "accounted; start a new one for the next round"
             )
 
-    def admit(self, client: Any, count: int) -> str | None:
+    def admit(self, client: object, count: int) -> str | None:
         """Count `count` contributions in; what is wrong with their senders, or None.
 
         Raises
@@ -181,9 +183,9 @@ class Collection:
     def add(self, bounded: Bounded) -> None:
         """Add what the client's half has bounded, and `admit` has counted in."""
         self._seen.append(bounded.seen)
-        self.noise.accumulate_(self._sum, bounded.rows, bounded.columns, self.std)
+        self.noise.accumulate_(self._sum, bounded.rows, bounded.columns)
 
-    def receive(self, message: Message, client: Any = None) -> None:
+    def receive(self, message: Message, client: object = None) -> None:
         """Take one client's message from another process; it is bounded again.
 
         Parameters
@@ -316,7 +318,9 @@ def _joined(parts: Sequence[Tensor]) -> Tensor:
 
 def most(plan: PrivacyPlan) -> int:
     """The most clients in a round that the plan accounts for, and one sum can hold."""
-    limit = plan.clients if plan.cap is None else plan.cap
+    limit = plan.clients
+    if plan.cap is not None:
+        limit = plan.cap
     if plan.sampling == "fixed":
         limit = round(plan.cohort)
     return min(limit, MOST)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -113,7 +113,7 @@ class Contribution:
 
     def __init__(
         self,
-        like: Any,
+        like: object,
         clip: float | Clip = 1.0,
         *,
         weight_cap: float | None = None,
@@ -127,7 +127,7 @@ class Contribution:
         self.room = room
         self._one = self.layout.empty.new_ones(1, dtype=torch.float64)
 
-    def weights(self, weight: Any, count: int) -> Tensor:
+    def weights(self, weight: object, count: int) -> Tensor:
         """The weights of `count` clients, float64 (count,); ValueError unless they are numbers."""
         if weight is None:
             return self._one.expand(count)
@@ -161,7 +161,7 @@ class Contribution:
             ]
         return Bounded(rows, columns, Seen(norms, scales, finite))
 
-    def encode(self, update: Any, weight: Any = None) -> Message:
+    def encode(self, update: object, weight: object = None) -> Message:
         """One client's message.
 
         Parameters

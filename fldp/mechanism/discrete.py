@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from decimal import Decimal, localcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from fldp.mechanism.noise import BLOCK, Gaussian, Keystream
-from fldp.mechanism.summation import MOST, Columns
+from fldp.mechanism.summation import MOST, Columns, Sum
 
 if TYPE_CHECKING:
     from fldp.accounting import Event
@@ -26,6 +27,55 @@ _LARGEST_EXPONENT = 700.0
 _SMALL_SHARE = 1e-6
 # 64-bit integers in one block of the keystream.
 _PAIRS = BLOCK // 2
+
+
+class GridSum:
+    """A sum in whole steps of a grid, exact: every row is rounded towards zero onto it.
+
+    Parameters
+    ----------
+    size : int
+        d.
+    like : Tensor
+        An empty tensor on the device of the rows.
+    step : float
+        γ, the distance of two points of the grid.
+
+    Examples
+    --------
+    >>> total = GridSum(2, torch.empty(0), step=0.5)
+    >>> total.add_(torch.tensor([[1.2, -0.7]]), [(0, 2, torch.ones(1))])
+    >>> total.read().tolist()
+    [1.0, -0.5]
+    """
+
+    # Nothing is rounded after a row has come onto the grid.
+    room = 0.0
+
+    def __init__(self, size: int, like: Tensor, step: float) -> None:
+        self.size = size
+        self.like = like
+        self.step = step
+        self._steps = torch.zeros(size, dtype=torch.int64, device=like.device)
+
+    def whole(self, rows: int) -> int:
+        """Any number of rows is as fast as another."""
+        return rows
+
+    def add_(self, rows: Tensor, columns: Columns) -> None:
+        """Add the rows (c, d), each times its factors; `columns` as for `RunningSum.add_`."""
+        for start, stop, factors in columns:
+            for row, factor in zip(rows[:, start:stop], factors.tolist(), strict=True):
+                self._steps[start:stop] += (row.double() * (factor / self.step)).trunc_().long()
+
+    def read(self, start: int = 0, stop: int | None = None) -> Tensor:
+        """Coordinates `start` to `stop` of the sum so far, in float64."""
+        return self._steps[start:stop].double() * self.step
+
+    def noisy_mean(self, draws: Iterable[Tensor], std: float, denominator: float) -> Tensor:
+        """(sum + draws) / `denominator` in float64; `draws` are blocks of whole steps."""
+        noise = torch.cat(list(draws)).long().to(self._steps.device)
+        return (self._steps + noise).double() * self.step / denominator
 
 
 class DiscreteGaussian(Gaussian):
@@ -56,24 +106,11 @@ class DiscreteGaussian(Gaussian):
     True
     """
 
-    def start(self, size: int, like: Tensor, clients: int, most: int = MOST) -> Any:
-        return torch.zeros(size, dtype=torch.int64, device=like.device)
+    def start(self, size: int, like: Tensor, std: float, clients: int, most: int = MOST) -> Sum:
+        return GridSum(size, like, std / 2.0**_GRID)
 
-    def room(self, total: Any) -> float:
-        return 0.0
-
-    def tile(self, total: Any, rows: int) -> int:
-        return rows
-
-    def accumulate_(self, total: Tensor, rows: Tensor, columns: Columns, std: float) -> None:
-        step = std / 2.0**_GRID
-        for start, stop, factors in columns:
-            for row, factor in zip(rows[:, start:stop], factors.tolist(), strict=True):
-                total[start:stop] += (row.double() * (factor / step)).trunc_().long()
-
-    def finish(self, total: Tensor, std: float, denominator: float) -> Tensor:
-        noise = discrete_gaussian(total.numel(), self._generator).to(total.device)
-        return (total + noise).double() * (std / 2.0**_GRID) / denominator
+    def _draws(self, total: Sum) -> Iterator[Tensor]:
+        yield discrete_gaussian(total.size, self._generator)
 
     def count(self, half_bits: int, std: float) -> float:
         # A half is rounded towards zero to whole steps, as an update is.
@@ -138,7 +175,9 @@ def discrete_gaussian(count: int, generator: torch.Generator | None = None) -> T
         values = torch.where(negative, -size, size)[keep]
         kept.append(values)
         found += values.numel()
-    return torch.cat(kept)[:count] if kept else torch.zeros(0, dtype=torch.int64)
+    if not kept:
+        return torch.zeros(0, dtype=torch.int64)
+    return torch.cat(kept)[:count]
 
 
 class _Integers:

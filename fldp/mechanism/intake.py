@@ -36,7 +36,7 @@ def _check_positive(value: float | None) -> None:
         raise ValueError(f"give weights a positive public number, not {value!r}")
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, (int, float, np.integer, np.floating))
 
 
@@ -80,7 +80,7 @@ def twice(names: list[Hashable], seen: set[Hashable]) -> Hashable | None:
     return None
 
 
-def _plain(name: Any) -> Hashable:
+def _plain(name: object) -> Hashable:
     """An identifier that equals itself and can be looked up; ValueError otherwise."""
     if isinstance(name, (Tensor, np.generic)):
         name = name.tolist()

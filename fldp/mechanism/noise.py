@@ -17,7 +17,7 @@ import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from torch import Tensor
 
-from fldp.mechanism.summation import MOST, Columns, RunningSum
+from fldp.mechanism.summation import MOST, Columns, RunningSum, Sum
 
 if TYPE_CHECKING:
     from fldp.accounting import Event
@@ -226,31 +226,70 @@ class Gaussian:
         """
         return plan.events(rounds)
 
-    def start(self, size: int, like: Tensor, clients: int, most: int = MOST) -> Any:
-        """An empty sum of d = `size` coordinates; `clients` and `most` as for `RunningSum`."""
+    def start(self, size: int, like: Tensor, std: float, clients: int, most: int = MOST) -> Sum:
+        """An empty sum, at the beginning of a round.
+
+        Parameters
+        ----------
+        size : int
+            d.
+        like : Tensor
+            An empty tensor with the dtype and the device of the rows.
+        std : float
+            σ on the sum, which a grid's step follows.
+        clients, most : int
+            How many rows to prepare for, and how many may come at all: public numbers.
+        """
         return RunningSum(size, like, clients, most)
 
-    def room(self, total: Any) -> float:
-        """The share of the clip norm that pays for what adding up may round."""
-        return total.room
+    def accumulate_(self, total: Sum, rows: Tensor, columns: Columns) -> None:
+        """Add rows to a round's sum.
 
-    def tile(self, total: Any, rows: int) -> int:
-        """A number of rows, near `rows`, that is fast to add at once."""
-        return total.whole(rows)
-
-    def accumulate_(self, total: Any, rows: Tensor, columns: Columns, std: float) -> None:
-        """Add the rows (c, d), each times its factor; `columns` as for `RunningSum.add_`."""
+        Parameters
+        ----------
+        total : Sum
+            What `start` returned.
+        rows : Tensor
+            (c, d).
+        columns : sequence of (start, stop, factors (c,))
+            Consecutive ranges of coordinates with each row's factor there.
+        """
         total.add_(rows, columns)
 
-    def finish(self, total: Any, std: float, denominator: float) -> Tensor:
-        """(sum + noise of standard deviation `std`) / `denominator`, in the updates' dtype."""
-        draws = _nothing(total.size)
-        if std:
-            draws = _standard_normal(total.size, total.like.dtype, self._generator)
+    def finish(self, total: Sum, std: float, denominator: float) -> Tensor:
+        """The noisy mean, at the end of a round.
+
+        Parameters
+        ----------
+        total : Sum
+            What `start` returned; it is spent afterwards.
+        std : float
+            σ on the sum.
+        denominator : float
+            A public number.
+
+        Returns
+        -------
+        Tensor
+            (sum + noise) / `denominator`, (d,).
+        """
+        draws = self._draws(total) if std else _nothing(total.size)
         return total.noisy_mean(draws, std, denominator)
 
+    def _draws(self, total: Sum) -> Iterator[Tensor]:
+        """Blocks of standard noise that together have d entries."""
+        return _standard_normal(total.size, total.like.dtype, self._generator)
+
     def count(self, half_bits: int, std: float) -> float:
-        """A sum of bits, `half_bits` halves, plus noise of standard deviation `std`."""
+        """A noised sum of bits.
+
+        Parameters
+        ----------
+        half_bits : int
+            The sum, in halves.
+        std : float
+            The standard deviation of the noise.
+        """
         bits = torch.tensor(half_bits / 2, dtype=torch.float64)
         return float(gaussian_(bits, std, self._generator))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -120,7 +120,7 @@ def views(flat: Tensor, layout: Sequence[tuple[str, torch.Size, int]]) -> dict[s
     return {n: p.view(lead + s) for (n, s, _), p in zip(layout, parts, strict=True)}
 
 
-def as_tensor(value: Any, shape: Sequence[int] | None = None) -> Tensor:
+def as_tensor(value: object, shape: Sequence[int] | None = None) -> Tensor:
     """`value` as a dense, detached float32 or float64 tensor; ValueError when it cannot be one.
 
     Half precision, integers and booleans become float32. With `shape`, a value that says it has
@@ -140,14 +140,14 @@ def as_tensor(value: Any, shape: Sequence[int] | None = None) -> Tensor:
     return found
 
 
-def _is_ready(value: Any) -> bool:
+def _is_ready(value: object) -> TypeGuard[Tensor]:
     """Whether `value` needs no conversion: the case of every row of a simulation."""
     if type(value) is not Tensor or value.dtype != torch.float32 or value.requires_grad:
         return False
     return value.layout == torch.strided and not value.is_meta
 
 
-def _from_array(value: Any) -> Tensor:
+def _from_array(value: object) -> Tensor:
     """What numpy can read as real numbers, in float32, or in float64 where it is at least that."""
     array = np.asarray(value)
     if array.dtype.kind not in "biuf":
@@ -171,7 +171,7 @@ def _numeric(value: Tensor) -> Tensor:
     return value.float()
 
 
-def _compare(value: Any, shape: tuple[int, ...]) -> None:
+def _compare(value: object, shape: tuple[int, ...]) -> None:
     """ValueError when `value` states a shape, or a length, that is not the expected one."""
     if isinstance(value, Tensor) and value.is_nested:
         return  # without a shape to state; `as_tensor` refuses it
@@ -217,7 +217,7 @@ def _fewer(stored: int, value: Tensor) -> None:
         raise ValueError(f"{stored} stored entries for {value.numel()} values")
 
 
-def unpack(update: Any) -> tuple[list[str], list[Any], Callable[[list[Tensor]], Any]]:
+def unpack(update: object) -> tuple[list[str], list[Any], Callable[[list[Tensor]], Any]]:
     """Names and leaves of an update, and the function that puts such leaves back together.
 
     An update is a tensor or array, a mapping of names to tensors (a state dict), a list of tensors,
@@ -260,7 +260,7 @@ class Layout:
         For buffers, two tensors of one name, and updates without entries.
     """
 
-    def __init__(self, like: Any, flat: bool = False) -> None:
+    def __init__(self, like: object, flat: bool = False) -> None:
         self._flat = flat
         self._buffers: set[str] = set()
         if isinstance(like, nn.Module):
@@ -277,12 +277,13 @@ class Layout:
         if self.total == 0:
             raise ValueError("the updates have no entries: nothing to aggregate")
         wide = all(t.dtype == torch.float64 for t in tensors)
-        self.empty = tensors[0].new_empty(0, dtype=torch.float64 if wide else torch.float32)
+        dtype = torch.float64 if wide else torch.float32
+        self.empty = tensors[0].new_empty(0, dtype=dtype)
         ends = np.cumsum([0, *self._sizes]).tolist()
         self.slices: Slices = list(zip(self.names, ends[:-1], ends[1:], strict=True))
 
     @classmethod
-    def of(cls, like: Any) -> Layout:
+    def of(cls, like: object) -> Layout:
         """The layout `like`, or that of an update or a module."""
         return like if isinstance(like, cls) else cls(like)
 
@@ -295,9 +296,12 @@ class Layout:
         parts = {}
         vectors = flat.new_zeros(width).split(len(flat))
         for number, vector in enumerate(vectors):
-            mark = f" ({number + 1})" if number else ""
             for name, part in views(vector, shapes(model)).items():
-                parts[name + mark] = part
+                key = name
+                if number:
+                    # The second vector's tensors need names of their own.
+                    key = f"{name} ({number + 1})"
+                parts[key] = part
         return cls(parts, flat=True)
 
     def _refuse_buffers(self, names: Sequence[str]) -> None:
@@ -305,19 +309,14 @@ class Layout:
         if sent:
             raise ValueError(f"{sent} are buffers: send trainable parameters only")
 
-    def rows(self, update: Any, out: Tensor, one: bool = False) -> Tensor:
+    def rows(self, update: object, out: Tensor, one: bool = False) -> Tensor:
         """`update` as a matrix (c, d), one client per row; written to `out` (d,) if it has parts.
 
         With `one`, a matrix of several rows is refused. Raises ValueError that names the first
         tensor which differs. Shapes are compared before anything is allocated.
         """
         if isinstance(update, (Tensor, np.ndarray)) and self._is_matrix(update):
-            count = len(update) if update.ndim == 2 else 1
-            if one and count != 1:
-                raise ValueError(f"one client sent {count} updates")
-            matrix = as_tensor(update).to(self.empty).reshape(-1, self.total)
-            # Contiguous rows: the order in which a row is summed up must not depend on the others.
-            return matrix if matrix.stride(-1) == 1 else matrix.contiguous()
+            return self._matrix(update, one)
         names, leaves, _ = unpack(update)
         given = dict(zip(names, leaves, strict=True))
         parts = []
@@ -335,6 +334,16 @@ class Layout:
             self._refuse_buffers(list(given))
             raise ValueError(f"tensor {next(iter(given))!r} is not part of this model's update")
         return (torch.cat(parts, out=out) if len(parts) > 1 else parts[0]).unsqueeze(0)
+
+    def _matrix(self, update: Tensor | np.ndarray, one: bool) -> Tensor:
+        """One flat update (d,), or several (c, d), as a matrix of contiguous rows."""
+        if one and update.ndim == 2 and len(update) != 1:
+            raise ValueError(f"one client sent {len(update)} updates")
+        matrix = as_tensor(update).to(self.empty).reshape(-1, self.total)
+        if matrix.stride(-1) != 1:
+            # The order in which a row is summed up must not depend on the other rows.
+            matrix = matrix.contiguous()
+        return matrix
 
     def _is_matrix(self, update: Tensor | np.ndarray) -> bool:
         """Whether an array is one flat update (d,), or several (c, d), of another structure."""
