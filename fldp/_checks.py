@@ -28,7 +28,23 @@ _SHOWN = 60
 
 
 def shown(value: Any) -> str:
-    """`value` for a message: its repr, cut short; numbers with thousands of digits have none."""
+    """`value` for a message: its repr, cut short.
+
+    Parameters
+    ----------
+    value
+        Anything, also what has no repr, such as a number with thousands of digits.
+
+    Returns
+    -------
+    str
+        At most 60 characters.
+
+    Examples
+    --------
+    >>> shown("x" * 100)[-6:]
+    'xxx...'
+    """
     try:
         text = repr(value)
     except Exception:  # a broken repr must not hide the message
@@ -37,7 +53,32 @@ def shown(value: Any) -> str:
 
 
 def whole(name: str, value: Any, low: int = 1) -> int:
-    """`value` as an int of at least `low` and at most `MOST`, else a ValueError."""
+    """`value` as an int of at least `low` and at most `MOST`.
+
+    Parameters
+    ----------
+    name
+        Of the argument, for the message.
+    value
+        What a caller gave.
+    low
+        The smallest that is allowed.
+
+    Returns
+    -------
+    int
+        Exactly `value`.
+
+    Raises
+    ------
+    ValueError
+        For anything else, a truth value or a text included.
+
+    Examples
+    --------
+    >>> whole("rounds", 60.0)
+    60
+    """
     try:
         if isinstance(value, _NO_NUMBER) or int(value) != value or not low <= value <= MOST:
             raise ValueError
@@ -50,7 +91,32 @@ def whole(name: str, value: Any, low: int = 1) -> int:
 
 
 def real(name: str, value: Any, high: float = math.inf) -> float:
-    """`value` as a float strictly between 0 and `high`, else a ValueError."""
+    """`value` as a float strictly between 0 and `high`.
+
+    Parameters
+    ----------
+    name
+        Of the argument, for the message.
+    value
+        What a caller gave.
+    high
+        By default infinity: finite is enough.
+
+    Returns
+    -------
+    float
+        The nearest to `value`.
+
+    Raises
+    ------
+    ValueError
+        For anything else, a truth value or a text included.
+
+    Examples
+    --------
+    >>> real("epsilon", 8)
+    8.0
+    """
     try:
         if isinstance(value, _NO_NUMBER) or not 0 < float(value) < high:
             raise ValueError
@@ -61,7 +127,32 @@ def real(name: str, value: Any, high: float = math.inf) -> float:
 
 
 def between(name: str, value: Any, high: float = 1.0) -> float:
-    """`value` as a float from 0 to `high`, ends included (infinity excluded), else a ValueError."""
+    """`value` as a float from 0 to `high`, ends included (infinity excluded).
+
+    Parameters
+    ----------
+    name
+        Of the argument, for the message.
+    value
+        What a caller gave.
+    high
+        The largest that is allowed.
+
+    Returns
+    -------
+    float
+        The nearest to `value`.
+
+    Raises
+    ------
+    ValueError
+        For anything else, a truth value or a text included.
+
+    Examples
+    --------
+    >>> between("delta", 0)
+    0.0
+    """
     try:
         if isinstance(value, _NO_NUMBER) or not 0 <= float(value) <= high:
             raise ValueError
@@ -74,7 +165,30 @@ def between(name: str, value: Any, high: float = 1.0) -> float:
 
 
 def listed(name: str, values: Any) -> list[Any]:
-    """`values` as a list, else a ValueError."""
+    """`values` as a list.
+
+    Parameters
+    ----------
+    name
+        Of the argument, for the message.
+    values
+        What a caller gave; its entries are not looked at.
+
+    Returns
+    -------
+    list
+        Its entries.
+
+    Raises
+    ------
+    ValueError
+        For what has no entries, and for a text, whose entries nobody means.
+
+    Examples
+    --------
+    >>> listed("orders", (2, 3))
+    [2, 3]
+    """
     if isinstance(values, str | bytes | dict):
         raise ValueError(f"{name} is {shown(values)}: give a list of numbers")
     try:
@@ -119,7 +233,32 @@ def sizes_of_clients(values: ArrayLike) -> NDArray[Any]:
 
 
 def choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
-    """`value` if it is one of `allowed`, else a ValueError that lists them."""
+    """`value` if it is one of `allowed`.
+
+    Parameters
+    ----------
+    name
+        Of the argument, for the message.
+    value
+        What a caller gave.
+    allowed
+        What there is.
+
+    Returns
+    -------
+    str
+        `value`.
+
+    Raises
+    ------
+    ValueError
+        It lists what there is.
+
+    Examples
+    --------
+    >>> choice("trust", "local", ("central", "local"))
+    'local'
+    """
     if not isinstance(value, str) or value not in allowed:
         options = ", ".join(map(repr, allowed))
         raise ValueError(f"{name} is {shown(value)}: choose one of {options}")
@@ -164,8 +303,8 @@ def renamed(**names: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
     >>> @renamed(colour="color")
     ... def paint(color: str = "grey") -> str:
     ...     return color
-    >>> str(inspect.signature(paint)), paint(color="red")
-    ("(color: str = 'grey') -> str", 'red')
+    >>> list(inspect.signature(paint).parameters), paint(color="red")
+    (['color'], 'red')
     """
 
     def wrap(function: Callable[_P, _R]) -> Callable[_P, _R]:

@@ -15,6 +15,8 @@ from fldp._settings import ACCOUNTANT, ADJACENCY, CAP, MIN_SURVIVORS, SAMPLING, 
 from fldp._text import up
 from fldp.plan.client import calibrate
 
+# What argparse found, and what --json prints: names of ours, and values of many kinds.
+_Args = dict[str, Any]
 # Significant digits of a printed ε or z, rounded up; --json prints all of them.
 DIGITS = 6
 
@@ -117,7 +119,7 @@ class _OldName(argparse.Action):
         setattr(namespace, self.dest, values)
 
 
-def _calibrate(args: dict[str, Any]) -> tuple[dict[str, Any], str]:
+def _calibrate(args: _Args) -> tuple[_Args, str]:
     plan = calibrate(**args)
     words = plan.statement()
     with warnings.catch_warnings():
@@ -136,17 +138,17 @@ def _calibrate(args: dict[str, Any]) -> tuple[dict[str, Any], str]:
     return result, f"noise multiplier z = {up(plan.noise_multiplier, DIGITS)}\n\n{words}"
 
 
-def _epsilon(args: dict[str, Any]) -> tuple[dict[str, Any], str]:
+def _epsilon(args: _Args) -> tuple[_Args, str]:
     value = accounting.epsilon(**args)
     return args | {"epsilon": value}, f"epsilon = {up(value, DIGITS)}"
 
 
-def _rounds(args: dict[str, Any]) -> tuple[dict[str, Any], str]:
+def _rounds(args: _Args) -> tuple[_Args, str]:
     value = accounting.max_rounds(**args)
     return args | {"rounds": value}, f"rounds = {value}"
 
 
-def _explain(args: dict[str, Any]) -> tuple[dict[str, Any], str]:
+def _explain(args: _Args) -> tuple[_Args, str]:
     from fldp.recipe import explain_recipe
 
     diagnosis = explain_recipe(**args)
@@ -154,7 +156,7 @@ def _explain(args: dict[str, Any]) -> tuple[dict[str, Any], str]:
 
 
 def _add(parser: argparse.ArgumentParser, name: str) -> None:
-    """Add an option; with a question mark at its end it may be left away."""
+    """Add an option; with a question mark at the end of its name it may be left away."""
     option = OPTIONS[name.rstrip("?")]
     flag = f"--{name.rstrip('?')}"
     default = option.default
@@ -214,7 +216,29 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; 0 on success, 2 with one line on stderr for bad input."""
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv
+        The arguments behind the name of the program; None: those of this process.
+
+    Returns
+    -------
+    int
+        0 on success; 2 for bad input, which one line on stderr names.
+
+    Raises
+    ------
+    SystemExit
+        Where argparse ends the program: help, version, and options that there are not.
+
+    Examples
+    --------
+    >>> main(["rounds", "--epsilon", "8", "--delta", "1e-5", "--noise-multiplier", "6.01"])
+    rounds = 100
+    0
+    """
     parser = _parser()
     args = vars(parser.parse_args(argv))
     run = args.pop("run", None)
@@ -222,11 +246,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 0
     as_json = args.pop("json")
+    # What the library warns of is for the user, in a line each; what is deprecated is for us.
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         try:
             result, text = run(args)
         except ValueError as error:
+            # All that is wrong with what was given is a ValueError; anything else is a fault here.
             print(f"fldp: {' '.join(str(error).split())}", file=sys.stderr)
             return 2
     for message in dict.fromkeys(str(warning.message) for warning in caught):

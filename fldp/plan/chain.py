@@ -227,6 +227,12 @@ def parse(content: bytes, path: Path) -> Content:
     ------
     ValueError
         The file is not a ledger, or one of another version, or one that somebody changed.
+
+    Examples
+    --------
+    >>> first, digest = seal(header(None))
+    >>> parse(first + b"\\n", Path("ledger.jsonl")).hashes == [digest]
+    True
     """
     found = Content()
     *raws, rest = content.split(b"\n")

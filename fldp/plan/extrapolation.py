@@ -32,6 +32,13 @@ class Extrapolation:
         -------
         str
             One paragraph that begins with the word SIMULATION.
+
+        Examples
+        --------
+        >>> import fldp
+        >>> plan = fldp.calibrate(epsilon=1.0, delta=1e-5, rounds=15, clients=10)
+        >>> extrapolate(plan, clients=1000).statement()[:37]
+        'SIMULATION of a larger federation, no'
         """
         ran, larger = self.simulated, self.federation
         return (

@@ -176,6 +176,14 @@ class Ledger:
         ------
         ValueError
             The event could not be put on disk: nothing may be released.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> with Ledger(Path(tempfile.mkdtemp()) / "ledger.jsonl") as ledger:
+        ...     ledger.record(Event(noise_multiplier=4.0), round=1)
+        ...     ledger.head["count"]
+        1
         """
         checked([event])
         no_amplification(event, self.plan)
@@ -266,7 +274,7 @@ class Ledger:
         >>> with Ledger(Path(tempfile.mkdtemp()) / "ledger.jsonl") as ledger:
         ...     ledger.record(Event(noise_multiplier=4.0))
         ...     round(ledger.epsilon(delta=1e-5, adjacency="zero-out"), 2)
-        0.92
+        0.93
         """
         return self._epsilon(self.events, *self._question(delta, adjacency))
 
@@ -331,6 +339,15 @@ class Ledger:
         ------
         ValueError
             As `epsilon`.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> with Ledger(Path(tempfile.mkdtemp()) / "ledger.jsonl") as ledger:
+        ...     ledger.record(Event(noise_multiplier=4.0))
+        ...     rows = ledger.summary(delta=1e-5, adjacency="zero-out")
+        >>> [(row["label"], row["rounds"]) for row in rows]
+        [('training', 1), ('all together', 1)]
         """
         delta, adjacency = self._question(delta, adjacency)
         labelled: dict[str, list[AnyEvent]] = {}
@@ -403,6 +420,15 @@ class Ledger:
         ------
         ValueError
             For a file that is no ledger, or whose chain is broken.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "ledger.jsonl"
+        >>> with Ledger(path) as ledger:
+        ...     ledger.record(Event(noise_multiplier=4.0))
+        >>> [event.noise_multiplier for event in Ledger.read(path)]
+        [4.0]
         """
         path = chain.path_of(path)
         content = chain.load(path)

@@ -110,6 +110,13 @@ class RecordPlan:
         -------
         str
             Who is protected, against whom, and by what; ε and δ rounded up.
+
+        Examples
+        --------
+        >>> plan = calibrate_records(epsilon=8.0, delta=1e-5, rounds=20, local_epochs=1,
+        ...                          batch_size=16, client_sizes=[10, 160])
+        >>> plan.statement()[:27]
+        'Every record: (8, 1e-05)-di'
         """
         spread = np.quantile(self.epsilons, [0, 0.5, 1])
         each = "one z for all" if np.ptp(self.noise_multipliers) == 0 else "one z per client"
@@ -142,6 +149,13 @@ class RecordPlan:
         -------
         dict
             Ready for JSON.
+
+        Examples
+        --------
+        >>> plan = calibrate_records(epsilon=8.0, delta=1e-5, rounds=20, local_epochs=1,
+        ...                          batch_size=16, client_sizes=[10, 160])
+        >>> plan.to_dict()["steps_per_epoch"]
+        [1, 10]
         """
         fields = dict(vars(self))
         for name, value in fields.items():

@@ -14,7 +14,20 @@ if TYPE_CHECKING:
 
 
 def snr(plan: PrivacyPlan, dimension: int) -> float:
-    """See `PrivacyPlan.snr`."""
+    """See `PrivacyPlan.snr`.
+
+    Parameters
+    ----------
+    plan
+        The plan.
+    dimension
+        d, how many numbers an update has.
+
+    Returns
+    -------
+    float
+        Signal over noise, both as Euclidean norms.
+    """
     noise = plan.noise_multiplier * math.sqrt(whole("dimension", dimension))
     if plan.trust == "local":
         # Every message of the cohort brings its own noise, and variances add up.
@@ -23,7 +36,20 @@ def snr(plan: PrivacyPlan, dimension: int) -> float:
 
 
 def needed(plan: PrivacyPlan, target: float, dimension: int) -> dict[str, int | None]:
-    """See `PrivacyPlan.needed`."""
+    """See `PrivacyPlan.needed`.
+
+    Parameters
+    ----------
+    plan
+        The plan.
+    target, dimension
+        A ratio as `snr(plan, dimension)` measures it.
+
+    Returns
+    -------
+    dict
+        `cohort` and `clients`.
+    """
     ratio = real("snr", target) / snr(plan, dimension)
     if plan.trust == "local":
         ratio = ratio**2  # the signal grows with m, the noise with √m
