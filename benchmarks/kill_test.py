@@ -14,8 +14,6 @@ kills half of a further line is appended, as a torn write leaves it. Prints the 
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import random
 import select
@@ -30,11 +28,11 @@ from typing import Any
 import torch
 
 import fldp
+from benchmarks import common
 from fldp.mechanism.aggregation import PrivateAggregator
 
 # Seconds between two looks at whether a run still lives.
 _GLANCE = 0.01
-RESULTS = Path(__file__).parent / "results" / "kill_test.json"
 ROUNDS, KILLS = 12, 3
 
 
@@ -149,10 +147,9 @@ def measure(runs: int, seed: int) -> dict[str, int]:
     plan, people = setting()
     sink, seconds = os.open(os.devnull, os.O_WRONLY), 0.0
     for _ in range(2):  # the first warms up
-        started = time.perf_counter()
         with tempfile.TemporaryDirectory() as name:
-            train(Path(name), plan, people, sink)
-        seconds = time.perf_counter() - started
+            folder = Path(name)
+            _, seconds = common.timed(lambda folder=folder: train(folder, plan, people, sink))
     os.close(sink)
     dice, total = random.Random(seed), {"runs": runs}
     for _ in range(runs):
@@ -162,12 +159,11 @@ def measure(runs: int, seed: int) -> dict[str, int]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = common.parser(__doc__, "kill_test")
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=RESULTS)
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
+    common.one_thread()
     found = measure(arguments.runs, arguments.seed)
     print(
         f"{found['runs']} runs, {found['kills']} kills, {found['torn']} torn lines; "
@@ -175,8 +171,7 @@ def main() -> int:
         f"accounts below the truth: {found['under']}; more than one round a kill above it: "
         f"{found['over']}"
     )
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(found, indent=2) + "\n")
+    common.write(arguments, {"machine": common.machine(), **found})
     return int(bool(found["under"] or found["over"] or found["ended"] < found["runs"]))
 
 

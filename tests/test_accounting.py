@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
+from conftest import ground_truth
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,7 +21,7 @@ import fldp
 from fldp import accounting
 from fldp.accounting import Event
 
-TRUTH = json.loads((Path(__file__).parent / "data" / "ground_truth.json").read_text())
+TRUTH = ground_truth()
 
 
 def entries(group, accountant="", role=None):

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import plan_for, seeded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -34,23 +35,8 @@ from fldp.plan import PrivacyPlan
 QUIET = 1e-9
 
 
-def plan_for(clients: int = 10, **changes: Any) -> PrivacyPlan:
-    fields: dict[str, Any] = {
-        "noise_multiplier": 1.0, "delta": 1e-5, "rounds": 10, "clients": clients,
-        "cohort": clients, "sampling": "none", "trust": "central",
-        "adjacency": "add-or-remove", "accountant": "pld", "target_epsilon": 2.0,
-    }  # fmt: skip
-    if changes.get("trust", "central") != "central":
-        fields["adjacency"] = "zero-out"
-    return PrivacyPlan(**{**fields, **changes})
-
-
 def quiet(clients: int = 10, **changes: Any) -> PrivacyPlan:
     return plan_for(clients, noise_multiplier=QUIET, **changes)
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def summed(aggregator: PrivateAggregator) -> Tensor:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from conftest import correct
 from scipy.stats import binom
 
 import fldp
@@ -25,10 +25,6 @@ ROOT = Path(__file__).parents[1]
 def plan_of(epsilon: float, **changes: Any) -> fldp.PrivacyPlan:
     options: dict[str, Any] = {"delta": DELTA, "rounds": 1, "clients": 16} | changes
     return fldp.calibrate(epsilon=epsilon, **options)
-
-
-def correct(plan: fldp.PrivacyPlan) -> Callable[..., Any]:
-    return lambda updates, generator=None: fldp.aggregate(updates, plan, 1.0, generator=generator)
 
 
 def randomised_response(rng: np.random.Generator, present: np.ndarray) -> np.ndarray:

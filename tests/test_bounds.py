@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import ground_truth
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
@@ -21,11 +20,7 @@ from fldp.audit.bounds import from_counts, from_scores, gaussian_doubt, runs_nee
 from fldp.audit.scores import ranked
 
 DELTA = 1e-5
-TRUTH = {
-    e["name"]: e["value"]
-    for e in json.loads((Path(__file__).parent / "data" / "ground_truth.json").read_text())
-    if e["group"] == "audit" and "onerun" not in e["name"]
-}
+TRUTH = {e["name"]: e["value"] for e in ground_truth("audit") if "onerun" not in e["name"]}
 KNOWN: dict[str, tuple[int, int, int, int, str]] = {
     "audit_cp_perfect_n100": (0, 100, 0, 100, "clopper-pearson"),
     "audit_cp_perfect_n1000": (0, 1000, 0, 1000, "clopper-pearson"),

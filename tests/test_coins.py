@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import ground_truth
 from scipy.optimize import linprog
 from scipy.stats import binom
 
@@ -18,11 +17,7 @@ from fldp.audit.coins import guess_counts, guessed_right, one_run, one_run_epsil
 from fldp.audit.limits import ApproximateCurve, GaussianCurve, plan_curve
 
 DELTA = 1e-5
-TRUTH = {
-    e["name"]: e["value"]
-    for e in json.loads((Path(__file__).parent / "data" / "ground_truth.json").read_text())
-    if e["group"] == "audit" and "onerun" in e["name"]
-}
+TRUTH = {e["name"]: e["value"] for e in ground_truth("audit") if "onerun" in e["name"]}
 KNOWN: dict[str, tuple[int, int, int, float]] = {
     "audit_onerun_m1000_r1000_v600_d0": (1000, 1000, 600, 0.0),
     "audit_onerun_m5000_r500_v480_d1e-05": (5000, 500, 480, DELTA),

@@ -8,6 +8,7 @@ from typing import Any
 import opacus.optimizers.optimizer as opacus_optimizer
 import pytest
 import torch
+from conftest import digits_model as model
 from opacus import GradSampleModule
 from torch import Tensor, nn
 
@@ -15,13 +16,6 @@ import fldp
 from fldp.mechanism.updates import flatten
 from fldp.simulation.dpsgd import _Optimizer
 from fldp.simulation.sampling import MinSeparation
-
-
-@pytest.fixture(scope="module")
-def data() -> tuple[Tensor, Tensor]:
-    x, y = fldp.datasets.digits()
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
-    return x[order], y[order]
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +32,6 @@ def records(people: Any, **options: Any) -> fldp.RecordPlan:
 def dpsgd(plan: fldp.RecordPlan, seed: int | None = 0, **options: Any) -> fldp.DPSGD:
     drawn = None if seed is None else torch.Generator().manual_seed(seed)
     return fldp.DPSGD(plan, **{"lr": 1.0, "generator": drawn} | options)
-
-
-def model() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Linear(64, 10)
 
 
 def run(people: Any, local: fldp.DPSGD, rounds: int = 3, **options: Any) -> fldp.History:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import plan_for
 from torch import Tensor
 
 from fldp.mechanism import noise
@@ -23,17 +24,6 @@ from fldp.mechanism.clipping import FlatClip, clip
 from fldp.plan import PrivacyPlan, calibrate
 
 C, Z, M = 1.0, 1.0, 10
-
-
-def plan_for(clients: int = M, **changes: Any) -> PrivacyPlan:
-    fields: dict[str, Any] = {
-        "noise_multiplier": Z, "delta": 1e-5, "rounds": 10, "clients": clients,
-        "cohort": clients, "sampling": "none", "trust": "central",
-        "adjacency": "add-or-remove", "accountant": "pld", "target_epsilon": 2.0,
-    }  # fmt: skip
-    if changes.get("trust", "central") != "central":
-        fields["adjacency"] = "zero-out"
-    return PrivacyPlan(**{**fields, **changes})
 
 
 def fails(check: Callable[..., None], planted: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import correct
 
 import fldp
 from fldp.audit.neighbours import neighbour_test
@@ -15,10 +16,6 @@ from fldp.audit.neighbours import neighbour_test
 def plan_of(epsilon: float = 2.0, **changes: Any) -> fldp.PrivacyPlan:
     options: dict[str, Any] = {"delta": 1e-5, "rounds": 1, "clients": 16} | changes
     return fldp.calibrate(epsilon=epsilon, **options)
-
-
-def correct(plan: fldp.PrivacyPlan) -> Any:
-    return lambda updates, generator=None: fldp.aggregate(updates, plan, 1.0, generator=generator)
 
 
 def clipped(updates: torch.Tensor) -> torch.Tensor:

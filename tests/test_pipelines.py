@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from conftest import correct
 
 import fldp
 from fldp.audit.pipelines import check_independence, pipeline, within
@@ -19,10 +19,6 @@ DELTA = 1e-5
 def plan_of(epsilon: float, **changes: Any) -> fldp.PrivacyPlan:
     options: dict[str, Any] = {"delta": DELTA, "rounds": 1, "clients": 16} | changes
     return fldp.calibrate(epsilon=epsilon, **options)
-
-
-def correct(plan: fldp.PrivacyPlan) -> Callable[..., Any]:
-    return lambda updates, generator=None: fldp.aggregate(updates, plan, 1.0, generator=generator)
 
 
 @pytest.mark.slow

@@ -55,3 +55,15 @@ def test_every_make_target_exists(page: str) -> None:
     assert {"book", "test"} <= targets
     for target in targets:
         assert re.search(rf"^{target}:", makefile, re.M), target
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_every_file_that_is_named_exists(page: str) -> None:
+    """A path stands for itself, for one in fldp/ or, if it is a test, for one in tests/."""
+    text = (HERE / page).read_text(encoding="utf-8")
+    named = set(re.findall(r"`([\w./-]+(?:\.py|\.yml|\.json|\.in|\.txt|/))`", text))
+    made = {"_build/colab/"}
+    folders = (HERE, HERE / "fldp", HERE / "tests")
+    assert named
+    for name in named - made:
+        assert any((folder / name).exists() for folder in folders), name

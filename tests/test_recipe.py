@@ -1,8 +1,8 @@
 import json
 import math
-from pathlib import Path
 
 import pytest
+from conftest import ground_truth
 
 from fldp.recipe import _opacus_rdp, explain_recipe, opacus_noise_multiplier
 
@@ -26,8 +26,7 @@ CASES = {
     "recipe_B2_N100_u1": B | {"user_sample_rate": 1.0},
     "recipe_C_N3400_u": C,
 }
-ENTRIES = json.loads((Path(__file__).parent / "data" / "ground_truth.json").read_text())
-TRUTH = {e["name"]: e["value"] for e in ENTRIES if e["group"] == "issue669_recipe"}
+TRUTH = {e["name"]: e["value"] for e in ground_truth("issue669_recipe")}
 
 
 def every(diagnosis, adjacency):

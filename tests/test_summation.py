@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import plan_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -20,18 +21,8 @@ from fldp.mechanism import aggregation, summation
 from fldp.mechanism.aggregation import PrivateAggregator
 from fldp.mechanism.clipping import PerLayerClip
 from fldp.mechanism.summation import ROUNDING, RunningSum, group_size
-from fldp.plan import PrivacyPlan
 
 CANARY = 0.99
-
-
-def plan_for(clients: int, **changes: Any) -> PrivacyPlan:
-    fields: dict[str, Any] = {
-        "noise_multiplier": 1.0, "delta": 1e-9, "rounds": 10, "clients": clients,
-        "cohort": clients, "sampling": "none", "trust": "central",
-        "adjacency": "add-or-remove", "accountant": "pld", "target_epsilon": 2.0,
-    }  # fmt: skip
-    return PrivacyPlan(**{**fields, **changes})
 
 
 def ladder(clients: int, size: float = 1.0) -> list[float]:

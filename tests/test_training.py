@@ -9,19 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import digits_model as model
 from torch import Tensor, nn
 
 import fldp
 from fldp.mechanism.updates import flatten
 from fldp.plan.ledger import Ledger
 from fldp.simulation.sampling import FixedSize, Poisson
-
-
-@pytest.fixture(scope="module")
-def data() -> tuple[Tensor, Tensor]:
-    x, y = fldp.datasets.digits()
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
-    return x[order], y[order]
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +27,6 @@ def people(data: tuple[Tensor, Tensor]) -> Any:
 def plan_for(epsilon: float = 8.0, rounds: int = 8, **options: Any) -> fldp.PrivacyPlan:
     options = {"clients": 480, "cohort": 120, "delta": 1e-3} | options
     return fldp.calibrate(epsilon=epsilon, rounds=rounds, **options)
-
-
-def model() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Linear(64, 10)
 
 
 def noise(seed: int = 1) -> torch.Generator:
