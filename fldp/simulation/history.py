@@ -13,7 +13,9 @@ from torch import nn
 from fldp.accounting import Event
 from fldp.plan import PrivacyPlan
 
+# An ε takes milliseconds: a long history computes so many of them, and carries each upwards.
 _EXACT_POINTS = 100
+# What no copy, pickle or printout may hold.
 _KEPT_BACK = ("private", "seconds")
 
 
@@ -72,7 +74,8 @@ class History:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self.private, self.seconds = {}, 0.0
+        self.private = {}
+        self.seconds = 0.0
 
     @property
     def rounds(self) -> int:
@@ -119,24 +122,38 @@ class History:
         return self.seeded(self.plan, self.participations[-1] if self.participations else 0)
 
     def seeded(self, plan: PrivacyPlan, k: int) -> float:
-        """ε of k rounds of a client, with what the ledger held besides, where a seed is known."""
+        """ε of k rounds of a client, with what the ledger held besides, where a seed is known.
+
+        Parameters
+        ----------
+        plan : PrivacyPlan
+            The run's.
+        k : int
+            The most rounds that the seed has given any client.
+        """
         # Rounds of this run that a crash cut off are in k; what else the ledger holds composes.
         others = [event for event in self.before if not plan.owns(event)]
         if not others or k == 0:
             return max(plan.spent(others), plan.seeded_epsilon(k))
         # Under a cap a client that leaves lets another one in: twice the sensitivity, half the z.
         moves_up = plan.cap is not None and plan.adjacency == "add-or-remove"
-        noise = plan.noise_multiplier / (2 if moves_up else 1)
+        noise = plan.noise_multiplier
+        if moves_up:
+            noise /= 2
         return plan.spent([*others, Event(noise, rounds=k)])
 
     def to_dict(self) -> dict[str, Any]:
         """What may be published: accuracy, loss, ε, clip norms, the plan. Nothing private."""
         return {
             "plan": None if self.plan is None else self.plan.to_dict(),
-            "accuracy": self.accuracy, "loss": self.loss, "epsilon": self.epsilon,
-            "accounted": self.accounted, "clip_norm": self.clip_norm,
-            "best_round": self.best_round, "stopped": self.stopped,
-        }  # fmt: skip
+            "accuracy": self.accuracy,
+            "loss": self.loss,
+            "epsilon": self.epsilon,
+            "accounted": self.accounted,
+            "clip_norm": self.clip_norm,
+            "best_round": self.best_round,
+            "stopped": self.stopped,
+        }
 
     def to_json(self) -> str:
         """`to_dict` as JSON; infinity and NaN, which JSON does not have, become null."""
@@ -152,7 +169,19 @@ class History:
         return pandas.DataFrame(columns, index=pandas.RangeIndex(1, self.rounds + 1, name="round"))
 
     def plot(self, ax: Any = None, label: str | None = None) -> Any:
-        """Accuracy over rounds with the ε spent; returns the axes."""
+        """Accuracy over rounds with the ε spent.
+
+        Parameters
+        ----------
+        ax : matplotlib axes, optional
+            None draws new ones.
+        label : str, optional
+            For the legend.
+
+        Returns
+        -------
+        matplotlib axes
+        """
         from fldp import plotting
 
         return plotting.history(self, ax, label)

@@ -28,9 +28,29 @@ from fldp.simulation.sampling import drawn
 from fldp.simulation.server import FedAvg
 from fldp.simulation.setting import Setting
 
+# What a checkpoint keeps of a history; its events are written out beside.
+_KEPT = (
+    "accuracy",
+    "loss",
+    "clip_norm",
+    "participations",
+    "private",
+    "best_round",
+    "seconds",
+    "head",
+)
+
 
 def evaluate(model: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
-    """Accuracy and mean cross-entropy of a classifier on (x, y)."""
+    """Accuracy and mean cross-entropy of a classifier.
+
+    Parameters
+    ----------
+    model : nn.Module
+        From inputs (n, ...) to scores (n, classes); in the end it is in the mode it was in.
+    x, y : Tensor
+        Inputs and labels (n,), on the model's device.
+    """
     training = model.training
     model.eval()
     with torch.no_grad():
@@ -42,14 +62,28 @@ def evaluate(model: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
 
 
 class Run:
-    """The state of a run between two rounds."""
+    """The state of a run between two rounds.
+
+    Parameters
+    ----------
+    given : Setting
+        What `train` was called with.
+
+    Raises
+    ------
+    ValueError
+        For what does not go together, before anybody is sampled.
+    """
 
     def __init__(self, given: Setting) -> None:
-        self.plan, self.population, self.canaries = given.plan, given.population, given.canaries
+        self.plan = given.plan
+        self.population = given.population
+        self.canaries = given.canaries
         self.local: Any = LocalSGD() if given.local is None else copy.deepcopy(given.local)
         self.server = FedAvg() if given.server is None else copy.deepcopy(given.server)
         self.server.reset()
-        self.clip, self.clients = given.clipping(), given.clients
+        self.clip = given.clipping()
+        self.clients = given.clients
         self.total, self.cohort = given.schedule()
         self.sampler = given.cohorts(self.local)
         # Never run: what clients start from, and what the trained weights are put into.
@@ -61,7 +95,9 @@ class Run:
         self.noise = as_noise(given.noise, given.generator)
         self.reproducible = self.noise.reproducible
         self.averaging = self._averaging(given)
-        self.done, self.best = 0, (-1.0, self.flat)
+        self.done = 0
+        # The best validation accuracy, and the vector that reached it.
+        self.best = (-1.0, self.flat)
         self.history = History(self.plan)
         self.history.private |= {"cohort": [], "clipped_fraction": []}
         # Against whoever knows the seed the coins are known: a client pays for its own rounds.
@@ -95,12 +131,16 @@ class Run:
             "plan": described(None if self.plan is None else self.plan.to_dict()),
             "model": outline(self.model),
             "population": crowd(self.population),
-            "clip": described(self.clip), "local algorithm": described(self.local),
-            "server": described(self.server), "sampler": described(self.sampler),
+            "clip": described(self.clip),
+            "local algorithm": described(self.local),
+            "server": described(self.server),
+            "sampler": described(self.sampler),
             "noise mechanism": described(self.noise),
-            "weights": described(self.averaging.weights), "validation": validation,
-            "rounds": str(self.total), "cohort": f"{self.cohort:.17g}",
-        }  # fmt: skip
+            "weights": described(self.averaging.weights),
+            "validation": validation,
+            "rounds": str(self.total),
+            "cohort": f"{self.cohort:.17g}",
+        }
 
     def account(self, book: Ledger, resumed: bool) -> None:
         """What the ledger holds besides this run is spent, whatever came of it.
@@ -144,7 +184,8 @@ class Run:
         self.lost = earlier
 
     def finished(self, patience: int | None) -> bool:
-        history, plan = self.history, self.plan
+        history = self.history
+        plan = self.plan
         if history.stopped:
             return True
         if self.done >= self.total:
@@ -216,7 +257,8 @@ class Run:
         self.history.accuracy.append(accuracy)
         self.history.loss.append(loss)
         if accuracy > self.best[0]:
-            self.best, self.history.best_round = (accuracy, reported.clone()), self.done
+            self.best = (accuracy, reported.clone())
+            self.history.best_round = self.done
 
     def summary(self) -> str:
         parts = []
@@ -239,15 +281,18 @@ class Run:
     def state(self) -> dict[str, Any]:
         """Everything the next round depends on, and what the run must still be."""
         state: dict[str, Any] = {
-            "identity": self._begun_with, "done": self.done, "flat": self.flat,
-            "best": list(self.best), "draws": self.draws.state_dict(), "served": self.served,
-            "lost": self.lost, "events": [event.to_dict() for event in self.history.events],
+            "identity": self._begun_with,
+            "done": self.done,
+            "flat": self.flat,
+            "best": list(self.best),
+            "draws": self.draws.state_dict(),
+            "served": self.served,
+            "lost": self.lost,
+            "events": [event.to_dict() for event in self.history.events],
             "reproducible": self.reproducible,
-        }  # fmt: skip
+        }
         state |= {name: piece.state_dict() for name, piece in self._pieces().items()}
-        names = ("accuracy", "loss", "clip_norm", "participations", "private", "best_round",
-                 "seconds", "head")  # fmt: skip
-        state["history"] = {name: getattr(self.history, name) for name in names}
+        state["history"] = {name: getattr(self.history, name) for name in _KEPT}
         return state
 
     def resume(self, state: dict[str, Any], path: Path, seed: int | None) -> None:
@@ -260,9 +305,11 @@ class Run:
             raise ValueError(
                 f"{path} is the checkpoint of a run with another seed, or with none: leave seed out"
             )
-        self.done, self.flat = state["done"], state["flat"].to(self.flat)
+        self.done = state["done"]
+        self.flat = state["flat"].to(self.flat)
         self.best = (float(state["best"][0]), state["best"][1].to(self.flat))
-        self.served, self.lost = state["served"].cpu(), state["lost"]
+        self.served = state["served"].cpu()
+        self.lost = state["lost"]
         for name, piece in self._pieces().items():
             piece.load_state_dict(state[name])
         for name, value in state["history"].items():

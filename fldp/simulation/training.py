@@ -197,9 +197,14 @@ def train(
 
 
 def _loop(
-    run: Run, book: Ledger | None, keeper: Checkpoint | None, bar: Any, patience: int | None,
+    run: Run,
+    book: Ledger | None,
+    keeper: Checkpoint | None,
+    bar: Any,
+    patience: int | None,
     callbacks: Sequence[Callable[[int, History], Any]],
-) -> None:  # fmt: skip
+) -> None:
+    """Round after round, until the run says that it is finished."""
     started = time.perf_counter()
     if keeper is not None:
         # Before the first round: what cannot be saved is refused, and what crashes can be resumed.
