@@ -82,13 +82,34 @@ class AdaptiveClip(FlatClip):
         self.streak = 0
 
     def bit_sensitivity(self, adjacency: str) -> float:
-        """How far the sum of half-shifted bits moves while the updates move by C."""
+        """How far the sum of half-shifted bits moves while the updates move by C.
+
+        Parameters
+        ----------
+        adjacency : str
+            As for `sensitivity`.
+        """
         return per_adjacency(adjacency, 0.5, 1.0, 0.5)
 
     def noise_split(
         self, z: float, cohort: float | None = None, adjacency: str = "add-or-remove"
     ) -> tuple[float, float]:
-        """(z_Δ, σ_b) for a joint multiplier z; ValueError when z ≥ σ_b / s leaves nothing."""
+        """The updates' own multiplier z_Δ and the bits' σ_b, for a joint multiplier z.
+
+        Parameters
+        ----------
+        z : float
+            The plan's.
+        cohort : float, optional
+            m; needed where `count_noise` is not given.
+        adjacency : str
+            As for `sensitivity`.
+
+        Raises
+        ------
+        ValueError
+            Where z ≥ σ_b / s: the bits alone would spend more than the round may.
+        """
         if self.count_noise is None and cohort is None:
             raise ValueError("count_noise defaults to a twentieth of the cohort: give the cohort")
         sigma = self.count_noise
@@ -105,7 +126,20 @@ class AdaptiveClip(FlatClip):
         return z / math.sqrt((1 - share) * (1 + share)), sigma
 
     def observe(self, noisy_bits: float, cohort: float) -> float:
-        """Move C by the noised sum of half-shifted bits; returns b̃, the noisy fraction within C."""
+        """Move C by the noised sum of half-shifted bits.
+
+        Parameters
+        ----------
+        noisy_bits : float
+            The sum.
+        cohort : float
+            m, the public denominator.
+
+        Returns
+        -------
+        float
+            b̃, the noisy fraction of updates within C.
+        """
         fraction = min(max(noisy_bits / cohort + 0.5, 0.0), 1.0)
         gap = fraction - self.quantile
         end = self._end(fraction)

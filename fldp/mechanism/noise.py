@@ -300,7 +300,13 @@ class Gaussian:
         return {"generator": self._generator.get_state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where `state` was taken; without a generator there is nothing to go on from."""
+        """Go on where a state was taken; without a generator there is nothing to go on from.
+
+        Parameters
+        ----------
+        state : mapping
+            What `state_dict` returned.
+        """
         if self._generator is not None and "generator" in state:
             self._generator.set_state(state["generator"].cpu())
 

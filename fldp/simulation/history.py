@@ -38,6 +38,8 @@ class History:
     participations : list of int or None
         With a seed, the most rounds that its draws have given any client, after each round. It and
         `epsilon` then tell something of these draws, which `accounted` presumes to be secret.
+    best_round : int
+        The round of the best validation accuracy; 0 without.
     model : nn.Module
         The trained model: a function of the releases, with the buffers of the model given.
     stopped, statement : str
