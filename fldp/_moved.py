@@ -68,11 +68,7 @@ class OldPaths(MetaPathFinder, Loader):
     def exec_module(self, module: ModuleType) -> None:
         name = module.__name__.partition(".")[2]
         if name in OLD:
-            warnings.warn(
-                f"fldp.{name} is fldp.{OLD[name]} now; the old path goes with the next version",
-                DeprecationWarning,
-                stacklevel=2,
-            )
+            warn_of_name(f"fldp.{name}", f"fldp.{OLD[name]}")
         place = (SHORT | OLD)[name]
         # The import system takes what stands here when this returns.
         sys.modules[module.__name__] = importlib.import_module(f"fldp.{place}")
@@ -84,36 +80,60 @@ def install() -> None:
         sys.meta_path.insert(0, OldPaths())
 
 
-def renamed(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Let a function take keywords by their old names, with a warning.
+def warn_of_name(old: str, new: str, stacklevel: int = 3) -> None:
+    """A DeprecationWarning that `old` is `new` now.
 
     Parameters
     ----------
-    names
-        Old name = new name.
+    old, new
+        The two names.
+    stacklevel
+        Which line is named, as `warnings.warn` counts; 3: that which called our caller.
+    """
+    warnings.warn(
+        f"{old} is {new} now; the old name goes with the next version",
+        DeprecationWarning,
+        stacklevel=stacklevel,
+    )
+
+
+def renamed(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """A decorator: keywords of a function under their old names, for one version, with a warning.
+
+    Signature and types are those of the new names alone.
+
+    Parameters
+    ----------
+    **names
+        Old keyword -> new keyword.
 
     Returns
     -------
-    decorator
-        Of a function that raises TypeError where a keyword comes under both names.
+    function
+        The decorator.
+
+    Examples
+    --------
+    >>> import inspect
+    >>> @renamed(colour="color")
+    ... def paint(color: str = "grey") -> str:
+    ...     return color
+    >>> list(inspect.signature(paint).parameters), paint(color="red")
+    (['color'], 'red')
     """
 
-    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+    def wrap(function: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(function)
-        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        def call(*args: P.args, **keywords: P.kwargs) -> R:
             for old, new in names.items():
-                if old not in kwargs:
+                if old not in keywords:
                     continue
-                if new in kwargs:
-                    raise TypeError(f"{old} is the old name of {new}: give one of them")
-                warnings.warn(
-                    f"{old} is {new} now; the old name goes with the next version",
-                    DeprecationWarning,
-                    stacklevel=2,
-                )
-                kwargs[new] = kwargs.pop(old)
-            return function(*args, **kwargs)
+                if new in keywords:
+                    raise ValueError(f"{old} is the old name of {new}: give the new one alone")
+                warn_of_name(old, new)
+                keywords[new] = keywords.pop(old)
+            return function(*args, **keywords)
 
         return call
 
-    return decorate
+    return wrap

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fldp import accounting
-from fldp._checks import choice, real, renamed, warn_of_name, whole
+from fldp._checks import choice, real, whole
+from fldp._moved import renamed, warn_of_name
 from fldp._settings import SAMPLING, SETTINGS, TRUST, refuse_what_conflicts, usual_adjacency
 from fldp._text import down, up
 from fldp.accounting import Event
