@@ -1,17 +1,22 @@
-"""Module paths of version 0.1, for one version more.
+"""Module paths, names and keywords of version 0.1, for one version more.
 
-`fldp.clients` and `fldp.attacks` are short for good; importing any other old path warns.
+`fldp.clients` and `fldp.attacks` are short for good; anything else that is old warns.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any, ParamSpec, TypeVar
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 
 SHORT = {"clients": "simulation.clients", "attacks": "audit.attacks"}
 # Modules that only moved to a floor.
@@ -77,3 +82,83 @@ def install() -> None:
     """Make old paths importable."""
     if not any(isinstance(finder, OldPaths) for finder in sys.meta_path):
         sys.meta_path.insert(0, OldPaths())
+
+
+def keywords(**names: str) -> Callable[[Callable[Given, Result]], Callable[Given, Result]]:
+    """A decorator that accepts keywords under the names that they had in version 0.1, and warns.
+
+    Parameters
+    ----------
+    **names
+        Old name = new name.
+
+    Returns
+    -------
+    function
+        A decorator of a function; both names at once are a ValueError.
+
+    Examples
+    --------
+    >>> @keywords(mu="proximal")
+    ... def pull(proximal: float = 0.0) -> float:
+    ...     return proximal
+    >>> pull(proximal=0.5)
+    0.5
+    """
+
+    def decorate(call: Callable[Given, Result]) -> Callable[Given, Result]:
+        @functools.wraps(call)
+        def accept(*args: Given.args, **kwargs: Given.kwargs) -> Result:
+            for old in names.keys() & kwargs.keys():
+                new = names[old]
+                if new in kwargs:
+                    raise ValueError(f"{old} is the old name of {new}: give {new} alone")
+                _warn(f"the keyword {old} is {new}")
+                kwargs[new] = kwargs.pop(old)
+            return call(*args, **kwargs)
+
+        return accept
+
+    return decorate
+
+
+def fields(**names: str) -> Callable[[type[Result]], type[Result]]:
+    """`keywords` for the arguments of a class."""
+
+    def decorate(kind: type[Result]) -> type[Result]:
+        # setattr: a type checker sees the new names only.
+        setattr(kind, "__init__", keywords(**names)(kind.__init__))  # noqa: B010
+        return kind
+
+    return decorate
+
+
+def find(package: str, name: str, places: Mapping[str, str]) -> Any:
+    """What a name of version 0.1 stands for, with a warning; AttributeError for any other name.
+
+    Parameters
+    ----------
+    package
+        Where the old name was looked up, for the message.
+    name
+        The name.
+    places
+        Old name -> "module.name" within fldp.
+
+    Returns
+    -------
+    object
+        What is there now.
+    """
+    if name not in places:
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+    module, _, new = places[name].rpartition(".")
+    # One frame more: the module's own `__getattr__`.
+    _warn(f"{package}.{name} is fldp.{places[name]}", more=1)
+    return getattr(importlib.import_module(f"fldp.{module}"), new)
+
+
+def _warn(what: str, more: int = 0) -> None:
+    # The frames in between are this function, and the one that found the old name in use.
+    text = f"{what} now; the old name goes with the next version"
+    warnings.warn(text, DeprecationWarning, stacklevel=3 + more)

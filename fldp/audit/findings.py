@@ -19,6 +19,8 @@ from fldp._checks import between, real, whole
 from fldp._text import down, up
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from fldp.plan import PrivacyPlan
 
 Options = ParamSpec("Options")
@@ -50,8 +52,6 @@ PRESUMPTIONS = {
     ),
 }
 _IF_GAUSSIAN = ("gdp", "one-run-gdp", "betting-gdp")
-# The steepest slope that is drawn: beyond it the curve is a corner for any eye.
-_STEEPEST = 500.0
 # How many digits are printed, and the most that are where a bound and a claim nearly meet.
 _DIGITS, _MOST_DIGITS = 3, 15
 
@@ -168,32 +168,24 @@ class AuditResult:
                 fields[name] = None
         return fields | {"presumption": self.presumption, "violated": self.violated}
 
-    def plot(self, ax: Any = None, plan: PrivacyPlan | None = None) -> Any:
-        """The measured curve, and those that the bound and the claim allow; returns the axes.
+    def plot(self, ax: Axes | None = None, plan: PrivacyPlan | None = None) -> Axes:
+        """Draw the measured curve, and those that the bound and the claim allow.
 
-        With `plan` also the whole trade-off curve that its accountant promises: the measured curve
-        of a sound mechanism stays below it, up to sampling error.
+        Parameters
+        ----------
+        ax : Axes, optional
+            None: new ones.
+        plan : PrivacyPlan, optional
+            Whose whole trade-off curve is drawn too: the measured curve of a sound mechanism stays
+            below it, up to sampling error.
+
+        Returns
+        -------
+        Axes
         """
-        from fldp.plotting import axes
+        from fldp import plotting
 
-        ax = axes(ax)
-        x = np.linspace(0, 1, 201)
-        ax.step(*self.curve, where="post", label="measured")
-        value = self.estimate if self.lower_bound is None else self.lower_bound
-        name = "estimate" if self.lower_bound is None else "lower bound"
-        for label, epsilon in ((name, value), ("claimed", self.claimed)):
-            if epsilon is not None:
-                e = math.exp(min(epsilon, _STEEPEST))
-                allowed = np.minimum(e * x + self.delta, 1 - (1 - self.delta - x) / e)
-                ax.plot(x, allowed.clip(0, 1), "--", label=f"{label}: ε = {epsilon:.3g}")
-        if plan is not None:
-            from fldp.audit.limits import plan_curve
-
-            promised = plan_curve(plan)
-            ax.plot(x, [promised.forward(float(v)) for v in x], "-.", label="the plan's curve")
-        ax.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(0, 1), ylim=(0, 1))
-        ax.legend(loc="lower right")
-        return ax
+        return plotting.trade_off(self, ax, plan)
 
 
 _session: contextvars.ContextVar[Session | None] = contextvars.ContextVar("session", default=None)

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fldp import _moved
 from fldp.mechanism.updates import Slices, as_tensor, unpack
 
 _BLOCK = 512
@@ -91,6 +92,8 @@ class Clip:
     """
 
     norm: float
+    # How many noised coordinates of its own the clip asks of a round.
+    queries: int = 0
 
     def sensitivity(self, adjacency: str) -> float:
         """How far, in Euclidean norm, the sum of clipped updates moves between neighbours.
@@ -245,6 +248,8 @@ class AdaptiveClip(FlatClip):
     1.0206
     """
 
+    queries = 1
+
     def __init__(
         self,
         initial: float = 0.1,
@@ -319,18 +324,19 @@ def check_norm(norm: float) -> float:
     return value
 
 
-def clip(update: Any, norm: float = 1.0) -> tuple[Any, float]:
-    """Clip one update to joint Euclidean norm at most `norm`: (clipped, original norm).
+@_moved.keywords(norm="clip_norm")
+def clip(update: Any, clip_norm: float = 1.0) -> tuple[Any, float]:
+    """Clip one update to joint Euclidean norm at most `clip_norm`: (clipped, original norm).
 
     The result has the structure of `update`. Half-precision, integer and boolean tensors come back
     in float32, because rounding a clipped value to fewer bits could exceed the bound again. A
     NaN or an infinity anywhere makes every entry exactly zero and the reported norm NaN.
 
-    >>> clipped, before = clip(torch.tensor([3.0, 4.0]), norm=1.0)
+    >>> clipped, before = clip(torch.tensor([3.0, 4.0]), clip_norm=1.0)
     >>> before, bool(clipped.norm() <= 1)
     (5.0, True)
     """
-    bound = check_norm(norm)
+    bound = check_norm(clip_norm)
     _, leaves, rebuild = unpack(update)
     tensors = [as_tensor(leaf) for leaf in leaves]
     top = max((float(t.abs().max()) for t in tensors if t.numel()), default=0.0)
