@@ -323,7 +323,7 @@ def test_one_record_can_turn_a_clipped_update_around(local: LocalSGD) -> None:
     def sent(x: Tensor, y: Tensor) -> Tensor:
         (row,) = local.updates(model, torch.zeros(27), Population(x, y, [range(len(x))]), [0],
                                torch.Generator().manual_seed(1))  # fmt: skip
-        return clip(row[0], norm=C)[0]
+        return clip(row[0], clip_norm=C)[0]
 
     apart = []
     for size in (0.1, 1.0, 1e2, 1e4):

@@ -52,21 +52,49 @@ PRESUMPTIONS = {
     ),
 }
 _IF_GAUSSIAN = ("gdp", "one-run-gdp", "betting-gdp")
-# How many digits are printed, and the most that are where a bound and a claim nearly meet.
-_DIGITS, _MOST_DIGITS = 3, 15
+# How many digits are printed.
+_DIGITS = 3
+# And the most that are, where a bound and a claim nearly meet.
+_MOST_DIGITS = 15
+# Digits of a confidence in percent.
+_FINER = 6
 
 
 @dataclass(frozen=True)
 class AuditResult:
     """What an audit found, and what it cannot know.
 
-    `lower_bound` holds with probability `confidence` if `presumption` holds; it is None when the
-    method only gives an `estimate`, with the `interval` that its own fit leaves open. `claimed` is
-    the accountant's ε for exactly what was audited. `runs` counts all that were made, in both
-    worlds and for every canary. `curve` has shape (2, k): false and true positive rates over all
-    thresholds. `ceiling` is what a perfect attack would have got. `note` says what a check of the
-    presumption found.
+    Parameters
+    ----------
+    method : str
+        A key of `PRESUMPTIONS`.
+    delta : float
+        At which ε is bounded.
+    confidence : float
+        With which the bound holds, if `presumption` holds; NaN for an estimate.
+    runs : int
+        All that were made, in both worlds and for every canary.
+    lower_bound : float, optional
+        None when the method only gives an estimate.
+    estimate : float, optional
+        ε, if the method gives no bound.
+    claimed : float, optional
+        The accountant's ε for exactly what was audited; None: nothing is claimed.
+    ceiling : float
+        What a perfect attack would have got.
+    tested, untested : str
+        What was run, and what was not.
+    note : str
+        What a check of the presumption found.
+    interval : (float, float), optional
+        What an estimate's own fit leaves open.
+    curve : numpy.ndarray
+        (2, k): false and true positive rates over all thresholds.
+    number : int, optional
+        The audit's number in its `Session`.
 
+    Examples
+    --------
     >>> found = AuditResult("clopper-pearson", 1e-5, 0.95, 2000, 3.8799, claimed=2.0)
     >>> found.violated, "at least 3.87" in found.statement()
     (True, True)
@@ -147,7 +175,7 @@ class AuditResult:
         found = down(self.lower_bound, self._digits())
         runs = "1 run" if self.runs == 1 else f"{self.runs} runs"
         return (
-            f"With {down(100 * self.confidence, 6)} % confidence ε is at least {found} at "
+            f"With {down(100 * self.confidence, _FINER)} % confidence ε is at least {found} at "
             f"δ = {down(self.delta)} ({self.method}, {runs})."
         )
 
@@ -201,9 +229,18 @@ class Session:
 
     Parameters
     ----------
-    planned : how many audits will be made; None: unknown, and `level` is `confidence`.
-    confidence : with which all their bounds shall hold together, in (0, 1).
+    planned : int, optional
+        How many audits will be made; None: unknown, and `level` is `confidence`.
+    confidence : float
+        With which all their bounds shall hold together, in (0, 1).
 
+    Raises
+    ------
+    ValueError
+        For a number or a confidence out of range.
+
+    Examples
+    --------
     >>> from fldp import audit
     >>> with Session(planned=2) as session:
     ...     for shift in (0.0, 3.0):
@@ -232,7 +269,18 @@ class Session:
         return max(0.0, 1 - sum(1 - r.confidence for r in bounds))
 
     def add(self, result: AuditResult) -> AuditResult:
-        """Count `result`, which is returned with its number."""
+        """Count an audit.
+
+        Parameters
+        ----------
+        result : AuditResult
+            What it found.
+
+        Returns
+        -------
+        AuditResult
+            The same, with its number.
+        """
         numbered = dataclasses.replace(result, number=len(self.results) + 1)
         self.results.append(numbered)
         return numbered
@@ -262,7 +310,18 @@ class Session:
 
 
 def counted(audit: Callable[Options, AuditResult]) -> Callable[Options, AuditResult]:
-    """`audit`, whose results the session around it counts once, whatever it calls itself."""
+    """A decorator: the session around an audit counts it once, whatever it calls itself.
+
+    Parameters
+    ----------
+    audit : callable
+        It returns an `AuditResult`.
+
+    Returns
+    -------
+    callable
+        With the same signature.
+    """
 
     @functools.wraps(audit)
     def call(*args: Options.args, **kwargs: Options.kwargs) -> AuditResult:
