@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike as Array
 
 from fldp._text import up
 
@@ -58,6 +59,7 @@ class Record(Protocol):
     def epsilon(self) -> Sequence[float | None]: ...
 
 
+# matplotlib types the keys one by one.
 _STYLE: Any = {
     "figure.figsize": (WIDTH, WIDTH * RATIO),
     "figure.dpi": 110,
@@ -144,7 +146,11 @@ def _order(ax: Axes) -> int:
 
 
 def error_band(
-    ax: Axes, x: Sequence[float], runs: Any, label: str | None = None, color: str | None = None
+    ax: Axes,
+    x: Sequence[float],
+    runs: Array,
+    label: str | None = None,
+    color: str | None = None,
 ) -> Axes:
     """A line for the mean of several runs, and a band of one standard deviation around it.
 
@@ -183,8 +189,8 @@ def error_band(
 
 def accuracy_against_epsilon(
     epsilons: Sequence[float],
-    runs: Any,
-    baseline: Any = None,
+    runs: Array,
+    baseline: Array | None = None,
     ax: Axes | None = None,
     label: str | None = None,
 ) -> Axes:
@@ -242,7 +248,7 @@ def accuracy_against_epsilon(
     return ax
 
 
-def digits_grid(images: Any, titles: Sequence[str] = (), columns: int = 8) -> Figure:
+def digits_grid(images: Array, titles: Sequence[str] = (), columns: int = 8) -> Figure:
     """Images side by side.
 
     Parameters

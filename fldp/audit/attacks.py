@@ -49,7 +49,6 @@ __all__ = [
     "update_membership",
 ]
 
-Predict = Callable[[Tensor], Tensor]
 # In ten times a decimal logarithm.
 _DECIBELS = 10
 # A squared error below this counts as none.
@@ -93,7 +92,7 @@ class Inversion:
         gap = (self.images.clamp(0, 1) - originals.reshape(self.images.shape)).flatten(1)
         return -_DECIBELS * gap.square().mean(1).clamp(min=_EXACT).log10()
 
-    def read(self, predict: Predict, truth: Tensor) -> float:
+    def read(self, predict: Callable[[Tensor], Tensor], truth: Tensor) -> float:
         """Share of the images whose label a classifier reads correctly.
 
         Parameters
@@ -208,6 +207,7 @@ def infer_labels(bias: Array, count: int = 1, lr: float | None = None) -> tuple[
         raise ValueError("the bias update is not finite: nothing can be read from it")
     if lr is None:
         return scores.topk(min(count, len(scores))).indices, scores
+    # One full-batch step adds lr · (share of the class - mean predicted probability).
     left = (scores / real("lr", lr) + 1 / len(scores)) * count
     found = []
     for _ in range(count):
@@ -331,6 +331,7 @@ def invert(
         optimiser = torch.optim.Adam(wanted, lr=rate)
         decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, iterations)
         history = []
+        # Images behind a sigmoid stay in [0, 1]; labels, where they are sought, are logits.
         for _ in range(iterations):
             guess = simulate(model, raw.sigmoid(), free if labels is None else labels, lr, steps)
             mismatch = 1 - F.cosine_similarity(guess, target, dim=0)
@@ -396,6 +397,7 @@ def matched_filter(
         if weights.shape != seen.shape[:-1]:
             raise ValueError(f"taken_part must have the shape {tuple(seen.shape[:-1])}")
     total = (seen * weights[..., None]).sum(-2)
+    # ‖template‖²/2 for each round that it is expected in: the log-likelihood, up to the noise.
     share = weights.sum(-1, keepdim=True) * wanted.square().sum(1) / 2
     scores = total @ wanted.T - share
     return scores.argmax(-1), scores

@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fldp._checks import choice, real, whole
 from fldp._text import down
@@ -209,6 +210,7 @@ def _mu_and_variance(cut: _Cut) -> tuple[float, float]:
     mu = variance = 0.0
     pairs = ((cut.errors_here, cut.runs_here), (cut.errors_there, cut.runs_there))
     for errors, runs in pairs:
+        # Half an error more keeps the quantile finite.
         rate = (errors + 0.5) / (runs + 1)
         quantile = float(ndtri(rate))
         density = math.exp(-quantile * quantile / 2) / math.sqrt(2 * math.pi)
@@ -219,8 +221,8 @@ def _mu_and_variance(cut: _Cut) -> tuple[float, float]:
 
 @counted
 def from_scores(
-    present: Any,
-    absent: Any,
+    present: ArrayLike,
+    absent: ArrayLike,
     *,
     delta: float,
     confidence: float = 0.95,
@@ -342,6 +344,7 @@ def _hold_out(a: np.ndarray, b: np.ndarray, bound_of: Callable[..., float]) -> t
     second = (a[a.size // 2 :], b[b.size // 2 :])
     if min(first[0].size, first[1].size) == 0:
         return 0.0, 0.0
+    # Chosen on one half, counted on the other: the choice costs nothing but half of the runs.
     cuts = np.quantile(np.concatenate(first), np.linspace(0, 1, _TRIED))
     best = max(cuts.tolist(), key=lambda cut: bound_at(cut, *first))
     return bound_at(best, *second), bound_of(0, second[1].size, 0, second[0].size)

@@ -23,9 +23,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fldp._checks import choice, whole
 from fldp.audit.bounds import bisected, gaussian_doubt, mu_epsilon
@@ -313,8 +314,8 @@ def pooled(
 
 @counted
 def one_run(
-    scores: Any,
-    included: Any,
+    scores: ArrayLike,
+    included: ArrayLike,
     *,
     guesses: int | None = None,
     delta: float,

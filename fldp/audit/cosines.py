@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike as Array
 
 from fldp._checks import real, whole
 from fldp.audit.findings import AuditResult, counted
@@ -119,7 +119,7 @@ def _log_mass(p: tuple[float, float], low: float, high: float) -> float:
 
 @counted
 def one_shot(
-    cosines: Any, dimension: int, *, delta: float, claimed: float | None = None, tested: str = ""
+    cosines: Array, dimension: int, *, delta: float, claimed: float | None = None, tested: str = ""
 ) -> AuditResult:
     """ε estimated from canary clients in one ordinary training (Andrew et al. 2024): no bound.
 

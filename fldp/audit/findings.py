@@ -118,6 +118,7 @@ class AuditResult:
     def __post_init__(self) -> None:
         if self.claimed is None or self.claimed == math.inf:
             return
+        # A claim that is no ε would never be refuted, or always.
         object.__setattr__(self, "claimed", between("claimed", self.claimed, math.inf))
 
     @property
@@ -326,6 +327,7 @@ def counted(audit: Callable[Options, AuditResult]) -> Callable[Options, AuditRes
     @functools.wraps(audit)
     def call(*args: Options.args, **kwargs: Options.kwargs) -> AuditResult:
         session = _session.get()
+        # An audit that calls others is one audit.
         inside = _session.set(None)
         try:
             result = audit(*args, **kwargs)

@@ -125,6 +125,7 @@ def plan_curve(plan: PrivacyPlan) -> LinesCurve:
     True
     """
     events = [dataclasses.replace(plan.event, rounds=plan.rounds)]
+    # Beyond it the curve is that of a guess which almost never is right.
     top = accounting.epsilon_of(events, _NEGLIGIBLE, plan.adjacency)
     epsilons = np.linspace(0.0, top, _LINES)
     deltas = [accounting.delta_of(events, e, plan.adjacency) for e in epsilons.tolist()]

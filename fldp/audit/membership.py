@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike as Array
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
@@ -267,6 +268,7 @@ def _within_labels(
     """Each score as the share of the others of its label that it exceeds; ties count half."""
     members = np.empty(len(inside))
     others = np.empty(len(outside))
+    # Where labels differ between members and others, only ranks within one tell of membership.
     for label in np.unique(np.concatenate([inside_labels, outside_labels])):
         usual = np.sort(outside[outside_labels == label])
         if len(usual) == 0:
@@ -283,7 +285,7 @@ def _within_labels(
 
 
 def likelihood_ratio(
-    observed: Any, shadow_scores: Any, shadow_in: Any, truth: Any, floor: float = 1e-3
+    observed: Array, shadow_scores: Array, shadow_in: Array, truth: Array, floor: float = 1e-3
 ) -> Membership:
     """Likelihood ratio with shadow runs (LiRA, Carlini et al. 2022).
 
@@ -323,6 +325,7 @@ def likelihood_ratio(
     if min(inside.sum(0).min(), (~inside).sum(0).min()) < 2:
         raise ValueError("every record needs two shadow runs with and two without it: run more")
     log_ratio = np.zeros(len(seen))
+    # Each record is measured against the runs with it, and against those without it.
     for group, sign in ((inside, 1.0), (~inside, -1.0)):
         values = np.where(group, scores, np.nan)
         mean, std = np.nanmean(values, 0), np.nanstd(values, 0, ddof=1)
@@ -331,7 +334,7 @@ def likelihood_ratio(
     return Membership(log_ratio[member], log_ratio[~member])
 
 
-def _bits(name: str, values: Any) -> np.ndarray:
+def _bits(name: str, values: Array) -> np.ndarray:
     array = np.asarray(values)
     if array.dtype.kind not in "biuf" or not np.isin(array, (0, 1)).all():
         raise ValueError(f"{name} must hold 0 and 1 (False and True), nothing else")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -134,13 +133,9 @@ def pipeline(
         raise ValueError("every release is the same whatever the updates: nothing to audit")
     best = max(results, key=lambda r: r.lower_bound or 0.0)
     all_runs = 2 * runs * len(names)
-    return dataclasses.replace(
-        best, confidence=confidence, runs=all_runs, note=_joined(best.note, note)
+    return replace(
+        best, confidence=confidence, runs=all_runs, note="; ".join(filter(None, (best.note, note)))
     )
-
-
-def _joined(*notes: str) -> str:
-    return "; ".join(note for note in notes if note)
 
 
 @dataclass(frozen=True)
@@ -195,6 +190,7 @@ class _Audit:
             )
         generator = torch.Generator().manual_seed(self.seed)
         axes = torch.linalg.qr(torch.randn(size, count, generator=generator))[0].t().contiguous()
+        # What is left of the cohort sends little, in directions of its own.
         quiet = axes[:0]
         if count < plan.clients:
             quiet = two.present[: max(1, len(two.present) - count)]
@@ -214,9 +210,10 @@ class _Audit:
             scores[i] = along * plan.denominator / self.clip_norm
         if absent(plan.adjacency):  # present at 1 and absent at -1: the middle becomes 1/2
             scores = (scores + 1) / 2
+        # Scores within their own world: a canary's presence is no drift.
         check_independence(within(np.nan_to_num(scores), coins).sum(axis=1))
         # What someone who knows the cohort sees: one round, without amplification.
-        plain = dataclasses.replace(plan, rounds=1, sampling="none", cap=None)
+        plain = replace(plan, rounds=1, sampling="none", cap=None)
         found = from_trials(
             scores,
             coins,
@@ -228,7 +225,7 @@ class _Audit:
             tested=f"{self.tested}, {count} orthogonal clients of norm C",
             seed=self.seed,
         )
-        return dataclasses.replace(found, note=_joined(found.note, note))
+        return replace(found, note="; ".join(filter(None, (found.note, note))))
 
     def repeats(self, rows: Tensor, others: Tensor) -> str:
         """Nothing where a seeded call can be repeated after another; else why it is not known."""

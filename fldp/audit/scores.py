@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fldp._checks import between, real, shown, whole
 
@@ -69,7 +70,7 @@ def check_threshold(threshold: Any) -> float:
     return value
 
 
-def clean(scores: Any, what: str) -> np.ndarray:
+def clean(scores: ArrayLike, what: str) -> np.ndarray:
     """Scores as float64; NaN and +inf become the largest score of all, -inf the smallest.
 
     Parameters
@@ -98,7 +99,7 @@ def clean(scores: Any, what: str) -> np.ndarray:
     return np.nan_to_num(array, nan=_ABOVE_ALL, posinf=_ABOVE_ALL, neginf=-_ABOVE_ALL)
 
 
-def one_per_run(scores: Any, what: str) -> np.ndarray:
+def one_per_run(scores: ArrayLike, what: str) -> np.ndarray:
     """Scores of independent runs.
 
     Parameters
@@ -176,7 +177,7 @@ def curve_of(present: np.ndarray, absent: np.ndarray) -> np.ndarray:
     return np.concatenate([np.zeros((2, 1)), np.stack(rates), np.ones((2, 1))], axis=1)
 
 
-def check_coins(included: Any, shape: Sequence[int]) -> np.ndarray:
+def check_coins(included: ArrayLike, shape: Sequence[int]) -> np.ndarray:
     """The coins of the canaries as booleans, checked: 0 and 1 only, fair, not repeated.
 
     Their number is compared with what fair coins give, in total, per canary and per run, by exact
@@ -213,6 +214,7 @@ def check_coins(included: Any, shape: Sequence[int]) -> np.ndarray:
     groups = [coins.reshape(1, -1)]
     if coins.ndim == 2:
         groups += [coins, coins.T]
+    # All coins, those of each canary, those of each run, and whether two runs repeat.
     alpha = _UNFAIR / (len(groups) + 1)
     for rows in groups:
         heads, tosses = rows.sum(axis=1), rows.shape[1]

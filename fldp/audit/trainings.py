@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -121,6 +120,7 @@ def federation(
     coins = []
     for i in range(whole("runs", runs)):
         own = None if seed is None else seed + i
+        # Coins of its own for every run: a bound over several presumes it.
         crowd = Canaries(canaries, size, plan=plan, clip_norm=clip_norm, seed=own)
         change = run(crowd)
         if sees == "model":
@@ -228,6 +228,7 @@ def training(
             "a canary that its coin left out sends zeros, which count as clients within C: audit "
             "an adaptive clip under a zero-out plan"
         )
+    # As `train` will do it: what is trained decides how many coordinates an update has.
     local: Algorithm = LocalSGD()
     if options.get("local") is not None:
         local = copy.deepcopy(options["local"])
@@ -279,6 +280,7 @@ class _Training:
         """
         x, y = population.client(len(population) - 1)
         changed = len(y) if changed is None else changed
+        # A label that is surely wrong, whatever the record.
         wrong = (y + 1) % (int(population.y.max()) + 1)
         labels = torch.cat([wrong[:changed], y[changed:]])
         worlds = (_with_client(population, x, y), _with_client(population, x, labels))
@@ -289,10 +291,11 @@ class _Training:
             history = self.run(worlds[int(there)], i)
             with torch.no_grad():
                 logits = history.model(x[:changed].to(flatten(history.model).device))
+            # How sure the model is of the wrong labels: only a run that was taught them is.
             gain = torch.log_softmax(logits, dim=-1).cpu()[range(changed), wrong[:changed].cpu()]
             scores[i] = float(gain.mean())
         check_independence(within(scores, present))
-        hidden = dataclasses.replace(self.plan, adjacency="replace-one")
+        hidden = replace(self.plan, adjacency="replace-one")
         return from_scores(
             scores[present],
             scores[~present],

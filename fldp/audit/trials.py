@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fldp._checks import choice, real
 from fldp.audit.bounds import bisected, gaussian_doubt, mu_epsilon
@@ -25,7 +26,7 @@ _SHUFFLES = 0x5EF1E5
 _FINE = 2.0**-50
 
 
-def mean_lower_bound(values: Any, confidence: float = 0.95) -> float:
+def mean_lower_bound(values: ArrayLike, confidence: float = 0.95) -> float:
     """Lower bound on the mean of independent values in [0, 1], by betting (Waudby-Smith, Ramdas).
 
     The capital of a gambler who bets that the mean is above p is a martingale when it is p; Ville's
@@ -77,8 +78,8 @@ def mean_lower_bound(values: Any, confidence: float = 0.95) -> float:
 
 @counted
 def from_trials(
-    scores: Any,
-    included: Any,
+    scores: ArrayLike,
+    included: ArrayLike,
     *,
     delta: float,
     confidence: float = 0.95,
@@ -148,6 +149,7 @@ def from_trials(
     curve = coin_curve(s.ravel(), coins.ravel())
     if method == "gdp" and len(s) >= _MANY_RUNS and not _doubt(s, coins, seed):
         right = ((s > threshold) == coins).mean(axis=1)
+        # Betting presumes that the order of the runs says nothing of their scores.
         order = own_stream(_SHUFFLES, seed).permutation(len(s))
         bound = _gaussian(mean_lower_bound(right[order], confidence), delta)
         ceiling = _gaussian(mean_lower_bound(np.ones(len(s)), confidence), delta)

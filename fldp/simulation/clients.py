@@ -349,6 +349,7 @@ def _dirichlet(
 ) -> np.ndarray:
     """Records in client order: each client's label mix is drawn from a Dirichlet distribution."""
     names, counts = np.unique(labels, return_counts=True)
+    # In random order: records of a label are dealt from the end.
     stock = [list(order[labels[order] == name]) for name in names]
     mixes = rng.dirichlet(alpha * len(names) * counts / len(labels), size=len(sizes))
     left = counts.copy()
@@ -358,6 +359,7 @@ def _dirichlet(
             weights = mix * (left > 0)
             if not weights.sum() > 0:  # the labels this client wanted are used up
                 weights = left / left.sum()
+            # Labels that run out give less than was drawn: the rest is drawn again.
             take = np.minimum(rng.multinomial(size, weights / weights.sum()), left)
             for label in take.nonzero()[0]:
                 dealt += [stock[label].pop() for _ in range(take[label])]

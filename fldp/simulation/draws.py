@@ -172,6 +172,7 @@ class Draws:
         self.asked[purpose] = round
         # Slots are drawn once for all rounds and all restarts of a run.
         renewal = b"" if purpose == "slots" else self._renewal
+        # A label names one key: none of its parts holds the separator.
         label = b"|".join([purpose.encode(), str(operator.index(round)).encode(), renewal])
         key = hmac.digest(self._key, label, "sha256")
         # Every block that is encrypted under this key is different: ECB is a keyed permutation.

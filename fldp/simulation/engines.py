@@ -198,12 +198,11 @@ def choose(
     choice("engine", name, ENGINES)
     record = flat.new_zeros(1, *shape)
     # torch.func has no batched kernel for recurrent layers, and refuses to draw random numbers.
-    drawn = any(isinstance(m, nn.modules.dropout._DropoutNd) and m.p for m in model.modules())
-    recurrent = any(isinstance(m, nn.RNNBase) for m in model.modules())
-    if name == "stacked" or (name == "auto" and not (drawn or recurrent)):
-        stacked = _stacked(model, record, name)
-        if stacked is not None:
-            return stacked, _together(flat, batch * stacked.activations, extra)
+    drawn = any(_draws(module) for module in model.modules())
+    recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
+    stacked = _stacked(model, record, name, drawn or recurrent)
+    if stacked is not None:
+        return stacked, _together(flat, batch * stacked.activations, extra)
     template = Template(model)
     obstacle = _shared(traits(model, template, shape, flat), drawn)
     by_itself = recurrent or flat.numel() > _VMAP_LIMIT
@@ -219,8 +218,14 @@ def choose(
     return Loop(template), TOGETHER
 
 
-def _stacked(model: nn.Module, record: Tensor, name: str) -> Stacked | None:
+def _draws(module: nn.Module) -> bool:
+    return isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
+
+
+def _stacked(model: nn.Module, record: Tensor, name: str, unfit: bool) -> Stacked | None:
     """Stacked kernels for `model`, or None; a ValueError where they were asked for by name."""
+    if name in ("vmap", "loop") or (name == "auto" and unfit):
+        return None
     try:
         return Stacked(model, record)
     except Unsupported as reason:

@@ -258,6 +258,7 @@ def traits(model: nn.Module, template: Template, shape: tuple[int, ...], like: T
 def _try(template: Template, shape: tuple[int, ...], like: Tensor) -> Traits:
     one = example(shape, like)
     other = example(shape, like, phase=2.0)
+    # One record, another, the first again: whatever the other leaves behind shows in the third.
     with alone(like.device) as start:
         try:
             first, moved, draws = _trial(template, one, start)
@@ -292,6 +293,7 @@ def _trial(
     result = module(record.clone())
     for handle in handles:
         handle.remove()
+    # What a module changes in its backward hooks counts as well.
     total = sum(t.sum() for t in _floats(result))
     if isinstance(total, Tensor) and total.requires_grad:
         total.backward()

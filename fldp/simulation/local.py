@@ -147,6 +147,7 @@ class Algorithm:
         """
         check_model(model)
         layout = shapes(model)
+        # It raises where the vector has another length than the model.
         views(flat, layout)
         odd = [name for name, _, _ in layout if not self.trains(name)]
         if odd:
@@ -230,6 +231,7 @@ def one_by_one(
     Tensor
         Their updates, a row each (c, width).
     """
+    # Drawn for all at once: the stream is set up once a round and purpose.
     rows = []
     seeds = task.draws.seeds(task.round, ids.numpy())
     with threads(count), alone(task.flat.device) as start:
@@ -488,6 +490,7 @@ class _Descent:
         k = len(gradient)
         weights = self.weights[:k]
         pull = self.algorithm.proximal
+        # In the order of torch.optim.SGD: the loss's own gradient first, momentum last.
         if self.correction is not None:
             gradient.add_(self.correction[:k])
         if pull:
@@ -568,6 +571,7 @@ class LocalFunction(Algorithm):
         def train(client: int) -> Tensor:
             own = load_(template.fresh(), task.flat)
             x, y = task.population.client(client)
+            # An object's own copy: what it remembers of one client is there for nobody else.
             copy.deepcopy(self.fn)(own, x.to(device), y.to(device))
             return _trained(own, task.layout) - task.flat
 

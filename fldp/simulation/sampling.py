@@ -63,6 +63,7 @@ class Sampler:
 
         A subclass that overrides `sample` vouches for its own draws.
         """
+        # A subclass of the plan's own sampler, with the same rate and cap.
         wanted = for_plan(plan)
         same = all(getattr(self, k, None) == v for k, v in vars(wanted).items())
         return isinstance(self, type(wanted)) and same
@@ -214,6 +215,7 @@ class MinSeparation(Sampler):
         self, clients: int, draws: Draws | Generator | None = None, round: int = 0
     ) -> Tensor:
         """Those whose slot it is; see `Sampler.sample`."""
+        # A torch generator moves on with each call, and slots must not: it does not count.
         shared = isinstance(draws, Draws) and self.seed is None
         source = draws if shared else self._own
         words = Draws.of(source).words("slots", 0, np.arange(clients), 1)[:, 0]

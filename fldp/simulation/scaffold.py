@@ -54,8 +54,9 @@ class Scaffold(LocalSGD):
         super().__post_init__()
         if self.momentum:
             raise ValueError("Scaffold's control needs plain steps: set momentum=0")
-        scale = self.lr * self.epochs if self.control_scale is None else self.control_scale
-        self.control_scale = real("control_scale", scale)
+        if self.control_scale is None:
+            self.control_scale = self.lr * self.epochs
+        self.control_scale = real("control_scale", self.control_scale)
 
     def width(self, d: int) -> int:
         """Twice the parameters: a client sends Δw and s·Δc."""
@@ -77,17 +78,21 @@ class Scaffold(LocalSGD):
             The first half (d,).
         """
         step, control = mean.chunk(2)
-        before = torch.zeros_like(control) if self.control is None else self.control
-        self.control = before + control * (rate / self._scale)
+        self.control = self._shared_control(control) + control * (rate / self._scale)
         return step
 
     @property
     def _scale(self) -> float:
         return float(self.control_scale or 1)
 
+    def _shared_control(self, like: Tensor) -> Tensor:
+        """The server's control (d,), zeros before the first release."""
+        return torch.zeros_like(like) if self.control is None else self.control
+
     def _correction(self, flat: Tensor, ids: Tensor) -> Tensor | None:
         zero = torch.zeros_like(flat)
-        shared = zero if self.control is None else self.control
+        shared = self._shared_control(flat)
+        # Against the drift: away from where this client pulls, towards where all do.
         return shared - torch.stack([self.own.get(i, zero) for i in ids.tolist()])
 
     def _finish(self, moved: Tensor, sizes: Tensor, ids: Tensor, round: int) -> Tensor:

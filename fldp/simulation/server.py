@@ -82,6 +82,7 @@ class FedAvg:
         if self.cooldown and done > 1 - self.cooldown:
             rate *= (1 - done) / self.cooldown
         following = flat + rate * self.direction(mean)
+        # The mean so far, without keeping the iterates.
         if self.average and done >= 1 - self.average:
             count = self.state.get("averaged", 0) + 1
             average = self.state.get("average", torch.zeros_like(following))
@@ -137,6 +138,7 @@ class FedAvgM(FedAvg):
 
     def direction(self, mean: Tensor) -> Tensor:
         """The decaying sum of this release and those before it."""
+        # Not an average: with momentum β a steady mean makes steps 1/(1 - β) times as long.
         velocity = self.momentum * self.state.get("velocity", torch.zeros_like(mean)) + mean
         self.state["velocity"] = velocity
         return velocity
@@ -185,6 +187,7 @@ class FedAdam(FedAvg):
         """The first moment over the root of the second, which starts at τ²."""
         before = self.state.get("first", torch.zeros_like(mean))
         first = self.betas[0] * before + (1 - self.betas[0]) * mean
+        # The paper's v_{-1} >= τ²: a first release that is small by chance is no large step.
         start = torch.full_like(mean, self.eps**2)
         second = self.second(self.state.get("second", start), mean * mean)
         self.state["first"] = first

@@ -59,11 +59,7 @@ class Stacked:
     single: bool = False
 
     def __init__(self, model: nn.Module, record: Tensor) -> None:
-        odd = [name for name, module in model.named_modules() if not is_plain(module)]
-        if odd:
-            raise Unsupported(f"{odd[0] or 'the model'!r} has hooks, or is not torch's own")
-        if record.ndim not in (_FEATURES, _IMAGES):
-            raise Unsupported(f"records of shape {tuple(record.shape[1:])}")
+        _check(model, record)
         self.names = {id(p): name for name, p in model.named_parameters()}
         self.frozen = {n: p.detach() for n, p in model.named_parameters() if not p.requires_grad}
         self.steps: list[tuple[list[str], Op | None]] = []  # None stands for Linear
@@ -89,16 +85,18 @@ class Stacked:
             self.steps.append((names, None))
             return
         op = _op(layer, before, names)
-        if not self.steps or self.steps[-1][1] is None:
+        if self.steps and (first := self.steps[-1][1]) is not None:
+            # Layers between two Linear ones are one graph: torch walks it back in one call.
+            earlier, _ = self.steps.pop()
+            self.steps.append((earlier + names, _chain(first, op)))
+        else:
             self.steps.append((names, op))
-            return
-        earlier, first = self.steps.pop()
-        self.steps.append((earlier + names, _chain(first, op) if first else op))
 
     def accumulate(
         self, weights: Views, target: Views, scale: float, x: Tensor, y: Tensor, share: Tensor
     ) -> None:
         """See `Engine.accumulate`."""
+        # Parameters that are not trained are one for all clients, and no part of the rows.
         p = dict(weights)
         for name, value in self.frozen.items():
             p[name] = value.expand(len(y), *value.shape)
@@ -117,6 +115,14 @@ class Stacked:
             names, back = tape.pop()
             assert g is not None
             g = back(g, target, scale, bool(tape))
+
+
+def _check(model: nn.Module, record: Tensor) -> None:
+    odd = [name for name, module in model.named_modules() if not is_plain(module)]
+    if odd:
+        raise Unsupported(f"{odd[0] or 'the model'!r} has hooks, or is not torch's own")
+    if record.ndim not in (_FEATURES, _IMAGES):
+        raise Unsupported(f"records of shape {tuple(record.shape[1:])}")
 
 
 def _linear(h: Tensor, p: Views, names: list[str]) -> tuple[Tensor, Back]:
@@ -154,7 +160,9 @@ def _graph(
         leaves = [own[n] for n in wanted]
         if deeper:
             leaves.append(leaf)
-        found = torch.autograd.grad(out, leaves, g) if leaves else ()
+        if not leaves:
+            return None
+        found = torch.autograd.grad(out, leaves, g)
         for name, part in zip(wanted, found, strict=False):
             target[name].add_(part, alpha=scale)
         return found[-1] if deeper else None
@@ -166,6 +174,7 @@ def _slope(logits: Tensor, y: Tensor, share: Tensor) -> Tensor:
     """Derivative of the sum of weighted cross-entropies in the logits, (c, B, labels)."""
     g = logits.sub(logits.amax(-1, keepdim=True)).exp_()  # few labels: torch.softmax is slower
     g.div_(g.sum(-1, keepdim=True))
+    # Softmax less one at the true label.
     g.scatter_add_(-1, y.unsqueeze(-1), torch.full_like(g[..., :1], -1.0))
     return g.mul_(share.unsqueeze(-1))
 
@@ -190,7 +199,7 @@ def _op(layer: nn.Module, before: torch.Size, names: list[str]) -> Op:
     `before` is the shape of what goes in, for one record; `names` are those of the parameters.
     """
     make = _KERNELS.get(type(layer))
-    op = None if make is None else make(layer, before, names)
+    op = make and make(layer, before, names)
     if op is None:
         raise Unsupported(f"{type(layer).__name__} on records of shape {tuple(before[1:])}")
     return op
@@ -201,6 +210,7 @@ def _is_image(shape: torch.Size) -> bool:
 
 
 def _elementwise(layer: nn.ReLU, before: torch.Size, names: list[str]) -> Op:
+    # In place it would write into what the backward pass of the layer before still needs.
     if getattr(layer, "inplace", False):
         layer = copy.copy(layer)
         layer.inplace = False
@@ -282,8 +292,10 @@ def _layer_norm(layer: nn.LayerNorm, before: torch.Size, names: list[str]) -> Op
 
 def _affine(h: Tensor, parts: list[Tensor]) -> Tensor:
     """h (c, B, *shape) times and plus the clients' own factors and offsets (c, *shape)."""
-    for i, part in enumerate(parts):
-        h = h + part.unsqueeze(1) if i else h * part.unsqueeze(1)
+    if parts:
+        h = h * parts[0].unsqueeze(1)
+    if len(parts) == 2:
+        h = h + parts[1].unsqueeze(1)
     return h
 
 
