@@ -35,13 +35,15 @@ if TYPE_CHECKING:
     from fldp.accounting import min_cohort as min_cohort
     from fldp.accounting import noise_multiplier as noise_multiplier
     from fldp.audit import attacks as attacks
+    from fldp.mechanism.adaptive import AdaptiveClip as AdaptiveClip
     from fldp.mechanism.aggregation import PrivateAggregator as PrivateAggregator
     from fldp.mechanism.aggregation import Release as Release
     from fldp.mechanism.aggregation import aggregate as aggregate
-    from fldp.mechanism.clipping import AdaptiveClip as AdaptiveClip
     from fldp.mechanism.clipping import FlatClip as FlatClip
     from fldp.mechanism.clipping import PerLayerClip as PerLayerClip
     from fldp.mechanism.clipping import clip as clip
+    from fldp.mechanism.discrete import DiscreteGaussian as DiscreteGaussian
+    from fldp.mechanism.noise import Gaussian as Gaussian
     from fldp.plan import PrivacyPlan as PrivacyPlan
     from fldp.plan import calibrate as calibrate
     from fldp.plan.extrapolation import extrapolate as extrapolate
@@ -80,10 +82,12 @@ _NAMES = {
     "clip": "mechanism.clipping",
     "FlatClip": "mechanism.clipping",
     "PerLayerClip": "mechanism.clipping",
-    "AdaptiveClip": "mechanism.clipping",
+    "AdaptiveClip": "mechanism.adaptive",
     "aggregate": "mechanism.aggregation",
     "PrivateAggregator": "mechanism.aggregation",
     "Release": "mechanism.aggregation",
+    "Gaussian": "mechanism.noise",
+    "DiscreteGaussian": "mechanism.discrete",
     "LocalSGD": "simulation.local",
     "FedProx": "simulation.local",
     "LocalFunction": "simulation.local",

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import Any
+import warnings
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-FIXED = (
-    "when a client leaves, another moves up, the sum moves by up to 2C, and no proved accountant "
-    "exists; use adjacency='replace-one', or sampling='poisson'"
-)
-KNOWN = (
-    "the server sees who took part, and the noise itself tells how many, so nothing hides that a "
-    "client was there; use adjacency='zero-out', which hides what it sent, or 'replace-one'"
-)
-SURVIVORS = (
-    "state the fewest honest clients whose noise arrives in a released round (with fewer, nothing "
-    "is released)"
-)
-
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 # A truth value, a text or a time is no number, whatever float() makes of it; nor is half a number.
 _NO_NUMBER = (bool, np.bool_, str, bytes, np.timedelta64, complex, np.complexfloating)
@@ -35,7 +28,23 @@ _SHOWN = 60
 
 
 def shown(value: Any) -> str:
-    """`value` for a message: its repr, cut short; numbers with thousands of digits have none."""
+    """`value` for a message: its repr, cut short.
+
+    Parameters
+    ----------
+    value
+        Anything, also what has no repr, such as a number with thousands of digits.
+
+    Returns
+    -------
+    str
+        At most 60 characters.
+
+    Examples
+    --------
+    >>> shown("x" * 100)[-6:]
+    'xxx...'
+    """
     try:
         text = repr(value)
     except Exception:  # a broken repr must not hide the message
@@ -44,7 +53,32 @@ def shown(value: Any) -> str:
 
 
 def whole(name: str, value: Any, low: int = 1) -> int:
-    """`value` as an int of at least `low` and at most `MOST`, else a ValueError."""
+    """`value` as an int of at least `low` and at most `MOST`.
+
+    Parameters
+    ----------
+    name
+        Of the argument, for the message.
+    value
+        What a caller gave.
+    low
+        The smallest that is allowed.
+
+    Returns
+    -------
+    int
+        Exactly `value`.
+
+    Raises
+    ------
+    ValueError
+        For anything else, a truth value or a text included.
+
+    Examples
+    --------
+    >>> whole("rounds", 60.0)
+    60
+    """
     try:
         if isinstance(value, _NO_NUMBER) or int(value) != value or not low <= value <= MOST:
             raise ValueError
@@ -57,7 +91,32 @@ def whole(name: str, value: Any, low: int = 1) -> int:
 
 
 def real(name: str, value: Any, high: float = math.inf) -> float:
-    """`value` as a float strictly between 0 and `high`, else a ValueError."""
+    """`value` as a float strictly between 0 and `high`.
+
+    Parameters
+    ----------
+    name
+        Of the argument, for the message.
+    value
+        What a caller gave.
+    high
+        By default infinity: finite is enough.
+
+    Returns
+    -------
+    float
+        The nearest to `value`.
+
+    Raises
+    ------
+    ValueError
+        For anything else, a truth value or a text included.
+
+    Examples
+    --------
+    >>> real("epsilon", 8)
+    8.0
+    """
     try:
         if isinstance(value, _NO_NUMBER) or not 0 < float(value) < high:
             raise ValueError
@@ -68,7 +127,32 @@ def real(name: str, value: Any, high: float = math.inf) -> float:
 
 
 def between(name: str, value: Any, high: float = 1.0) -> float:
-    """`value` as a float from 0 to `high`, ends included (infinity excluded), else a ValueError."""
+    """`value` as a float from 0 to `high`, ends included (infinity excluded).
+
+    Parameters
+    ----------
+    name
+        Of the argument, for the message.
+    value
+        What a caller gave.
+    high
+        The largest that is allowed.
+
+    Returns
+    -------
+    float
+        The nearest to `value`.
+
+    Raises
+    ------
+    ValueError
+        For anything else, a truth value or a text included.
+
+    Examples
+    --------
+    >>> between("delta", 0)
+    0.0
+    """
     try:
         if isinstance(value, _NO_NUMBER) or not 0 <= float(value) <= high:
             raise ValueError
@@ -81,7 +165,30 @@ def between(name: str, value: Any, high: float = 1.0) -> float:
 
 
 def listed(name: str, values: Any) -> list[Any]:
-    """`values` as a list, else a ValueError."""
+    """`values` as a list.
+
+    Parameters
+    ----------
+    name
+        Of the argument, for the message.
+    values
+        What a caller gave; its entries are not looked at.
+
+    Returns
+    -------
+    list
+        Its entries.
+
+    Raises
+    ------
+    ValueError
+        For what has no entries, and for a text, whose entries nobody means.
+
+    Examples
+    --------
+    >>> listed("orders", (2, 3))
+    [2, 3]
+    """
     if isinstance(values, str | bytes | dict):
         raise ValueError(f"{name} is {shown(values)}: give a list of numbers")
     try:
@@ -90,69 +197,128 @@ def listed(name: str, values: Any) -> list[Any]:
         raise ValueError(f"{name} is {shown(values)}: give a list of numbers") from None
 
 
+def sizes_of_clients(values: ArrayLike) -> NDArray[Any]:
+    """The sizes of clients as an array, else a ValueError that names the client.
+
+    Parameters
+    ----------
+    values
+        A whole number of records for each client.
+
+    Returns
+    -------
+    array
+        As given, of shape (clients,).
+
+    Raises
+    ------
+    ValueError
+        For what is no list of numbers, for none at all, and for a size that is none.
+
+    Examples
+    --------
+    >>> sizes_of_clients([3, 4.0]).shape
+    (2,)
+    """
+    try:
+        given = np.asarray(values)
+    except ValueError:  # ragged
+        raise ValueError(f"client_sizes is {shown(values)}: give one number per client") from None
+    if given.ndim != 1 or not given.size or given.dtype.kind not in "iuf":
+        raise ValueError(f"client_sizes has shape {given.shape}: give one number per client")
+    wrong = np.flatnonzero(~((given >= 1) & (given <= MOST) & (given == np.floor(given))))
+    if wrong.size:
+        raise ValueError(f"client {wrong[0]} has size {given[wrong[0]]}: give a whole number >= 1")
+    return given
+
+
 def choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
-    """`value` if it is one of `allowed`, else a ValueError that lists them."""
+    """`value` if it is one of `allowed`.
+
+    Parameters
+    ----------
+    name
+        Of the argument, for the message.
+    value
+        What a caller gave.
+    allowed
+        What there is.
+
+    Returns
+    -------
+    str
+        `value`.
+
+    Raises
+    ------
+    ValueError
+        It lists what there is.
+
+    Examples
+    --------
+    >>> choice("trust", "local", ("central", "local"))
+    'local'
+    """
     if not isinstance(value, str) or value not in allowed:
         options = ", ".join(map(repr, allowed))
         raise ValueError(f"{name} is {shown(value)}: choose one of {options}")
     return str(value)
 
 
-def consistent(
-    clients: int,
-    cohort: float,
-    sampling: str,
-    trust: str,
-    adjacency: str,
-    accountant: str,
-    cap: int | None,
-    survivors: int | None,
-    **_: Any,
-) -> None:
-    """ValueError for settings of a plan that do not go together."""
-    problem = (
-        _cohort_problem(clients, cohort, sampling, cap)
-        or _adjacency_problem(sampling, trust, adjacency, accountant)
-        or _survivors_problem(cohort, trust, survivors)
+def warn_of_name(old: str, new: str, stacklevel: int = 3) -> None:
+    """A DeprecationWarning that `old` is `new` now.
+
+    Parameters
+    ----------
+    old, new
+        The two names.
+    stacklevel
+        Which line is named, as `warnings.warn` counts; 3: that which called our caller.
+    """
+    warnings.warn(
+        f"{old} is {new} now; the old name goes with the next version",
+        DeprecationWarning,
+        stacklevel=stacklevel,
     )
-    if problem:
-        raise ValueError(problem)
 
 
-def _cohort_problem(clients: int, cohort: float, sampling: str, cap: int | None) -> str:
-    m = f"{cohort:.10g}"
-    if cohort > clients:
-        return f"cohort is {m} but there are {clients} clients: give at most that many"
-    if sampling == "fixed" and cohort != int(cohort):
-        return f"cohort is {m}: with sampling='fixed' give a whole number"
-    if cap is not None and sampling != "poisson":
-        return f"cap is {cap} with sampling={sampling!r}: a cap belongs to sampling='poisson'"
-    if cap is not None and cap < cohort:
-        return f"cap is {cap}, below the cohort {m}: m + 5√m costs next to nothing"
-    return ""
+def renamed(**names: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+    """A decorator: keywords of a function under their old names, for one version, with a warning.
 
+    Signature and types are those of the new names alone.
 
-def _adjacency_problem(sampling: str, trust: str, adjacency: str, accountant: str) -> str:
-    if trust != "central" and adjacency == "add-or-remove":
-        return f"adjacency is 'add-or-remove' with trust={trust!r}: {KNOWN}"
-    if trust == "central" and sampling == "fixed" and adjacency != "replace-one":
-        return f"adjacency is {adjacency!r} with sampling='fixed': {FIXED}"
-    if trust == "distributed" and sampling != "none" and accountant != "pld":
-        return (
-            f"accountant is {accountant!r} with trust='distributed': it has no adversary who knows "
-            "who took part; use accountant='pld', or sampling='none'"
-        )
-    return ""
+    Parameters
+    ----------
+    **names
+        Old keyword -> new keyword.
 
+    Returns
+    -------
+    function
+        The decorator.
 
-def _survivors_problem(cohort: float, trust: str, survivors: int | None) -> str:
-    shared = trust == "distributed"
-    if shared and survivors is None:
-        # a fifth of the cohort may drop out
-        example = max(1, int(0.8 * cohort))
-        return f"survivors is None with trust='distributed': {SURVIVORS}, e.g. {example}"
-    if survivors is not None and not shared:
-        return f"survivors is {survivors} with trust={trust!r}: it belongs to 'distributed'"
-    if survivors is not None and survivors > cohort:
-        return f"survivors is {survivors}, above the cohort {cohort:.10g}: give fewer"
-    return ""
+    Examples
+    --------
+    >>> import inspect
+    >>> @renamed(colour="color")
+    ... def paint(color: str = "grey") -> str:
+    ...     return color
+    >>> list(inspect.signature(paint).parameters), paint(color="red")
+    (['color'], 'red')
+    """
+
+    def wrap(function: Callable[_P, _R]) -> Callable[_P, _R]:
+        @functools.wraps(function)
+        def call(*args: _P.args, **keywords: _P.kwargs) -> _R:
+            for old, new in names.items():
+                if old not in keywords:
+                    continue
+                if new in keywords:
+                    raise ValueError(f"{old} is the old name of {new}: give the new one alone")
+                warn_of_name(old, new)
+                keywords[new] = keywords.pop(old)
+            return function(*args, **keywords)
+
+        return call
+
+    return wrap

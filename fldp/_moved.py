@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 import sys
 import warnings
@@ -13,10 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
-Given = ParamSpec("Given")
-Result = TypeVar("Result")
+from fldp._checks import renamed, warn_of_name
+
+__all__ = ["OLD", "SHORT", "fields", "find", "install", "renamed"]
+
+Kind = TypeVar("Kind")
 
 SHORT = {"clients": "simulation.clients", "attacks": "audit.attacks"}
 # Modules that only moved to a floor.
@@ -84,50 +86,23 @@ def install() -> None:
         sys.meta_path.insert(0, OldPaths())
 
 
-def keywords(**names: str) -> Callable[[Callable[Given, Result]], Callable[Given, Result]]:
-    """A decorator that accepts keywords under the names that they had in version 0.1, and warns.
+def fields(**names: str) -> Callable[[type[Kind]], type[Kind]]:
+    """`renamed` for the arguments of a class.
 
     Parameters
     ----------
     **names
-        Old name = new name.
+        Old keyword -> new keyword.
 
     Returns
     -------
     function
-        A decorator of a function; both names at once are a ValueError.
-
-    Examples
-    --------
-    >>> @keywords(mu="proximal")
-    ... def pull(proximal: float = 0.0) -> float:
-    ...     return proximal
-    >>> pull(proximal=0.5)
-    0.5
+        A decorator of a class.
     """
 
-    def decorate(call: Callable[Given, Result]) -> Callable[Given, Result]:
-        @functools.wraps(call)
-        def accept(*args: Given.args, **kwargs: Given.kwargs) -> Result:
-            for old in names.keys() & kwargs.keys():
-                new = names[old]
-                if new in kwargs:
-                    raise ValueError(f"{old} is the old name of {new}: give {new} alone")
-                _warn(f"the keyword {old} is {new}")
-                kwargs[new] = kwargs.pop(old)
-            return call(*args, **kwargs)
-
-        return accept
-
-    return decorate
-
-
-def fields(**names: str) -> Callable[[type[Result]], type[Result]]:
-    """`keywords` for the arguments of a class."""
-
-    def decorate(kind: type[Result]) -> type[Result]:
+    def decorate(kind: type[Kind]) -> type[Kind]:
         # setattr: a type checker sees the new names only.
-        setattr(kind, "__init__", keywords(**names)(kind.__init__))  # noqa: B010
+        setattr(kind, "__init__", renamed(**names)(kind.__init__))  # noqa: B010
         return kind
 
     return decorate
@@ -153,12 +128,6 @@ def find(package: str, name: str, places: Mapping[str, str]) -> Any:
     if name not in places:
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
     module, _, new = places[name].rpartition(".")
-    # One frame more: the module's own `__getattr__`.
-    _warn(f"{package}.{name} is fldp.{places[name]}", more=1)
+    # Between this function and the code that used the name stands the module's `__getattr__`.
+    warn_of_name(f"{package}.{name}", f"fldp.{places[name]}", stacklevel=4)
     return getattr(importlib.import_module(f"fldp.{module}"), new)
-
-
-def _warn(what: str, more: int = 0) -> None:
-    # The frames in between are this function, and the one that found the old name in use.
-    text = f"{what} now; the old name goes with the next version"
-    warnings.warn(text, DeprecationWarning, stacklevel=3 + more)

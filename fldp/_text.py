@@ -6,6 +6,7 @@ import decimal
 import html
 import math
 import textwrap
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 # Columns of a page of text; a line that follows another's beginning is indented.
@@ -18,6 +19,20 @@ def up(value: float, digits: int = 4) -> str:
 
     Never smaller than `value`: `float(up(value)) >= value`.
 
+    Parameters
+    ----------
+    value
+        Any number; 0 and infinity stay what they are.
+    digits
+        Significant digits, at least 1.
+
+    Returns
+    -------
+    str
+        The decimal, without trailing zeros.
+
+    Examples
+    --------
     >>> up(7.99601), up(1e-5), up(0.00112301), up(0.0)
     ('7.997', '1e-05', '0.001124', '0')
     """
@@ -29,6 +44,18 @@ def down(value: float, digits: int = 4) -> str:
 
     Never larger than `value`: `float(down(value)) <= value`.
 
+    Parameters
+    ----------
+    value, digits
+        As in `up`.
+
+    Returns
+    -------
+    str
+        The decimal, without trailing zeros.
+
+    Examples
+    --------
     >>> down(7.99699), down(0.95328, 3)
     ('7.996', '0.953')
     """
@@ -42,13 +69,34 @@ def _rounded(value: float, digits: int, rounding: str) -> str:
     exact = decimal.Decimal(repr(float(value)))
     last = decimal.Decimal(1).scaleb(exact.adjusted() - digits + 1)
     with decimal.localcontext() as context:
-        context.prec = digits + 2
+        context.prec = digits + 2  # room for a carry, whatever the caller has set
         shown = exact.quantize(last, rounding=rounding)
+    # A carry, from 9.9996 to 10.000, makes one digit more.
     return f"{float(shown):.{digits + 1}g}"
 
 
-def table(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
-    """`rows` under `columns` as aligned text; floats with five digits, None as a dash."""
+def table(columns: tuple[str, ...], rows: Sequence[tuple[object, ...]]) -> str:
+    """Rows as aligned text.
+
+    Parameters
+    ----------
+    columns
+        The names of the columns.
+    rows
+        As many values each; floats are shown with five digits, None as a dash.
+
+    Returns
+    -------
+    str
+        A line each, the names first.
+
+    Examples
+    --------
+    >>> print(table(("what", "how"), [("a", 1.0), ("b", None)]))
+    what  how
+    a     1
+    b     -
+    """
     shown = [list(columns)]
     for row in rows:
         shown.append([_cell(value) for value in row])
@@ -60,7 +108,7 @@ def table(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
     return "\n".join(lines)
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     if value is None:
         return "-"
     return f"{value:.5g}" if isinstance(value, float) else str(value)
@@ -71,6 +119,8 @@ class Rows(list[dict[str, Any]]):
 
     Seconds are shown with two digits.
 
+    Examples
+    --------
     >>> print(Rows([{"label": "training", "epsilon": 1.23456, "delta": 1e-5}]))
     label     epsilon  delta
     training  1.235    1e-05
@@ -86,7 +136,7 @@ class Rows(list[dict[str, Any]]):
         return f"<pre>{html.escape(str(self))}</pre>"
 
 
-def _shown(key: str, value: Any) -> Any:
+def _shown(key: str, value: object) -> object:
     if not isinstance(value, float):
         return value
     if key in ("epsilon", "delta"):
@@ -94,6 +144,48 @@ def _shown(key: str, value: Any) -> Any:
     return f"{value:.2g}" if key == "seconds" else value
 
 
+def folded(shown: Mapping[str, object], words: str) -> str:
+    """HTML for a notebook: a table with words folded below it.
+
+    Parameters
+    ----------
+    shown
+        Name -> value; what is None is left out.
+    words
+        Plain text.
+
+    Returns
+    -------
+    str
+        One table and one `details` element.
+
+    Examples
+    --------
+    >>> folded({"a": 1, "b": None}, "few")[:41]
+    '<table><tr><th>a</th><td>1</td></tr></tab'
+    """
+    said = [(name, value) for name, value in shown.items() if value is not None]
+    cells = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in said)
+    summary = f"<summary>in words</summary><pre>{html.escape(words)}</pre>"
+    return f"<table>{cells}</table><details>{summary}</details>"
+
+
 def fill(line: str) -> str:
-    """A long line wrapped at 76 characters, what follows indented; a table as it is."""
+    """A long line wrapped, what follows indented.
+
+    Parameters
+    ----------
+    line
+        One line; what has several, a table, stays as it is.
+
+    Returns
+    -------
+    str
+        Lines of at most 76 characters.
+
+    Examples
+    --------
+    >>> fill("word " * 20).splitlines()[1][:8]
+    '    word'
+    """
     return line if "\n" in line else textwrap.fill(line, WIDTH, subsequent_indent=INDENT)

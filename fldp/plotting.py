@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import matplotlib as mpl
@@ -15,10 +16,11 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike as Array
 
 from fldp._text import up
+from fldp.plan import PrivacyPlan
+from fldp.plan.statement import amplified
 
 if TYPE_CHECKING:
     from fldp.audit.findings import AuditResult
-    from fldp.plan import PrivacyPlan
     from fldp.simulation.clients import Population
 
 # Okabe and Ito's hues, moved until each has contrast 3:1 or more on white and on the dark page.
@@ -45,6 +47,8 @@ _TITLED = 1.25
 _STEEPEST = 500.0
 # Points of a drawn curve, and bars of a histogram at most.
 _POINTS, _BARS = 201, 30
+# Rounds at which ε is computed for a plan's line: enough for a smooth one.
+_KNOTS = 24
 # Inches of the two drawings of a population.
 _WIDE = (8.0, 2.8)
 
@@ -278,6 +282,38 @@ def digits_grid(images: Array, titles: Sequence[str] = (), columns: int = 8) -> 
             if k < len(titles):
                 ax.set_title(titles[k])
     return fig
+
+
+def plan(made: PrivacyPlan, ax: Axes | None = None) -> Axes:
+    """ε over the rounds of a plan, also against who knows the cohorts where they are secret.
+
+    Parameters
+    ----------
+    made : PrivacyPlan
+        The plan.
+    ax : Axes, optional
+        None: new ones.
+
+    Returns
+    -------
+    Axes
+    """
+    rounds = sorted({max(1, round(made.rounds * i / _KNOTS)) for i in range(1, _KNOTS + 1)})
+    sees = {
+        "central": "who sees the models",
+        "distributed": "who sees the sums and who took part",
+        "local": "who sees the messages",
+    }
+    with style():
+        ax = axes(ax)
+        ax.plot([0, *rounds], [0, *map(made.epsilon, rounds)], label=sees[made.trust])
+        if amplified(made):
+            known = [replace(made, rounds=t).cohort_known()["epsilon"] for t in rounds]
+            ax.plot([0, *rounds], [0, *known], "--", label="who also knows who took part")
+        ax.axhline(made.target_epsilon, color="0.5", linewidth=1, label="target")
+        ax.set(xlabel="rounds", ylabel=f"ε at δ = {up(made.delta)}", xlim=(0, None), ylim=(0, None))
+        ax.legend()
+    return ax
 
 
 def history(record: Record, ax: Axes | None = None, label: str | None = None) -> Axes:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import warnings
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
@@ -40,6 +42,7 @@ def asked(check: Callable[..., float], value: Any) -> float | None:
     return None
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300)
 @given(ANYTHING)
 @example(2**53 + 1)
@@ -88,31 +91,17 @@ def test_a_choice_lists_what_there_is() -> None:
         checks.choice("trust", "none", ("central", "local"))
 
 
-GOOD: dict[str, Any] = {
-    "clients": 100, "cohort": 20.0, "sampling": "poisson", "trust": "central",
-    "adjacency": "add-or-remove", "accountant": "pld", "cap": None, "survivors": None,
-}  # fmt: skip
-SHARED = {"trust": "distributed", "adjacency": "zero-out", "survivors": 9}
+def test_an_old_keyword_works_with_a_warning_and_is_not_in_the_signature() -> None:
+    @checks.renamed(colour="color")
+    def paint(wall: str, color: str = "grey") -> str:
+        return f"{wall} {color}"
 
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"cohort": 101.0}, "cohort is 101 but there are 100"),
-        ({"sampling": "fixed", "cohort": 2.5}, "whole number"),
-        ({"sampling": "fixed"}, "adjacency is 'add-or-remove'"),
-        ({"sampling": "none", "cap": 30}, "a cap belongs to"),
-        ({"cap": 19}, "below the cohort"),
-        ({"trust": "distributed"}, "adjacency is 'add-or-remove' with trust='distributed'"),
-        ({"trust": "local"}, "adjacency is 'add-or-remove' with trust='local'"),
-        ({**SHARED, "accountant": "rdp"}, "accountant is 'rdp' with trust='distributed'"),
-        ({**SHARED, "survivors": None}, "survivors is None"),
-        ({"survivors": 3}, "belongs to 'distributed'"),
-        ({**SHARED, "survivors": 21}, "above the cohort"),
-    ],
-)
-def test_settings_that_do_not_go_together_are_refused(change: dict[str, Any], words: str) -> None:
-    checks.consistent(**GOOD)
-    checks.consistent(**GOOD | SHARED)
-    with pytest.raises(ValueError, match=words):
-        checks.consistent(**GOOD | change)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert paint("north", color="red") == "north red"
+    with pytest.warns(DeprecationWarning, match="colour is color now") as caught:
+        assert paint("north", colour="red") == "north red"  # type: ignore[call-arg]
+    assert caught[0].filename == __file__
+    with pytest.raises(ValueError, match="colour is the old name of color: give the new one"):
+        paint("north", color="red", colour="red")  # type: ignore[call-arg]
+    assert list(inspect.signature(paint).parameters) == ["wall", "color"]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import ground_truth
 from scipy.optimize import linprog
 from scipy.stats import binom
 
@@ -18,11 +17,7 @@ from fldp.audit.coins import guess_counts, guessed_right, one_run, one_run_epsil
 from fldp.audit.limits import ApproximateCurve, GaussianCurve, plan_curve
 
 DELTA = 1e-5
-TRUTH = {
-    e["name"]: e["value"]
-    for e in json.loads((Path(__file__).parent / "data" / "ground_truth.json").read_text())
-    if e["group"] == "audit" and "onerun" in e["name"]
-}
+TRUTH = {e["name"]: e["value"] for e in ground_truth("audit") if "onerun" in e["name"]}
 KNOWN: dict[str, tuple[int, int, int, float]] = {
     "audit_onerun_m1000_r1000_v600_d0": (1000, 1000, 600, 0.0),
     "audit_onerun_m5000_r500_v480_d1e-05": (5000, 500, 480, DELTA),
@@ -67,6 +62,7 @@ def test_the_recursion_is_the_largest_probability_that_its_inequalities_allow(
         assert refutes(curve, canaries, guesses, correct, largest * 1.001)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epsilon", [0.5, 1.0, 2.0])
 def test_the_worst_mechanism_is_refuted_no_more_often_than_stated(epsilon: float) -> None:
     # Randomised response of each coin is the worst there is at δ = 0: exact, no simulation.
@@ -80,6 +76,7 @@ def test_the_worst_mechanism_is_refuted_no_more_often_than_stated(epsilon: float
     assert alpha / 3 < rate <= alpha
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["one-run", "gdp"])
 @pytest.mark.parametrize("size", [10, 100, 1000])
 def test_a_sum_keeps_its_confidence_however_its_canaries_overlap(method: str, size: int) -> None:
@@ -109,6 +106,7 @@ def test_the_gaussian_curve_finds_more_and_knows_its_limit() -> None:
     assert not refutes(GaussianCurve(mu * 1.001), 1000, 250, 240, 0.05)
 
 
+@pytest.mark.slow
 def test_a_plan_is_refuted_by_its_own_curve_alone_where_its_claim_is_false() -> None:
     # A quarter of the clients a round: the curve is no Gaussian's.
     plan = fldp.calibrate(epsilon=2.0, delta=DELTA, rounds=1, clients=1000, cohort=250)

@@ -57,6 +57,7 @@ def test_an_estimate_is_never_called_a_bound() -> None:
     assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["confidence"] is None
 
 
+@pytest.mark.slow
 def test_the_interval_contains_the_truth_as_often_as_it_says() -> None:
     # Nominal 95 %, on the safe side: 1,000 draws may miss 72 times with probability 0.1 %.
     rng, truth, missed = np.random.default_rng(6), gaussian_epsilon(1.0, DELTA), 0

@@ -8,6 +8,7 @@ from typing import Any
 import opacus.optimizers.optimizer as opacus_optimizer
 import pytest
 import torch
+from conftest import digits_model as model
 from opacus import GradSampleModule
 from torch import Tensor, nn
 
@@ -15,13 +16,6 @@ import fldp
 from fldp.mechanism.updates import flatten
 from fldp.simulation.dpsgd import _Optimizer
 from fldp.simulation.sampling import MinSeparation
-
-
-@pytest.fixture(scope="module")
-def data() -> tuple[Tensor, Tensor]:
-    x, y = fldp.datasets.digits()
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
-    return x[order], y[order]
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +32,6 @@ def records(people: Any, **options: Any) -> fldp.RecordPlan:
 def dpsgd(plan: fldp.RecordPlan, seed: int | None = 0, **options: Any) -> fldp.DPSGD:
     drawn = None if seed is None else torch.Generator().manual_seed(seed)
     return fldp.DPSGD(plan, **{"lr": 1.0, "generator": drawn} | options)
-
-
-def model() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Linear(64, 10)
 
 
 def run(people: Any, local: fldp.DPSGD, rounds: int = 3, **options: Any) -> fldp.History:
@@ -64,6 +53,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return seen
 
 
+@pytest.mark.slow
 def test_it_learns_and_says_what_it_guarantees(people: Any, data: tuple[Tensor, Tensor]) -> None:
     plan = records(people, rounds=12, batch_size=10, epsilon=60.0)
     test = (data[0][400:], data[1][400:])
@@ -110,6 +100,7 @@ def test_bad_settings_are_refused(people: Any, name: str, value: float) -> None:
         dpsgd(records(people), **{name: value})
 
 
+@pytest.mark.slow
 def test_steps_noise_and_denominator_are_the_plans(people: Any, steps: list[Any]) -> None:
     plan = records(people, local_epochs=2, per_client=True)
     run(people, dpsgd(plan, max_grad_norm=0.3))
@@ -148,6 +139,7 @@ def test_an_empty_batch_is_noise_alone(people: Any, monkeypatch: pytest.MonkeyPa
     assert abs(float(rows.std()) / wanted - 1) < 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("clients", "n"), [(400, 1), (50, 8), (8, 50)])
 def test_noise_that_arrives_on_the_mean(clients: int, n: int) -> None:
     # Blank images: the 640 weights get no gradient and carry the noise alone. 3840 draws, so that
@@ -163,7 +155,7 @@ def test_noise_that_arrives_on_the_mean(clients: int, n: int) -> None:
         local = dpsgd(inside, seed, lr=0.3, max_grad_norm=2.0)
         gradients.append(flatten(run(blank, local, 1).model) - flatten(start))
         drawn = torch.Generator().manual_seed(seed)
-        history = fldp.train(start, blank, plan, clip=0.7, noise_generator=drawn)
+        history = fldp.train(start, blank, plan, clip=0.7, generator=drawn)
         updates.append(flatten(history.model) - flatten(start))
     spread = [float(torch.stack(moved)[:, :640].std()) for moved in (gradients, updates)]
     assert spread[0] == pytest.approx(0.3 * z * 2.0 / (n * clients**0.5), rel=0.06)
@@ -193,6 +185,7 @@ def test_a_gradient_that_overflows_is_still_clipped(people: Any) -> None:
     assert float(rows.abs().max()) < 10 * plan.noise_multiplier
 
 
+@pytest.mark.slow
 def test_noise_comes_from_the_system_unless_a_generator_is_given(
     people: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,7 +266,7 @@ def test_local_trust_runs_in_the_same_loop(people: Any) -> None:
     )
     drawn = torch.Generator().manual_seed(0)
     silent = fldp.LocalSGD(lr=1e-9)  # no signal: what is left is each client's own noise
-    history = fldp.train(model(), people, plan, local=silent, noise_generator=drawn)
+    history = fldp.train(model(), people, plan, local=silent, generator=drawn)
     assert history.epsilon[-1] == pytest.approx(200, rel=0.01)
     assert "every message" in history.statement
     spread = float((flatten(history.model) - flatten(model())).std())

@@ -151,6 +151,7 @@ def test_unknown_purposes_and_sources_are_refused() -> None:
         Draws.of(5)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_seed_gives_the_same_words_in_another_process() -> None:
     code = (
         "from fldp.simulation.draws import Draws\n"

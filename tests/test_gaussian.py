@@ -35,6 +35,7 @@ def test_the_error_function_has_all_its_digits():
         assert gaussian.erfcx_one(y) == pytest.approx(float(scaled), rel=2e-15)
 
 
+@pytest.mark.slow
 def test_r17_epsilon_is_the_same_number_whatever_is_loaded():
     ask = (
         "from fldp import accounting; print(repr(accounting.epsilon(noise_multiplier=0.8, "
@@ -78,6 +79,7 @@ def test_the_inverse_answers_at_epsilon_zero():
     assert gaussian.gaussian_epsilon(mu * (1 - 1e-9), 1e-3) == 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rounds", "rate", "mu"), [(60, 0.25, 1.0), (7, 0.6, 0.3), (400, 0.01, 2.0)]
 )

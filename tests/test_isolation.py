@@ -191,6 +191,7 @@ def rows(local: Any, model: nn.Module, people: Population, ids: list[int], **mor
     return torch.cat(list(local.updates(model, flat, people, ids, draws, round=1, **more)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("local", LOCALS)
 @pytest.mark.parametrize("state", STATES)
 def test_p07_a_clients_update_does_not_depend_on_who_else_trained(state: str, local: str) -> None:
@@ -238,7 +239,7 @@ def test_p06_the_released_model_is_a_function_of_the_releases(state: str) -> Non
     plan = fldp.calibrate(epsilon=8.0, delta=1e-2, rounds=2, clients=6, cohort=5)
     validation = (torch.randn(4, 8), torch.zeros(4, dtype=torch.long))
     history = fldp.train(model, people, plan, local=LocalSGD(lr=0.3, batch_size=2), seed=1,
-                         noise_generator=torch.Generator().manual_seed(0),
+                         generator=torch.Generator().manual_seed(0),
                          validation=validation)  # fmt: skip
     for after in (holdings(history.model), holdings(model)):
         for name, value in given.items():

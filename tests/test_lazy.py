@@ -45,6 +45,7 @@ def test_a_public_name_is_no_module_of_its_floor() -> None:
     assert not modules & set(fldp.audit.__all__)
 
 
+@pytest.mark.slow
 def test_r17_a_mistyped_keyword_is_found_by_mypy(tmp_path: Path) -> None:
     pytest.importorskip("mypy")
     good = "import fldp\nfldp.calibrate(epsilon=8.0, delta=1e-3, rounds=60, clients=480)\n"

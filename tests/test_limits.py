@@ -32,9 +32,10 @@ def test_a_gaussian_plan_has_the_gaussian_curve_up_to_its_lines() -> None:
         assert exact.forward(x) - 1e-9 <= plan_curve(plan).forward(x) <= 1.03 * exact.forward(x)
 
 
+@pytest.mark.slow
 def test_every_kind_of_plan_has_a_curve() -> None:
     for changes in (
-        {"trust": "distributed", "survivors": 10, "cohort": 20},
+        {"trust": "distributed", "min_survivors": 10, "cohort": 20},
         {"trust": "local", "cohort": 20},
         {"sampling": "fixed", "adjacency": "replace-one", "cohort": 20},
         {"cap": 40, "cohort": 20},

@@ -122,6 +122,7 @@ def collect(
     return torch.cat(list(algorithm.updates(model, flat, people, ids, draws, chunk=chunk, round=2)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["stacked", "vmap", "loop", "auto"])
 @pytest.mark.parametrize("name", list(MODELS))
 def test_every_engine_equals_torch_sgd(name: str, engine: str) -> None:
@@ -417,7 +418,7 @@ def test_old_names_work_and_warn() -> None:
     with pytest.warns(DeprecationWarning, match="simulation.scaffold.Scaffold now"):
         from fldp.simulation.local import Scaffold as old
     assert old is Scaffold
-    with pytest.raises(ValueError, match="give proximal alone"):
+    with pytest.raises(ValueError, match="old name of proximal"):
         LocalSGD(mu=0.3, proximal=0.3)
     with pytest.raises(AttributeError, match="no_such_name"):
         fldp.simulation.local.no_such_name  # noqa: B018

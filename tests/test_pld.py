@@ -70,6 +70,7 @@ def test_no_configuration_of_a_fixed_cohort_beats_the_worst_one(epsilon):
         assert hockey_stick(u, v, q, z, epsilon) <= bound * (1 + 1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epsilon", [0.0, 0.7, 2.0])
 def test_opposite_updates_are_the_worst_replacement_under_poisson(epsilon):
     q, z = 0.3, 0.9
@@ -115,6 +116,7 @@ def test_the_grid_is_a_dial_and_every_setting_is_an_upper_bound():
         assert fine <= found * (1 + 1e-6) <= fine * (1 + 3 * accuracy)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "q", "z", "rounds", "delta"),
     [
@@ -132,6 +134,7 @@ def test_rare_large_losses_are_as_tight(kind, q, z, rounds, delta):
     assert fine * (1 - 1e-4) <= pld.solve(run, delta=delta) <= fine * (1 + 1e-3)
 
 
+@pytest.mark.slow
 def test_random_settings_against_dp_accounting():
     distributions = pytest.importorskip("dp_accounting.pld.privacy_loss_distribution")
     rng = np.random.default_rng(7)
@@ -180,6 +183,7 @@ def settings_for_inversion(seed, count):
         yield events, adjacency, epsilon, log_delta, max(at), max(below)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_a04_random_settings_hold_and_waste_a_permille_at_most(seed):
     for events, adjacency, epsilon, log_delta, at, below in settings_for_inversion(seed, 6):
@@ -187,6 +191,7 @@ def test_a04_random_settings_hold_and_waste_a_permille_at_most(seed):
         assert below >= log_delta, (events, adjacency, epsilon)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3, 5))
 def test_a02_delta_holds_at_random_settings_and_is_near(seed):
     for events, adjacency, epsilon, _, at, below in settings_for_inversion(seed, 6):
@@ -279,6 +284,7 @@ def test_p13_below_the_least_delta_the_least_is_told():
     assert one_round("add", 0.1, 2.0, epsilon=5.0, rounds=3) == 1e-300
 
 
+@pytest.mark.slow
 def test_a_finer_grid_than_there_may_be_gives_a_looser_bound_not_none():
     run = [([(1.0, pair("remove", 1e-3, 0.5))], 1000)]
     usual = pld.solve(run, delta=1e-5)

@@ -86,6 +86,7 @@ def released_sum(
     return (flatten(history.model).double() - flatten(model).double()) * stated.denominator
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["auto", "loop", "stacked", "vmap"])
 def test_p07_one_client_moves_a_round_by_at_most_the_clip_norm(engine: str) -> None:
     """40 hostile settings an engine: state, dropout, batches, the largest client leaves.
@@ -222,7 +223,7 @@ def test_p03_with_a_seed_the_headline_is_that_of_the_most_participations(seed: i
         ({"cap": 12}, Poisson(0.5, 12)),
         ({"cap": 12, "adjacency": "zero-out"}, Poisson(0.5, 12)),
         ({"adjacency": "replace-one"}, Poisson(0.5)),
-        ({"trust": "distributed", "survivors": 3}, Poisson(0.5)),
+        ({"trust": "distributed", "min_survivors": 3}, Poisson(0.5)),
     ],
 )
 def test_p03_the_headline_of_other_samplings(options: dict[str, Any], sampler: Sampler) -> None:
@@ -374,7 +375,7 @@ def test_canaries_run_beside_any_algorithm(local: Any) -> None:
         ({"plan": None, "rounds": 3}, "give a plan"),
         ({"plan": plan(16)}, "the audit 4 more"),
         ({"plan": plan(20, trust="local", adjacency="zero-out")}, "trust is 'local'"),
-        ({"plan": plan(20, trust="distributed", adjacency="zero-out", survivors=5)},
+        ({"plan": plan(20, trust="distributed", adjacency="zero-out", min_survivors=5)},
          "trust is 'distributed'"),
         ({"plan": plan(20), "checkpoint": "x.pt"}, "takes no checkpoint"),
     ],

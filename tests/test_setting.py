@@ -47,7 +47,7 @@ def test_without_a_plan_it_is_what_was_given() -> None:
     [
         ({}, "give rounds"),
         ({"rounds": 0}, "give rounds"),
-        ({"rounds": 2, "noise_generator": torch.Generator()}, "no noise"),
+        ({"rounds": 2, "generator": torch.Generator()}, "no noise"),
         ({"rounds": 2, "noise": fldp.mechanism.noise.Gaussian()}, "no noise"),
         ({"rounds": 2, "cohort": 11}, "cohort is 11"),
         ({"plan": plan(), "rounds": 3}, "rounds and cohort are the plan's"),

@@ -40,11 +40,13 @@ def run(code: str) -> str:
     return result.stdout.strip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("matched", "said"), [(False, "declared"), (True, "left alone")])
 def test_both_ways_with_a_stand_in(matched: bool, said: str) -> None:
     assert run(FAKE.format(matched=matched)) == said
 
 
+@pytest.mark.slow
 def test_the_real_one_imports_with_what_the_book_needs() -> None:
     code = (
         "from fldp.datasets import import_torchvision\n"
@@ -55,6 +57,7 @@ def test_the_real_one_imports_with_what_the_book_needs() -> None:
     assert run(code) == "MNIST resnet18"
 
 
+@pytest.mark.slow
 def test_any_other_failure_is_raised_as_it_is() -> None:
     code = (
         "import sys\n"

@@ -26,6 +26,7 @@ def sums(
     return (coins @ directions + noise) @ directions.T, coins
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["one-run", "gdp"])
 @pytest.mark.parametrize(("runs", "canaries"), [(5, 40), (100, 8)])
 def test_many_canaries_that_overlap_keep_their_confidence(

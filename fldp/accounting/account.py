@@ -14,6 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from fldp._checks import MOST_RHO, between, choice
+from fldp._settings import ACCOUNTANT
 from fldp.accounting import opacus, pld
 from fldp.accounting.composition import disclosed, mu_of, prepared, rho_of, rounds_of
 from fldp.accounting.events import AnyEvent, Approximate, Concentrated, Event, Laplace
@@ -27,7 +28,7 @@ from fldp.accounting.gaussian import (
     zcdp_log_deltas,
 )
 
-ACCOUNTANTS = ("pld", "prv", "rdp", "gdp")
+ACCOUNTANTS = ACCOUNTANT.allowed
 
 # Room for the quadrature behind a bound by moments.
 _MARGIN = 1e-3

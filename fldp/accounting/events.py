@@ -13,9 +13,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fldp._checks import MOST, MOST_RHO, between, choice, real, shown, whole
+from fldp._settings import ADJACENCY, SAMPLING
 
-SAMPLINGS = ("poisson", "fixed", "none")
-ADJACENCIES = ("add-or-remove", "zero-out", "replace-one")
+SAMPLINGS = SAMPLING.allowed
+ADJACENCIES = ADJACENCY.allowed
 
 # Beyond these no accountant of ours has an answer, and squares of z leave double precision.
 NOISE_RANGE = (1e-9, 1e12)

@@ -293,9 +293,7 @@ def from_scores(
         choice("threshold", threshold, ("simultaneous", "hold-out"))
     else:
         threshold = check_threshold(threshold)
-    ranks = ranked(pooled, seed)
-    present_ranks = ranks[: a.size]
-    absent_ranks = ranks[a.size :]
+    present_ranks, absent_ranks = np.split(ranked(pooled, seed), [a.size])
     note = gaussian_doubt(present_ranks, absent_ranks) if method == "gdp" else ""
     used = "clopper-pearson" if note else method
 

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from fldp._checks import between, real, whole
 from fldp._text import down, up
 from fldp.audit.canaries import flat
+from fldp.audit.scores import curve_of
 from fldp.mechanism.updates import flatten, shapes, views
 
 # Bisection steps on an interval of length 1: below any sampling error.
@@ -51,9 +52,9 @@ class Membership:
     @property
     def auc(self) -> float:
         """Probability that a member scores above another record; 0.5 is a coin."""
-        order = np.sort(self.others)
-        below = np.searchsorted(order, self.members, "left").mean()
-        return float(below + np.searchsorted(order, self.members, "right").mean()) / 2 / len(order)
+        from sklearn.metrics import auc
+
+        return float(auc(*curve_of(self.members, self.others)))
 
     def auc_interval(self, confidence: float = 0.95) -> tuple[float, float]:
         """Confidence interval of the AUC (Newcombe 2006, method 5): right also near 0 and 1."""
@@ -155,9 +156,10 @@ class Membership:
         from fldp.plotting import axes
 
         ax = axes(ax)
-        rates = np.arange(1, len(self.others) + 1) / len(self.others)
-        ax.step(rates, [self.tpr(r) for r in rates], label=f"AUC {self.auc:.3f}")
-        ax.plot(rates, rates, ":", label="a coin")
+        ax.step(*curve_of(self.members, self.others), where="post", label=f"AUC {self.auc:.3f}")
+        # From the smallest rate that the other records can show; logarithms know no zero.
+        ends = (1 / len(self.others), 1.0)
+        ax.plot(ends, ends, ":", label="a coin")
         ax.set(
             xscale="log", yscale="log", xlabel="false positive rate", ylabel="true positive rate"
         )

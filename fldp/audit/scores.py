@@ -172,9 +172,13 @@ def ranked(scores: np.ndarray, seed: int) -> np.ndarray:
 
 def curve_of(present: np.ndarray, absent: np.ndarray) -> np.ndarray:
     """False and true positive rates (2, k) over all thresholds, from (0, 0) to (1, 1)."""
-    cuts = np.unique(np.concatenate([present, absent]))[::-1]
-    rates = [1 - np.searchsorted(np.sort(s), cuts, "left") / s.size for s in (absent, present)]
-    return np.concatenate([np.zeros((2, 1)), np.stack(rates), np.ones((2, 1))], axis=1)
+    from sklearn.metrics import roc_curve
+
+    truth = np.repeat([True, False], [present.size, absent.size])
+    scores = np.concatenate([present, absent])
+    # Every threshold is kept: a drawn curve may otherwise cut the corner of a step.
+    false_alarms, hits, _ = roc_curve(truth, scores, drop_intermediate=False)
+    return np.stack([false_alarms, hits])
 
 
 def check_coins(included: ArrayLike, shape: Sequence[int]) -> np.ndarray:

@@ -20,7 +20,7 @@ from fldp.audit.findings import AuditResult, counted
 from fldp.audit.pipelines import check_independence, within
 from fldp.audit.scores import own_stream
 from fldp.audit.trials import from_trials
-from fldp.mechanism.clipping import Clip, FlatClip
+from fldp.mechanism.clipping import Clip, as_clip
 from fldp.mechanism.updates import flatten
 from fldp.simulation.clients import Population
 from fldp.simulation.history import History
@@ -129,10 +129,6 @@ def federation(
             crowd.final(change)
         scores.append(crowd.scores)
         coins.append(crowd.included)
-    usual = (
-        f"{_SEEN[sees]} of {plan.rounds} rounds, {plan.adjacency} of a client, {canaries} "
-        "canary clients in orthogonal directions"
-    )
     return from_trials(
         np.stack(scores),
         np.stack(coins),
@@ -141,7 +137,9 @@ def federation(
         method=method,
         plan=plan if method == "plan" else None,
         claimed=plan.epsilon() if claimed is None else claimed,
-        tested=tested or usual,
+        tested=tested
+        or f"{_SEEN[sees]} of {plan.rounds} rounds, {plan.adjacency} of a client, {canaries} "
+        "canary clients in orthogonal directions",
     )
 
 
@@ -222,7 +220,7 @@ def training(
         changed = 1 if canary == "record" else None
         method = method or METHODS[0]
         return trained.changed(population, changed, runs or _TRAININGS, method, confidence)
-    bound = FlatClip(clip) if isinstance(clip, int | float) else clip
+    bound = as_clip(clip)
     if bound.queries and plan.adjacency == "add-or-remove":
         raise ValueError(
             "a canary that its coin left out sends zeros, which count as clients within C: audit "
@@ -268,7 +266,7 @@ class _Training:
         given = self.options | more
         if self.seed is not None:
             own = self.seed + number
-            given |= {"seed": own, "noise_generator": torch.Generator().manual_seed(own)}
+            given |= {"seed": own, "generator": torch.Generator().manual_seed(own)}
         return train(self.model, population, self.plan, clip=self.clip, **given)
 
     def changed(

@@ -13,14 +13,19 @@ import os
 import time
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fldp import accounting
 from fldp._text import Rows, down, up
 from fldp.plan import PrivacyPlan, chain
-from fldp.plan.ledger import Ledger, grouped, no_amplification
+from fldp.plan.ledger import Ledger, no_amplification
+from fldp.plan.statement import TOLERANCE, amplified
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+    from fldp.mechanism.release import Release
 
 # How far a tool's figure may lie above ours before ours is called too small, relative and absolute.
 # dp-accounting's grid and Opacus PRV's stated error of .01 on either side make them so much larger.
@@ -32,11 +37,17 @@ _TOOLS = {
 }
 # Our own accountant may not be looser than another's upper bound by more.
 _LOOSE = (1e-2, 0.02)
-_MOST_ROUNDS = 10**6  # for scipy: one number for each count of participations
-_MOST_CELLS = 1 << 22  # numbers in a cohort's matrix for the neighbour test
-_SEEDS = 4  # rounds whose noise is measured
+# For scipy, which has one number for each count of participations: 8 MB an array.
+_MOST_ROUNDS = 10**6
+# Numbers in a cohort's matrix for the neighbour test: at most 32 MB.
+_MOST_CELLS = 1 << 22
+# Rounds whose noise is measured, and coordinates of each where the cohort leaves room: a thousand
+# numbers tell noise that is a seventh too small, at this rate of false alarms.
+_SEEDS = 4
+_WIDTH = 256
 _FALSE_ALARM = 1e-9
-_WIDTH = 256  # its coordinates, where the cohort leaves room
+# A root of scipy's is found to this: far below what `_TOOLS` allows.
+_ROOT = 1e-10
 
 
 class Skipped(Exception):
@@ -47,6 +58,13 @@ class Verification(Rows):
     """Rows with check, result ("pass", "fail" or "skipped"), epsilon, seconds and note.
 
     `ok` is False when a check failed; a check that was skipped says nothing.
+
+    Examples
+    --------
+    >>> found = Verification()
+    >>> found.run("a check", lambda: (False, None, "it is not so"))
+    >>> found.ok, found[0]["result"]
+    (False, 'fail')
     """
 
     @property
@@ -55,7 +73,16 @@ class Verification(Rows):
         return all(row["result"] != "fail" for row in self)
 
     def run(self, check: str, ask: Callable[[], tuple[bool, float | None, str]]) -> None:
-        """Add a row; `ask` returns whether it passed, an ε and a note, or raises `Skipped`."""
+        """Add a row.
+
+        Parameters
+        ----------
+        check
+            Its name.
+        ask
+            Returns whether it passed, an ε (None: it has none) and a note; raises `Skipped` with a
+            reason. Any other exception is a failure, and its note.
+        """
         row: dict[str, Any] = {"check": check, "result": "", "epsilon": None, "seconds": None}
         self.append(row)
         started = time.perf_counter()
@@ -77,7 +104,7 @@ def verify(
     *,
     aggregate: Callable[..., Any] | None = None,
     ledger: str | os.PathLike[str] | Ledger | None = None,
-    like: Any = None,
+    like: object = None,
 ) -> Verification:
     """Check what can be checked of a plan and of what runs under it; nothing here proves it.
 
@@ -91,8 +118,10 @@ def verify(
         `fldp.audit.neighbours.neighbour_test` takes it. None: `fldp.aggregate` under this plan.
     ledger
         A ledger, or the path of one: its chain is checked, its plan compared and its ε composed.
+        None: that check is skipped.
     like
-        The structure of an update for the neighbour test; None: a flat vector.
+        The structure of an update for the neighbour test, as `neighbour_test` takes it; None: a
+        flat vector.
 
     Returns
     -------
@@ -115,7 +144,7 @@ def verify(
     ):
         found.run(name, _opinion(plan, name, module, ask))
     found.run("scipy", _opinion(plan, "scipy", "scipy", _scipy))
-    if _hides_draws(plan):
+    if amplified(plan):
         found.run("scipy, cohort known", lambda: _cohort_known(plan))
     found.run("neighbouring cohorts", lambda: _neighbours(plan, aggregate, like))
     found.run("noise of a round", lambda: _noise(plan, aggregate, like))
@@ -123,13 +152,9 @@ def verify(
     return found
 
 
-def _hides_draws(plan: PrivacyPlan) -> bool:
-    return plan.event.sampling != "none" and not plan.event.known
-
-
 def _own(plan: PrivacyPlan) -> tuple[bool, float, str]:
     epsilon = plan.epsilon()
-    fits = epsilon <= plan.target_epsilon * (1 + 1e-6)
+    fits = epsilon <= plan.target_epsilon * (1 + TOLERANCE)
     return fits, epsilon, f"target {plan.target_epsilon:g} at δ = {up(plan.delta)}"
 
 
@@ -146,6 +171,7 @@ def _opinion(
 
 def _agrees(plan: PrivacyPlan, ours: float, theirs: float, name: str) -> tuple[bool, float, str]:
     relative, absolute = _TOOLS[name]
+    # Only that ours is too small is a fault of any accountant; too large is one of ours alone.
     if theirs > ours * (1 + relative) + absolute:
         return False, theirs, f"larger than ours ({ours:.5g}), which is then too small"
     relative, absolute = _LOOSE
@@ -193,7 +219,7 @@ def _opacus_rdp(plan: PrivacyPlan) -> float:
 
 
 def _scipy(plan: PrivacyPlan) -> float:
-    if _hides_draws(plan):
+    if amplified(plan):
         raise Skipped("amplification by secret draws has no closed form")
     rate = plan.event.sampling_rate
     return _mixture(plan, rate, plan.adjacency)
@@ -201,8 +227,9 @@ def _scipy(plan: PrivacyPlan) -> float:
 
 def _cohort_known(plan: PrivacyPlan) -> tuple[bool, float, str]:
     known = plan.cohort_known()["epsilon"]
-    adjacency = "replace-one" if plan.adjacency == "replace-one" else "zero-out"
-    theirs = _mixture(plan, plan.sampling_rate, adjacency)
+    # The sum moves by 2C under replace-one, else by C: zero-out is as good a name for that.
+    theirs = _mixture(plan, plan.sampling_rate, plan.adjacency)
+    # `cohort_known` asks our own accountant, whatever the plan's.
     ours = dataclasses.replace(plan, accountant="pld")
     return _agrees(ours, known, theirs, "scipy")
 
@@ -215,10 +242,11 @@ def _mixture(plan: PrivacyPlan, rate: float, adjacency: str) -> float:
 
     counts = np.arange(1, plan.rounds + 1)
     weights = stats.binom.pmf(counts, plan.rounds, rate)
-    sensitivity = 2.0 if adjacency == "replace-one" else 1.0
+    sensitivity = 2.0 if adjacency == "replace-one" else 1.0  # in clip norms
     mu = sensitivity * np.sqrt(counts) / plan.noise_multiplier
 
     def excess(epsilon: float) -> float:
+        # Balle & Wang (2018), theorem 8, for each number of participations, less δ.
         hit = stats.norm.cdf(mu / 2 - epsilon / mu)
         miss = np.exp(epsilon + stats.norm.logcdf(-mu / 2 - epsilon / mu))
         return float(weights @ (hit - miss)) - plan.delta
@@ -228,12 +256,12 @@ def _mixture(plan: PrivacyPlan, rate: float, adjacency: str) -> float:
     high = 1.0
     while excess(high) > 0:
         high *= 2
-    return float(optimize.brentq(excess, 0.0, high, xtol=1e-10))
+    return float(optimize.brentq(excess, 0.0, high, xtol=_ROOT))
 
 
 def _under_test(
-    plan: PrivacyPlan, aggregate: Callable[..., Any] | None, like: Any
-) -> tuple[Callable[..., Any], Any]:
+    plan: PrivacyPlan, aggregate: Callable[..., Any] | None, like: object
+) -> tuple[Callable[..., Any], object]:
     """The aggregator that will run, and the structure of an update for it."""
     if importlib.util.find_spec("torch") is None:
         raise Skipped("torch is not installed")
@@ -244,14 +272,14 @@ def _under_test(
             raise Skipped(f"a cohort of {plan.cohort:g} is too large to build here")
     from fldp.mechanism.aggregation import aggregate as ours
 
-    def run(updates: Any, generator: Any) -> Any:
+    def run(updates: Tensor, generator: Generator | None) -> Release:
         return ours(updates, plan, clip_norm=1.0, generator=generator)
 
     return (run if aggregate is None else aggregate), like
 
 
 def _neighbours(
-    plan: PrivacyPlan, aggregate: Callable[..., Any] | None, like: Any
+    plan: PrivacyPlan, aggregate: Callable[..., Any] | None, like: object
 ) -> tuple[bool, None, str]:
     run, like = _under_test(plan, aggregate, like)
     from fldp.audit.neighbours import neighbour_test
@@ -263,7 +291,7 @@ def _neighbours(
 
 
 def _noise(
-    plan: PrivacyPlan, aggregate: Callable[..., Any] | None, like: Any
+    plan: PrivacyPlan, aggregate: Callable[..., Any] | None, like: object
 ) -> tuple[bool, None, str]:
     """Whether a cohort of zeros gets noise of at least the accounted size, and ever new noise."""
     run, like = _under_test(plan, aggregate, like)
@@ -281,7 +309,9 @@ def _noise(
         return False, None, "two rounds with other seeds have the same noise"
     least = float(stats.chi2.ppf(_FALSE_ALARM, len(units)))
     square = float(units.square().sum())
-    told = math.sqrt(square / len(units)) if square >= 0 else square
+    told = square  # not a number stays that, and fails
+    if square >= 0:
+        told = math.sqrt(square / len(units))
     note = (
         f"on a cohort of zeros {down(told, 3)} times the accounted std, by {len(units)} "
         f"coordinates: a sound round is refuted with chance {_FALSE_ALARM:g}; its law is not tested"
@@ -294,12 +324,13 @@ def _replay(
 ) -> tuple[bool, float, str]:
     if ledger is None:
         raise Skipped("no ledger was given")
+    # Read from disk in either case: what is there is what counts.
     path = ledger.path if isinstance(ledger, Ledger) else chain.path_of(ledger)
     content = chain.parse(chain.load(path), path)
     events = [entry.event for entry in content.entries]
     for event in events:
         no_amplification(event, plan)
-    spent = accounting.epsilon_of(grouped(events), plan.delta, plan.adjacency)
+    spent = plan.spent(events, accountant="pld")
     rounds = sum(event.rounds for event in events)
     note = f"{len(events)} entries, {rounds} rounds, chain intact"
     if content.torn:
@@ -308,6 +339,6 @@ def _replay(
         note += ", no plan in line 1"
     elif content.plan != plan:
         return False, spent, f"{note}; it is the ledger of another plan"
-    if spent > plan.target_epsilon * (1 + 1e-6):
+    if spent > plan.target_epsilon * (1 + TOLERANCE):
         return False, spent, f"{note}; beyond the target {plan.target_epsilon:g}"
     return True, spent, note

@@ -15,11 +15,15 @@ _SMALLEST_CAP, _LARGEST_CAP = 1e-9, 1e9
 
 def check_weights(cap: float | None, total: float | None) -> None:
     """ValueError unless a weight cap and a total of weights are public numbers of usable size."""
-    for value in (cap, total):
-        if value is not None and not (_is_number(value) and 0 < value < math.inf):
-            raise ValueError(f"give weights a positive public number, not {value!r}")
+    check_cap(cap)
+    _check_positive(total)
     if total is not None and cap is None:
         raise ValueError("weight_total is a sum of capped weights: give weight_cap as well")
+
+
+def check_cap(cap: float | None) -> None:
+    """ValueError unless a weight cap is None, or a public number of usable size."""
+    _check_positive(cap)
     if cap is not None and not _SMALLEST_CAP <= cap <= _LARGEST_CAP:
         raise ValueError(
             f"weight_cap is {cap!r}: give a number from {_SMALLEST_CAP} to {_LARGEST_CAP}, and "
@@ -27,7 +31,12 @@ def check_weights(cap: float | None, total: float | None) -> None:
         )
 
 
-def _is_number(value: Any) -> bool:
+def _check_positive(value: float | None) -> None:
+    if value is not None and not (_is_number(value) and 0 < value < math.inf):
+        raise ValueError(f"give weights a positive public number, not {value!r}")
+
+
+def _is_number(value: object) -> bool:
     return isinstance(value, (int, float, np.integer, np.floating))
 
 
@@ -45,7 +54,7 @@ def identifiers(client: Any, count: int) -> list[Hashable]:
     return names
 
 
-def listed(weights: Any) -> list[float]:
+def as_numbers(weights: Any) -> list[float]:
     """`weights` as numbers, else a ValueError."""
     try:
         return [float(w) for w in weights]
@@ -71,7 +80,7 @@ def twice(names: list[Hashable], seen: set[Hashable]) -> Hashable | None:
     return None
 
 
-def _plain(name: Any) -> Hashable:
+def _plain(name: object) -> Hashable:
     """An identifier that equals itself and can be looked up; ValueError otherwise."""
     if isinstance(name, (Tensor, np.generic)):
         name = name.tolist()

@@ -29,6 +29,7 @@ summed in float64, the room is 2 · 10^-7 for 10^5 clients; it is never above `R
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -61,7 +62,9 @@ def group_size(clients: int) -> int:
     (121, 12, 0)
     """
     group = min(2 * _UNITS // clients - 3, _LONGEST)
-    return group if group >= _LEAST_GROUP else 0
+    if group < _LEAST_GROUP:
+        return 0
+    return group
 
 
 def _cost(rows: int) -> float:
@@ -74,6 +77,40 @@ def _rounding(units: float, most: int) -> float:
     narrow = units * 2.0**-24 * (1 + 2.0**-16)
     wide = most * (_PERIOD + _TREE + most / _PERIOD + 3) * 2.0**-53
     return 2 * narrow + 2 * 2 * wide
+
+
+class Sum(Protocol):
+    """What a noise object starts for each round: a vector (d,) to which rows are added.
+
+    Attributes
+    ----------
+    size : int
+        d.
+    like : Tensor
+        An empty tensor with the dtype and the device of the rows.
+    room : float
+        The share of the clip norm that pays for what adding up may round.
+    """
+
+    size: int
+    like: Tensor
+    room: float
+
+    def whole(self, rows: int) -> int:
+        """A number of rows, near `rows`, that is fast to add at once."""
+        ...
+
+    def add_(self, rows: Tensor, columns: Columns) -> None:
+        """Add the rows (c, d), each times its factors."""
+        ...
+
+    def read(self, start: int = 0, stop: int | None = None) -> Tensor:
+        """Coordinates `start` to `stop` of the sum so far, in float64."""
+        ...
+
+    def noisy_mean(self, draws: Iterable[Tensor], std: float, denominator: float) -> Tensor:
+        """(sum + std · draws) / `denominator`; the sum is spent afterwards."""
+        ...
 
 
 class RunningSum:
@@ -99,7 +136,8 @@ class RunningSum:
     """
 
     def __init__(self, size: int, like: Tensor, clients: int, most: int = MOST) -> None:
-        self.size, self.like = size, like
+        self.size = size
+        self.like = like
         self._group = 0
         large = clients * size >= _LEAST_ROUND
         if large and like.dtype == torch.float32 and like.device.type == "cpu":
@@ -108,8 +146,12 @@ class RunningSum:
             self._group = 0
         # A single float32 group holds whatever comes.
         self._single = most <= self._group
-        units = _UNITS if self._group else 0
-        self.room = _rounding(_cost(most) if self._single else units, most)
+        units = 0.0
+        if self._single:
+            units = _cost(most)
+        elif self._group:
+            units = _UNITS
+        self.room = _rounding(units, most)
         self._waiting = self._additions = 0
         self._spent = 0.0
         # The open float32 group, the running sum, and the sum of the earlier running sums.
@@ -197,7 +239,10 @@ class RunningSum:
         if not self._group:
             return rows
         filled = self._group * round(rows / self._group)
-        return filled if 0 < filled <= 1.5 * rows else rows
+        # Groups much longer than what was asked for would no longer be cheap.
+        if 0 < filled <= 1.5 * rows:
+            return filled
+        return rows
 
     def _add_wide(self, rows: Tensor, count: int, columns: Columns) -> None:
         total = self._running(count)
@@ -218,7 +263,8 @@ class RunningSum:
         """Add float64 rows that hold the coordinates from `left` on."""
         right = left + block.shape[1]
         for start, stop, factors in columns:
-            low, high = max(start, left), min(stop, right)
+            low = max(start, left)
+            high = min(stop, right)
             if low < high:
                 part = block[:, low - left : high - left]
                 total[low:high].addmv_(part.t(), factors)

@@ -21,17 +21,35 @@ from fldp._checks import shown
 from fldp.accounting.events import AnyEvent, event_from_dict
 from fldp.plan.client import PrivacyPlan
 
+# Version 1 had no hashes.
 VERSION = 2
 # Line 1 of every version begins so: by this a torn first line is known to be ours.
 MAGIC = b'{"ledger":'
 _BEGINNING = b'{"round":'
+# The fields of a line in their order, which is part of what is hashed.
 _ENTRY = ("round", "label", "event", "previous")
 _HEADER = ("ledger", "fldp", "plan")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One recorded event, the round it paid for (None: none), and a label to group by."""
+    """One recorded event.
+
+    Parameters
+    ----------
+    event
+        What the accountant composes.
+    label
+        What was released, in words: a summary groups by it.
+    round
+        The number of the round that it paid for; None: it was no round.
+
+    Examples
+    --------
+    >>> from fldp.accounting import Event
+    >>> Entry(Event(4.0), "mean age").round is None
+    True
+    """
 
     event: AnyEvent
     label: str = "training"
@@ -40,10 +58,22 @@ class Entry:
 
 @dataclass
 class Content:
-    """A ledger file as read: `hashes` has one of line 1 and one of each entry.
+    """A ledger file as read.
 
-    `size` is the length in bytes of the lines that count, `torn` what follows them, and
-    `unfinished` whether the last of them lacks its newline.
+    Parameters
+    ----------
+    plan
+        That of line 1; None: it names none.
+    entries
+        In the order of their lines.
+    hashes
+        That of line 1, then one of each entry; empty: there is no line yet.
+    size
+        The length in bytes of the lines that count.
+    torn
+        What follows them, cut off by a crash.
+    unfinished
+        Whether the last of the lines that count lacks its newline.
     """
 
     plan: PrivacyPlan | None = None
@@ -55,13 +85,41 @@ class Content:
 
 
 def seal(fields: dict[str, Any]) -> tuple[bytes, str]:
-    """A line without its newline, and the hash in it: SHA-256 of the JSON text of `fields`."""
+    """A line, and the hash in it: SHA-256 of the JSON text of `fields`.
+
+    Parameters
+    ----------
+    fields
+        What the line says, ready for JSON, in the order in which it is written.
+
+    Returns
+    -------
+    tuple
+        The bytes without a newline, and the hash as 64 hexadecimal digits.
+
+    Examples
+    --------
+    >>> line, digest = seal({"a": 1})
+    >>> json.loads(line)["hash"] == digest == hashlib.sha256(b'{"a": 1}').hexdigest()
+    True
+    """
     digest = hashlib.sha256(json.dumps(fields).encode()).hexdigest()
     return json.dumps(fields | {"hash": digest}).encode(), digest
 
 
 def header(plan: PrivacyPlan | None) -> dict[str, Any]:
-    """The fields of line 1."""
+    """The fields of line 1.
+
+    Parameters
+    ----------
+    plan
+        Whose rounds follow; None: a ledger without a plan.
+
+    Returns
+    -------
+    dict
+        For `seal`.
+    """
     return {
         "ledger": VERSION,
         "fldp": __version__,
@@ -70,7 +128,20 @@ def header(plan: PrivacyPlan | None) -> dict[str, Any]:
 
 
 def line(entry: Entry, previous: str) -> dict[str, Any]:
-    """The fields of an entry's line, which follows the line with hash `previous`."""
+    """The fields of an entry's line.
+
+    Parameters
+    ----------
+    entry
+        What the line says.
+    previous
+        The hash of the line before it.
+
+    Returns
+    -------
+    dict
+        For `seal`.
+    """
     return {
         "round": entry.round,
         "label": entry.label,
@@ -80,10 +151,26 @@ def line(entry: Entry, previous: str) -> dict[str, Any]:
 
 
 def path_of(path: str | os.PathLike[str]) -> Path:
-    """`path` as a Path; a ValueError for what names no file."""
+    """`path` as a Path.
+
+    Parameters
+    ----------
+    path
+        What a caller gave.
+
+    Returns
+    -------
+    Path
+        It need not exist.
+
+    Raises
+    ------
+    ValueError
+        For what can name no file.
+    """
     try:
         found = Path(path)
-        os.fsencode(found)
+        os.fsencode(found)  # a name that the file system cannot spell raises here
         usable = "\0" not in str(found)
     except (TypeError, ValueError):
         usable = False
@@ -93,7 +180,23 @@ def path_of(path: str | os.PathLike[str]) -> Path:
 
 
 def load(path: Path) -> bytes:
-    """A file's bytes; a ValueError in words when there are none to read."""
+    """A file's bytes.
+
+    Parameters
+    ----------
+    path
+        Of a ledger file.
+
+    Returns
+    -------
+    bytes
+        All of them.
+
+    Raises
+    ------
+    ValueError
+        In words, when there are none to read.
+    """
     try:
         return path.read_bytes()
     except OSError as error:
@@ -108,10 +211,28 @@ def parse(content: bytes, path: Path) -> Content:
     A last line without a newline was cut by a crash before `record` returned: complete, it counts;
     incomplete, it is `torn`.
 
+    Parameters
+    ----------
+    content
+        All bytes of the file.
+    path
+        Its name, for messages.
+
+    Returns
+    -------
+    Content
+        Only what the chain proves.
+
     Raises
     ------
     ValueError
         The file is not a ledger, or one of another version, or one that somebody changed.
+
+    Examples
+    --------
+    >>> first, digest = seal(header(None))
+    >>> parse(first + b"\\n", Path("ledger.jsonl")).hashes == [digest]
+    True
     """
     found = Content()
     *raws, rest = content.split(b"\n")
@@ -119,7 +240,8 @@ def parse(content: bytes, path: Path) -> Content:
         return found
     if not raws and not rest.startswith(MAGIC):
         raise _foreign(path)
-    if _object(rest):  # complete JSON was not cut off: it is checked like any other line
+    if _object(rest):
+        # Complete JSON was not cut off: it is checked like any other line.
         raws.append(rest)
         rest = b""
         found.unfinished = True
@@ -132,7 +254,8 @@ def parse(content: bytes, path: Path) -> Content:
         found.hashes.append(digest)
         found.size += len(raw) + 1
     if found.unfinished:
-        found.size -= 1
+        found.size -= 1  # of the newline that is not there
+    # A crash leaves the beginning of a line; anything else behind the last newline was put there.
     if raws and not _is_torn(rest):
         raise _damaged(path, len(raws) + 1)
     found.torn = rest
@@ -140,7 +263,25 @@ def parse(content: bytes, path: Path) -> Content:
 
 
 def old_events(content: bytes, path: Path) -> list[AnyEvent] | None:
-    """The events of a ledger of version 1, which had no chain; None for any other file."""
+    """The events of a ledger of version 1, which had no chain.
+
+    Parameters
+    ----------
+    content
+        All bytes of the file.
+    path
+        Its name, for messages.
+
+    Returns
+    -------
+    list of events, or None
+        None: it is another file.
+
+    Raises
+    ------
+    ValueError
+        A line of it is damaged.
+    """
     raws = content.split(b"\n")[:-1]
     if not raws or _object(raws[0]).get("ledger") != 1:
         return None
@@ -176,6 +317,7 @@ def _checked(raw: bytes, number: int, path: Path) -> tuple[dict[str, Any], str]:
         raise _foreign(path)
     if number == 1 and fields["ledger"] != VERSION:
         raise _other_version(path, fields["ledger"])
+    # Made anew from what it says, the line must be what it is, its hash and every space included.
     fields.pop("hash", None)
     sealed, digest = seal(fields)
     if sealed != raw or tuple(fields) != (_HEADER if number == 1 else _ENTRY):
@@ -201,6 +343,7 @@ def _entry(fields: dict[str, Any], previous: str, number: int, path: Path) -> En
             f"{path} line {number} does not follow the line before it: lines were removed, "
             "inserted or moved; what was spent is not known from this file"
         )
+    # The hash is right, so this is no accident: another program wrote the line.
     known = isinstance(fields["round"], int | None)
     if not (known and isinstance(fields["label"], str) and isinstance(fields["event"], dict)):
         raise _damaged(path, number)
@@ -221,7 +364,7 @@ def _foreign(path: Path) -> ValueError:
     )
 
 
-def _other_version(path: Path, version: Any) -> ValueError:
+def _other_version(path: Path, version: object) -> ValueError:
     if version == 1:
         return ValueError(
             f"{path} is a ledger of version 1, whose lines are not chained: start a new one at "

@@ -12,7 +12,15 @@ from fldp.plan.client import PrivacyPlan
 
 @dataclass(frozen=True)
 class Extrapolation:
-    """A run as it is, beside a larger federation with the same signal and noise on the mean."""
+    """A run as it is, beside a larger federation with the same signal and noise on the mean.
+
+    Parameters
+    ----------
+    simulated
+        The plan of what ran.
+    federation
+        That of the larger federation, which did not run.
+    """
 
     simulated: PrivacyPlan
     federation: PrivacyPlan
@@ -24,6 +32,13 @@ class Extrapolation:
         -------
         str
             One paragraph that begins with the word SIMULATION.
+
+        Examples
+        --------
+        >>> import fldp
+        >>> plan = fldp.calibrate(epsilon=1.0, delta=1e-5, rounds=15, clients=10)
+        >>> extrapolate(plan, clients=1000).statement()[:37]
+        'SIMULATION of a larger federation, no'
         """
         ran, larger = self.simulated, self.federation
         return (
@@ -33,8 +48,7 @@ class Extrapolation:
             f"{up(larger.noise_multiplier)}) would give its clients {_guarantee(larger)}."
         )
 
-    def __str__(self) -> str:
-        return self.statement()
+    __str__ = statement
 
 
 def _guarantee(plan: PrivacyPlan) -> str:
@@ -57,6 +71,11 @@ def extrapolate(plan: PrivacyPlan, *, clients: int, delta: float | None = None) 
     delta
         Its δ; None: the plan's N·δ stays, so that δ shrinks as N grows.
 
+    Returns
+    -------
+    Extrapolation
+        Both plans; its statement says SIMULATION.
+
     Raises
     ------
     ValueError
@@ -74,8 +93,13 @@ def extrapolate(plan: PrivacyPlan, *, clients: int, delta: float | None = None) 
     if clients < plan.clients:
         raise ValueError(f"clients is {clients}: the plan already has {plan.clients}, give more")
     factor = clients / plan.clients
-    # Local noise adds up over the messages: √m times z on the sum, z/√m on the mean.
-    louder = math.sqrt(factor) if plan.trust == "local" else factor
+    louder = factor
+    if plan.trust == "local":
+        # Local noise adds up over the messages: √m times z on the sum, z/√m on the mean.
+        louder = math.sqrt(factor)
+    # Rounded to the side that asks for no less noise and sends no more clients away.
+    cap = plan.cap and math.ceil(plan.cap * factor)
+    fewest = plan.min_survivors and math.floor(plan.min_survivors * factor)
     larger = replace(
         plan,
         clients=clients,
@@ -83,7 +107,7 @@ def extrapolate(plan: PrivacyPlan, *, clients: int, delta: float | None = None) 
         cohort=plan.cohort * clients / plan.clients,
         noise_multiplier=plan.noise_multiplier * louder,
         delta=plan.delta / factor if delta is None else delta,
-        cap=None if plan.cap is None else math.ceil(plan.cap * factor),
-        survivors=None if plan.survivors is None else math.floor(plan.survivors * factor),
+        cap=cap,
+        min_survivors=fewest,
     )
     return Extrapolation(plan, larger)

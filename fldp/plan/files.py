@@ -49,6 +49,7 @@ def _system_lock(file: BinaryIO) -> None:
     except ImportError:  # Windows
         import msvcrt
 
+        # One byte stands for the file.
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
         return
     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -58,7 +59,13 @@ def sync_folder(folder: Path) -> None:
     """Put a folder's list of names on disk, so that a new file outlives a power cut.
 
     Some network and user-space file systems cannot: then a warning says what that leaves open.
+
+    Parameters
+    ----------
+    folder
+        Where a file was made or replaced.
     """
+    # Elsewhere a folder cannot be opened, and the system keeps its names by itself.
     if os.name != "posix":
         return
     try:
@@ -80,6 +87,18 @@ def sync_folder(folder: Path) -> None:
 def atomic(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that replaces it, on disk, when the block has succeeded.
 
+    Parameters
+    ----------
+    path
+        What is to be written, whole or not at all.
+
+    Yields
+    ------
+    Path
+        Where the block writes.
+
+    Examples
+    --------
     >>> import tempfile
     >>> target = Path(tempfile.mkdtemp()) / "state"
     >>> with atomic(target) as temporary:
@@ -89,6 +108,7 @@ def atomic(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(path.name + ".new")
     yield temporary
+    # The bytes first, then the name: after a power cut there is the old file or all of the new.
     with open(temporary, "rb") as file:
         os.fsync(file.fileno())
     os.replace(temporary, path)

@@ -12,10 +12,8 @@ import os
 import stat
 import threading
 import warnings
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO
 
 from fldp import accounting
@@ -24,8 +22,9 @@ from fldp._text import Rows
 from fldp.accounting.events import AnyEvent, Event, checked
 from fldp.plan import chain
 from fldp.plan.chain import Entry
-from fldp.plan.client import PrivacyPlan
+from fldp.plan.client import PrivacyPlan, grouped
 from fldp.plan.files import atomic, lock, sync_folder
+from fldp.plan.statement import TOLERANCE
 
 __all__ = ["Entry", "Ledger", "atomic", "grouped"]
 
@@ -90,7 +89,9 @@ class Ledger:
         self._entries: list[Entry] = []
         self._hashes: list[str] = []
         self._size = 0
+        # Why nothing can be written any more; empty while all is well.
         self._broken = ""
+        # A fork has the same open file and the same lock, and would write to it unseen.
         self._process = os.getpid()
         self._one_at_a_time = threading.Lock()
         self._file = _opened(self.path)
@@ -130,7 +131,7 @@ class Ledger:
         if found.plan is not None:
             self.plan = found.plan
         for event in self.events:
-            self._no_amplification(event)
+            no_amplification(event, self.plan)
         if not self._hashes:
             self._write(chain.header(plan))
             sync_folder(self.path.parent)
@@ -175,22 +176,26 @@ class Ledger:
         ------
         ValueError
             The event could not be put on disk: nothing may be released.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> with Ledger(Path(tempfile.mkdtemp()) / "ledger.jsonl") as ledger:
+        ...     ledger.record(Event(noise_multiplier=4.0), round=1)
+        ...     ledger.head["count"]
+        1
         """
         checked([event])
-        self._no_amplification(event)
+        no_amplification(event, self.plan)
         if round is not None:
             round = whole("round", round, 0)
         if not isinstance(label, str) or not label.strip():
             raise ValueError(f"label is {label!r}: say in words what is released")
         entry = Entry(event, label, round)
+        # Two threads must not chain their lines to the same one.
         with self._one_at_a_time:
             self._write(chain.line(entry, self._hashes[-1]))
             self._entries.append(entry)
-
-    def _no_amplification(self, event: AnyEvent) -> None:
-        """ValueError for an event that counts on secret draws under a plan that has none."""
-        if self.plan is not None:
-            no_amplification(event, self.plan)
 
     @property
     def entries(self) -> list[Entry]:
@@ -203,17 +208,17 @@ class Ledger:
         return [entry.event for entry in self._entries]
 
     @property
-    def last_round(self) -> int:
-        """The highest round recorded; 0 when there is none."""
-        return max((entry.round or 0 for entry in self._entries), default=0)
-
-    @property
-    def head(self) -> dict[str, Any]:
+    def head(self) -> dict[str, int | str]:
         """How many entries there are (`count`) and the `hash` of the last line; for `check`."""
         return {"count": len(self._entries), "hash": self._hashes[-1]}
 
-    def check(self, head: dict[str, Any]) -> None:
+    def check(self, head: Mapping[str, object]) -> None:
         """That this ledger still begins with exactly the lines it had when `head` was taken.
+
+        Parameters
+        ----------
+        head
+            What `ledger.head` was, kept elsewhere.
 
         Raises
         ------
@@ -231,6 +236,7 @@ class Ledger:
         if not isinstance(head, dict) or set(head) != {"count", "hash"}:
             raise ValueError(f"head is {head!r}: give what ledger.head was")
         count = whole("the head's count", head["count"], 0)
+        # Each hash seals all lines before it: one comparison covers them.
         if count > len(self._entries):
             raise ValueError(
                 f"{self.path} has {len(self._entries)} entries where it had {count}: lines were "
@@ -248,8 +254,27 @@ class Ledger:
         Parameters
         ----------
         delta, adjacency
-            Needed where the ledger has no plan. Under distributed and local trust "add-or-remove"
-            is refused: who took part is known there.
+            None: the plan's; needed where the ledger has no plan. Under distributed and local trust
+            "add-or-remove" is refused: who took part is known there.
+
+        Returns
+        -------
+        float
+            By our own accountant, whatever the plan's; 0 of nothing.
+
+        Raises
+        ------
+        ValueError
+            Where delta or adjacency is wanted, and for one in which what was recorded has no
+            account.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> with Ledger(Path(tempfile.mkdtemp()) / "ledger.jsonl") as ledger:
+        ...     ledger.record(Event(noise_multiplier=4.0))
+        ...     round(ledger.epsilon(delta=1e-5, adjacency="zero-out"), 2)
+        0.93
         """
         return self._epsilon(self.events, *self._question(delta, adjacency))
 
@@ -260,40 +285,85 @@ class Ledger:
         delta: float | None = None,
         adjacency: str | None = None,
     ) -> bool:
-        """Whether `event` on top would take the account beyond (ε, δ); by default the plan's."""
+        """Whether `event` on top would take the account beyond (ε, δ); by default the plan's.
+
+        Parameters
+        ----------
+        event
+            What is about to be released.
+        epsilon, delta, adjacency
+            None: the plan's; needed where the ledger has no plan.
+
+        Returns
+        -------
+        bool
+            True: it must not be released.
+
+        Raises
+        ------
+        ValueError
+            As `record` for the event, and as `epsilon`.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> with Ledger(Path(tempfile.mkdtemp()) / "ledger.jsonl") as ledger:
+        ...     ledger.would_exceed(Event(0.1), epsilon=1.0, delta=1e-5, adjacency="zero-out")
+        True
+        """
         if epsilon is None:
             if self.plan is None:
                 raise ValueError("this ledger has no plan: give epsilon")
             epsilon = self.plan.target_epsilon
         epsilon = between("epsilon", epsilon, math.inf)
-        self._no_amplification(event)
+        no_amplification(event, self.plan)
         with_it = [*self.events, *checked([event])]
-        # A plan's own z is calibrated to the target, within the accountant's tolerance.
-        return self._epsilon(with_it, *self._question(delta, adjacency)) > epsilon * (1 + 1e-6)
+        return self._epsilon(with_it, *self._question(delta, adjacency)) > epsilon * (1 + TOLERANCE)
 
     def summary(self, delta: float | None = None, adjacency: str | None = None) -> Rows:
         """A table: for each label the entries, their rounds and ε alone, then all of them together.
 
         The last line's ε is less than the sum of the others: composition is not addition.
+
+        Parameters
+        ----------
+        delta, adjacency
+            As in `epsilon`.
+
+        Returns
+        -------
+        Rows
+            Of label, entries, rounds, epsilon and delta; it prints as a table, ε and δ rounded up.
+
+        Raises
+        ------
+        ValueError
+            As `epsilon`.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> with Ledger(Path(tempfile.mkdtemp()) / "ledger.jsonl") as ledger:
+        ...     ledger.record(Event(noise_multiplier=4.0))
+        ...     rows = ledger.summary(delta=1e-5, adjacency="zero-out")
+        >>> [(row["label"], row["rounds"]) for row in rows]
+        [('training', 1), ('all together', 1)]
         """
         delta, adjacency = self._question(delta, adjacency)
-        rows = Rows()
-        for name in dict.fromkeys(entry.label for entry in self._entries):
-            events = [entry.event for entry in self._entries if entry.label == name]
-            rows.append(self._summary_row(name, events, delta, adjacency))
-        rows.append(self._summary_row("all together", self.events, delta, adjacency))
-        return rows
-
-    def _summary_row(
-        self, label: str, events: list[AnyEvent], delta: float, adjacency: str
-    ) -> dict[str, Any]:
-        return {
-            "label": label,
-            "entries": len(events),
-            "rounds": sum(event.rounds for event in events),
-            "epsilon": self._epsilon(events, delta, adjacency),
-            "delta": delta,
-        }
+        labelled: dict[str, list[AnyEvent]] = {}
+        for entry in self._entries:
+            labelled.setdefault(entry.label, []).append(entry.event)
+        return Rows(
+            {
+                "label": label,
+                "entries": len(events),
+                "rounds": sum(event.rounds for event in events),
+                "epsilon": self._epsilon(events, delta, adjacency),
+                "delta": delta,
+            }
+            # A label of the user's own may read the same, and is another line.
+            for label, events in [*labelled.items(), ("all together", self.events)]
+        )
 
     def _question(self, delta: float | None, adjacency: str | None) -> tuple[float, str]:
         if self.plan is None:
@@ -326,15 +396,39 @@ class Ledger:
                     f"plan's {plan.adjacency!r}, and its account in another is not known"
                 )
 
-    @staticmethod
-    def _epsilon(events: list[AnyEvent], delta: float, adjacency: str) -> float:
-        return accounting.epsilon_of(grouped(events), delta, adjacency)
+    def _epsilon(self, events: list[AnyEvent], delta: float, adjacency: str) -> float:
+        """By our own accountant, whatever the plan's: its answer is a bound for every event."""
+        if self.plan is None:
+            return accounting.epsilon_of(grouped(events), delta, adjacency)
+        return self.plan.spent(events, delta, adjacency, accountant="pld")
 
     @staticmethod
     def read(path: str | os.PathLike[str]) -> list[AnyEvent]:
         """The events in a ledger file, without opening it for writing; also those of version 1.
 
-        Raises ValueError for a file that is no ledger, or whose chain is broken.
+        Parameters
+        ----------
+        path
+            The file; another process may be writing it.
+
+        Returns
+        -------
+        list of events
+            In the order in which they were recorded.
+
+        Raises
+        ------
+        ValueError
+            For a file that is no ledger, or whose chain is broken.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "ledger.jsonl"
+        >>> with Ledger(path) as ledger:
+        ...     ledger.record(Event(noise_multiplier=4.0))
+        >>> [event.noise_multiplier for event in Ledger.read(path)]
+        [4.0]
         """
         path = chain.path_of(path)
         content = chain.load(path)
@@ -351,6 +445,7 @@ class Ledger:
     def _append(self, content: bytes) -> None:
         """Bytes at the end of the file and on disk; else a ValueError, now and ever after."""
         self._still_ours()
+        # Until it is on disk nobody knows what is there: a failure is for good.
         self._broken = "an earlier write failed"
         try:
             self._file.write(content)
@@ -380,6 +475,7 @@ class Ledger:
             )
 
     def _moved(self) -> str:
+        # A lock is one on the file, not on its name, which may have come to stand for another.
         here = os.fstat(self._file.fileno())
         try:
             there = os.stat(self.path)
@@ -398,37 +494,31 @@ class Ledger:
     def __enter__(self) -> Ledger:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
-def no_amplification(event: AnyEvent, plan: PrivacyPlan) -> None:
-    """ValueError for an event that counts on secret draws under a plan that has none."""
+def no_amplification(event: AnyEvent, plan: PrivacyPlan | None) -> None:
+    """Refuse an event that counts on secret draws under a plan that has none.
+
+    Parameters
+    ----------
+    event
+        What is to be recorded, or was.
+    plan
+        Under which it ran; None: nobody knows, and nothing is refused.
+
+    Raises
+    ------
+    ValueError
+        For amplification by draws that are seen.
+    """
     secret = isinstance(event, Event) and event.sampling != "none" and not event.known
-    if secret and plan.trust != "central":
+    if secret and plan is not None and plan.trust != "central":
         raise ValueError(
             f"{event!r} is amplified by draws that nobody sees, and the plan's trust is "
             f"{plan.trust!r}, where they are seen: record plan.event, or another with known=True"
         )
-
-
-def grouped(events: Sequence[AnyEvent]) -> list[AnyEvent]:
-    """Equal events counted together: the composition does not depend on their order.
-
-    >>> from fldp.accounting import Event
-    >>> [event.rounds for event in grouped([Event(1.0), Event(2.0), Event(1.0, rounds=2)])]
-    [3, 1]
-    """
-    counts: dict[AnyEvent, int] = {}
-    for event in events:
-        key = replace(event, rounds=1)
-        counts[key] = counts.get(key, 0) + event.rounds
-    return [replace(event, rounds=count) for event, count in counts.items()]
 
 
 def _opened(path: Path) -> BinaryIO:
@@ -437,6 +527,7 @@ def _opened(path: Path) -> BinaryIO:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not stat.S_ISREG(os.stat(path).st_mode):
             raise ValueError(f"{path} is not a regular file: give the path of a ledger")
+        # Appending: whatever else goes wrong, no byte that is there is written over.
         return open(path, "a+b")
     except OSError as error:
         raise ValueError(

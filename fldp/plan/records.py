@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fldp import accounting
-from fldp._checks import MOST, choice, real, shown, whole
+from fldp._checks import choice, real, sizes_of_clients, whole
 from fldp._text import down, up
 from fldp.accounting import ACCOUNTANTS, Event
 from fldp.accounting.calibration import noise_for
@@ -21,8 +21,12 @@ from fldp.plan.client import participations as bound_participations
 # So many numbers of steps per epoch are accounted one by one; more are put into groups. Opacus'
 # accountants take a hundred times as long.
 _ACCOUNTED, _ACCOUNTED_BY_OPACUS = 160, 32
-# How far the members of a group may be apart, as ratios to be tried.
+# How far the members of a group may be apart, as ratios to be tried; the last holds everybody.
 _RATIOS = (1.01, 1.02, 1.03, 1.05, 1.1, 1.2, 1.5, 2.0, 4.0, 1e18)
+# The share of δ that pays for a client which is drawn more often than was accounted.
+_DRAWS = 0.1
+# Of records; whether a record's update is zero is no question that DP-SGD answers.
+_ADJACENCIES = ("add-or-remove", "replace-one")
 
 
 class _Steps(NamedTuple):
@@ -44,6 +48,7 @@ def _grouped(counts: NDArray[np.int64], limit: int) -> list[_Steps]:
     for ratio in _RATIOS:
         groups = []
         for steps in counts.tolist():
+            # One step an epoch takes every record: without sampling, it stays a group of its own.
             if groups and steps <= ratio * groups[-1].fewest and groups[-1].fewest > 1:
                 groups[-1] = groups[-1]._replace(most=steps)
             else:
@@ -57,9 +62,30 @@ def _grouped(counts: NDArray[np.int64], limit: int) -> list[_Steps]:
 class RecordPlan:
     """DP-SGD inside the clients: what to run, and each client's ε.
 
-    One entry per client, in the order of client_sizes: `noise_multipliers`, `epsilons`,
-    `steps_per_epoch` S = ceil(n/B) and `sampling_rates` 1/S, which is what Opacus' Poisson loader
-    runs. `noise_multiplier` z is the largest; `participations` the rounds of a client accounted.
+    Made by `calibrate_records`. Arrays have one entry per client, in the order of client_sizes.
+
+    Parameters
+    ----------
+    epsilon, delta
+        The budget of every record, over the whole training.
+    noise_multiplier
+        z, the largest of all: in clip norms of one record's gradient.
+    noise_multipliers
+        z of each client.
+    epsilons
+        What a record of each client really spends, at most `epsilon`.
+    steps_per_epoch
+        S = ceil(n/B) of each client.
+    sampling_rates
+        1/S of each client, which is what Opacus' Poisson loader runs.
+    rounds, local_epochs, batch_size
+        T, epochs of a client per round, and B, records per step in expectation.
+    participations
+        The rounds of a client that are accounted.
+    client_sampling_rate
+        u, the chance of a client to be asked in a round.
+    adjacency, accountant
+        As in `calibrate_records`.
     """
 
     epsilon: float
@@ -78,7 +104,20 @@ class RecordPlan:
     accountant: str
 
     def statement(self) -> str:
-        """The guarantee in plain words."""
+        """The guarantee in plain words.
+
+        Returns
+        -------
+        str
+            Who is protected, against whom, and by what; ε and δ rounded up.
+
+        Examples
+        --------
+        >>> plan = calibrate_records(epsilon=8.0, delta=1e-5, rounds=20, local_epochs=1,
+        ...                          batch_size=16, client_sizes=[10, 160])
+        >>> plan.statement()[:27]
+        'Every record: (8, 1e-05)-di'
+        """
         spread = np.quantile(self.epsilons, [0, 0.5, 1])
         each = "one z for all" if np.ptp(self.noise_multipliers) == 0 else "one z per client"
         return (
@@ -104,9 +143,25 @@ class RecordPlan:
         return f"<pre>{html.escape(self.statement())}</pre>"
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as plain numbers, strings and lists."""
-        plain = (np.ndarray, np.generic)
-        return {k: v.tolist() if isinstance(v, plain) else v for k, v in vars(self).items()}
+        """The fields as plain numbers, strings and lists.
+
+        Returns
+        -------
+        dict
+            Ready for JSON.
+
+        Examples
+        --------
+        >>> plan = calibrate_records(epsilon=8.0, delta=1e-5, rounds=20, local_epochs=1,
+        ...                          batch_size=16, client_sizes=[10, 160])
+        >>> plan.to_dict()["steps_per_epoch"]
+        [1, 10]
+        """
+        fields = dict(vars(self))
+        for name, value in fields.items():
+            if isinstance(value, np.ndarray | np.generic):
+                fields[name] = value.tolist()
+        return fields
 
 
 def _noise_of_each(
@@ -117,6 +172,7 @@ def _noise_of_each(
     for i, group in enumerate(groups):
         near = None
         if i > 2:
+            # log z is about straight in log S; from the fourth on, since S = 1 has no sampling.
             grown = math.log(group.fewest / groups[i - 1].fewest)
             grown /= math.log(groups[i - 1].fewest / groups[i - 2].fewest)
             near = found[-1] * (found[-1] / found[-2]) ** grown
@@ -143,22 +199,6 @@ def _noise_for_all(
         if max(spends) <= epsilon:
             return z, spends
         worst = groups[int(np.argmax(spends))]
-
-
-def _sizes(client_sizes: ArrayLike | Sequence[int]) -> NDArray[Any]:
-    """The sizes as an array of whole numbers, else a ValueError that names the client."""
-    try:
-        given = np.asarray(client_sizes)
-    except ValueError:  # ragged
-        raise ValueError(
-            f"client_sizes is {shown(client_sizes)}: give one number per client"
-        ) from None
-    if given.ndim != 1 or not given.size or given.dtype.kind not in "iuf":
-        raise ValueError(f"client_sizes has shape {given.shape}: give one number per client")
-    wrong = np.flatnonzero(~((given >= 1) & (given <= MOST) & (given == np.floor(given))))
-    if wrong.size:
-        raise ValueError(f"client {wrong[0]} has size {given[wrong[0]]}: give a whole number >= 1")
-    return given
 
 
 def calibrate_records(
@@ -197,11 +237,16 @@ def calibrate_records(
         False: one z, set by the client that spends most. True: one z per client.
     participations
         Accounts for this many rounds of a client instead: the training must then stop asking a
-        client after them.
+        client after them. None: as `client_sampling_rate` says.
     adjacency
         "add-or-remove" or "replace-one", of records.
     accountant
         As in :func:`fldp.epsilon`.
+
+    Returns
+    -------
+    RecordPlan
+        One z, or one per client, and each client's ε.
 
     Raises
     ------
@@ -215,25 +260,31 @@ def calibrate_records(
     >>> [round(float(e), 1) for e in plan.epsilons]
     [8.0, 2.3, 0.6]
     """
-    epsilon, delta = real("epsilon", epsilon), real("delta", delta, 1)
-    rounds, epochs = whole("rounds", rounds), whole("local_epochs", local_epochs)
-    batch, u = whole("batch_size", batch_size), real("client_sampling_rate", client_sampling_rate)
-    choice("adjacency", adjacency, ("add-or-remove", "replace-one"))
+    epsilon = real("epsilon", epsilon)
+    delta = real("delta", delta, 1)
+    rounds = whole("rounds", rounds)
+    epochs = whole("local_epochs", local_epochs)
+    batch = whole("batch_size", batch_size)
+    u = real("client_sampling_rate", client_sampling_rate)
+    choice("adjacency", adjacency, _ADJACENCIES)
     choice("accountant", accountant, ACCOUNTANTS)
-    given = _sizes(client_sizes)
+    given = sizes_of_clients(client_sizes)
     if u > 1:
         raise ValueError(f"client_sampling_rate is {u:g}: give a rate in (0, 1]")
-    enforced = participations is not None
-    served = max(1, bound_participations(rounds, u, delta / 10))
-    served = min(rounds, whole("participations", participations)) if enforced else served
-    spare = delta if enforced or served == rounds else 0.9 * delta
-    counts = -(-given.astype(np.int64) // batch)
+    spare = delta
+    if participations is not None:
+        served = min(rounds, whole("participations", participations))
+    else:
+        served = max(1, bound_participations(rounds, u, _DRAWS * delta))
+        if served < rounds:
+            spare = (1 - _DRAWS) * delta
+    counts = -(-given.astype(np.int64) // batch)  # rounded up
     unique, back = np.unique(counts, return_inverse=True)
-    limit = _ACCOUNTED if accountant == "pld" else _ACCOUNTED_BY_OPACUS
-    groups = _grouped(unique, limit)
+    groups = _grouped(unique, _ACCOUNTED if accountant == "pld" else _ACCOUNTED_BY_OPACUS)
 
     def event(steps: _Steps, z: float = 1.0) -> Event:
         kind = "poisson" if steps.fewest > 1 else "none"
+        # The draw of a round's clients amplifies nothing: all steps of a round share it.
         return Event(z, 1 / steps.fewest, kind, served * epochs * steps.most)
 
     def noise(steps: _Steps, near: float | None = None) -> float:

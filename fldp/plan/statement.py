@@ -6,23 +6,19 @@ cap, seed and noise generator; `tests/data/statements.txt` holds the statement o
 
 from __future__ import annotations
 
-import dataclasses
-import html
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from fldp._text import down, fill, up
+from fldp._settings import ACCOUNTANT, ADJACENCY
+from fldp._text import down, fill, folded, up
 
 if TYPE_CHECKING:
     from fldp.plan.client import PrivacyPlan
 
+# A search for the noise stops within its tolerance of the target: so far above is not beyond it.
+TOLERANCE = 1e-6
 # From here on a guarantee is called weak: e^10 is 22,026 to 1.
 WEAK = 10.0
 
-UNITS = {
-    "add-or-remove": "the run is compared with one in which this client was never there",
-    "zero-out": "the run is compared with one in which every update of this client is zero",
-    "replace-one": "the run is compared with one in which this client has other data",
-}
 TRUSTS = {
     "central": "the server sees every update in the clear; it is trusted to clip each, to add the "
     "noise to the sum, and to keep {secrets} to itself",
@@ -46,11 +42,6 @@ KNOWN_DRAWS = {
     "fixed": "every round exactly {m:.10g} of {N} clients are drawn, uniformly, without "
     "replacement; who is known",
 }
-ACCOUNTANTS = {
-    "prv": "an upper bound, up to the numerical error of Opacus",
-    "rdp": "an upper bound, by Rényi divergences",
-    "gdp": "an approximation that can be too low",
-}
 RECORDS = (
     "a change of some of a client's data, such as one record: that is replace-one, which moves the "
     "sum by up to 2C;"
@@ -60,7 +51,7 @@ LIMITS = (
     "choices made by looking at the data, such as tuning over several private runs;",
     "a person with several clients: plan.group(k) is the ε of k of them;",
     "the low-order digits of floating-point noise, which can betray more than its density says "
-    "(noise.DiscreteGaussian has an exact grid instead);",
+    "(DiscreteGaussian has an exact grid instead);",
     "what follows about a client from patterns that would be found without it as well.",
 )
 
@@ -68,15 +59,29 @@ LIMITS = (
 def statement(
     plan: PrivacyPlan, reproducible: bool = False, participations: int | None = None
 ) -> str:
-    """See `PrivacyPlan.statement`."""
-    lines = [*_headline(plan, participations)]
+    """See `PrivacyPlan.statement`.
+
+    Parameters
+    ----------
+    plan
+        The plan.
+    reproducible, participations
+        As there.
+
+    Returns
+    -------
+    str
+        The lines, wrapped.
+    """
+    lines = _headline(plan, participations)
     if reproducible:
         lines.append(
             "Reproducible noise: it came from a generator that the caller seeded; whoever knows or "
             "guesses that seed can subtract the noise, and against them nothing here holds."
         )
     lines += [
-        f"Unit: one client, with all it contributes; {plan.adjacency}: {UNITS[plan.adjacency]}.",
+        f"Unit: one client, with all it contributes; {plan.adjacency}: the run is compared with "
+        f"one in which {ADJACENCY.values[plan.adjacency]}.",
         f"Trust, {plan.trust}: {_trust(plan, participations)}.",
         f"Against: {_against(plan, participations)}.",
         f"Sampling, {plan.sampling}: {_sampling(plan, participations)}.",
@@ -87,18 +92,41 @@ def statement(
         _assumptions(plan, participations),
         "It does not cover:",
     ]
-    limits = LIMITS if plan.adjacency == "replace-one" else (RECORDS, *LIMITS)
-    lines += [f"  - {limit}" for limit in limits]
+    if plan.adjacency != "replace-one":
+        lines.append(f"  - {RECORDS}")
+    lines += [f"  - {limit}" for limit in LIMITS]
     return "\n".join(map(fill, lines))
 
 
 def amplified(plan: PrivacyPlan) -> bool:
-    """Whether the account relies on who took part being secret."""
+    """Whether the account relies on who took part being secret.
+
+    Parameters
+    ----------
+    plan
+        The plan.
+
+    Returns
+    -------
+    bool
+        False where no amplification is claimed, and where who took part is seen.
+    """
     return plan.event.sampling != "none" and not plan.event.known
 
 
 def mixed(plan: PrivacyPlan) -> bool:
-    """Whether the account is over the stated coins, although it is known how they fell."""
+    """Whether the account is over the stated coins, although it is known how they fell.
+
+    Parameters
+    ----------
+    plan
+        The plan.
+
+    Returns
+    -------
+    bool
+        True under distributed trust with sampling.
+    """
     return plan.event.sampling != "none" and plan.event.known
 
 
@@ -106,16 +134,17 @@ def _headline(plan: PrivacyPlan, participations: int | None) -> list[str]:
     if participations is None:
         epsilon = plan.epsilon()
         against = ""
-        roughly = "approximately " if plan.accountant == "gdp" else ""
     else:
         epsilon = plan.seeded_epsilon(participations)
         against = ", against whoever knows the seed of the draws"
-        roughly = ""
+    # With a seed our own accountant answers, whose word is exact.
+    approximate = plan.accountant == "gdp" and participations is None
+    roughly = "approximately " if approximate else ""
     lines = [
         f"After {plan.rounds} rounds{against}: {roughly}({up(epsilon)}, {up(plan.delta)})-"
         "differential privacy at the client level."
     ]
-    if epsilon > plan.target_epsilon * (1 + 1e-6):
+    if epsilon > plan.target_epsilon * (1 + TOLERANCE):
         lines.append(f"It misses the target ε = {plan.target_epsilon:g}.")
     if epsilon > WEAK:
         lines.append(f"This is weak: one client may move the odds by a factor e^{up(epsilon)}.")
@@ -124,13 +153,12 @@ def _headline(plan: PrivacyPlan, participations: int | None) -> list[str]:
 
 def _trust(plan: PrivacyPlan, participations: int | None) -> str:
     secret_draws = amplified(plan) and participations is None
-    hides_draws = secret_draws or plan.adjacency == "add-or-remove"
-    kept = ["updates", "norms"]
-    if hides_draws:
-        kept.append("who took part")
-    kept.append("the random numbers of the noise")
-    secrets = ", ".join(kept[:-1]) + " and " + kept[-1]
-    return TRUSTS[plan.trust].format(secrets=secrets, survivors=plan.survivors)
+    kept = "updates, norms"
+    # Whoever is seen to take part cannot be hidden as a member; who is drawn, not as drawn.
+    if secret_draws or plan.adjacency == "add-or-remove":
+        kept += ", who took part"
+    secrets = f"{kept} and the random numbers of the noise"
+    return TRUSTS[plan.trust].format(secrets=secrets, survivors=plan.min_survivors)
 
 
 def _against(plan: PrivacyPlan, participations: int | None) -> str:
@@ -141,22 +169,21 @@ def _against(plan: PrivacyPlan, participations: int | None) -> str:
             "the server, which follows the protocol, and all others: they see every sum and know "
             "who took part, and that a client did is not hidden from them"
         )
+    sees = "whoever sees every model of the run"
     if participations is not None and plan.adjacency == "add-or-remove":
         return (
-            "whoever sees every model of the run and knows the seed, so the rounds in which this "
-            "client would be drawn, but neither updates nor whether it was there"
+            f"{sees} and knows the seed, so the rounds in which this client would be drawn, but "
+            "neither updates nor whether it was there"
         )
     if participations is not None:
-        return (
-            "whoever sees every model of the run and knows the seed, so who took part, but no "
-            "updates"
-        )
+        return f"{sees} and knows the seed, so who took part, but no updates"
     if amplified(plan) or plan.adjacency == "add-or-remove":
-        return "whoever sees every model of the run, but neither updates nor who took part"
-    return "whoever sees every model of the run and who took part, but no updates"
+        return f"{sees}, but neither updates nor who took part"
+    return f"{sees} and who took part, but no updates"
 
 
 def _sampling(plan: PrivacyPlan, participations: int | None) -> str:
+    # Who knows the seed knows every cohort.
     known = mixed(plan) or participations is not None
     if plan.event.sampling == "none":
         words = _no_claim(plan, participations)
@@ -193,6 +220,7 @@ def _others(plan: PrivacyPlan, participations: int | None) -> list[str]:
     if plan.event.sampling == "none":
         return []
     known = plan.cohort_known()
+    # A bound from below on a chance: rounded down.
     crowd = (
         f"with probability {down(known['confidence'], 6)} no client takes part in more than "
         f"{known['bound']} rounds, which is ε = {up(known['epsilon_bound'])}"
@@ -233,6 +261,7 @@ def _without_the_seed(plan: PrivacyPlan) -> str:
 
 def _noise(plan: PrivacyPlan) -> str:
     where = "message" if plan.trust == "local" else "sum"
+    # More than the fewest survivors add more shares than z counts on.
     size = "std at least z·C" if plan.trust == "distributed" else "std z·C"
     return (
         f"Noise: Gaussian, {size} on each {where}, z at least {down(plan.noise_multiplier, 5)}, C "
@@ -243,6 +272,7 @@ def _noise(plan: PrivacyPlan) -> str:
 
 def _delta(plan: PrivacyPlan) -> str:
     betrayed = plan.delta * plan.clients
+    # One client on average, or more: then (0, δ) promises nothing that matters.
     weak = "; this δ is too weak" if betrayed >= 1 else ""
     return (
         f"δ = {up(plan.delta)}: the weight of outcomes on which ε promises nothing. To publish "
@@ -261,7 +291,7 @@ def _accountant(plan: PrivacyPlan, participations: int | None) -> str:
             "pld, an upper bound, where the round-off of its FFT is bounded as if independent over "
             "the frequencies"
         )
-    return f"{plan.accountant}, {ACCOUNTANTS[plan.accountant]}"
+    return f"{plan.accountant}, {ACCOUNTANT.values[plan.accountant]}"
 
 
 def _assumptions(plan: PrivacyPlan, participations: int | None) -> str:
@@ -278,40 +308,29 @@ def _assumptions(plan: PrivacyPlan, participations: int | None) -> str:
 
 
 def plan_html(plan: PrivacyPlan) -> str:
-    """The plan as a small HTML table with its statement folded below."""
+    """The plan as a small HTML table with its statement folded below.
+
+    Parameters
+    ----------
+    plan
+        The plan.
+
+    Returns
+    -------
+    str
+        HTML, for a notebook.
+    """
     shown = {
         "ε": up(plan.epsilon()),
         "δ": up(plan.delta),
         "z": down(plan.noise_multiplier, 5),
+        "rounds": plan.rounds,
+        "clients": plan.clients,
+        "cohort": f"{plan.cohort:.10g}",
+        "sampling": plan.sampling,
+        "trust": plan.trust,
+        "adjacency": plan.adjacency,
+        "cap": plan.cap,
+        "min_survivors": plan.min_survivors,
     }
-    names = ("rounds", "clients", "cohort", "sampling", "trust", "adjacency", "cap", "survivors")
-    for name in names:
-        value = getattr(plan, name)
-        if value is not None:
-            shown[name] = f"{value:.10g}" if name == "cohort" else str(value)
-    cells = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in shown.items())
-    words = html.escape(plan.statement())
-    return f"<table>{cells}</table><details><summary>in words</summary><pre>{words}</pre></details>"
-
-
-def plot(plan: PrivacyPlan, ax: Any = None) -> Any:
-    """See `PrivacyPlan.plot`."""
-    from fldp import plotting
-
-    points = 24  # enough for a smooth line
-    rounds = sorted({max(1, round(plan.rounds * i / points)) for i in range(1, points + 1)})
-    sees = {
-        "central": "who sees the models",
-        "distributed": "who sees the sums and who took part",
-        "local": "who sees the messages",
-    }
-    with plotting.style():
-        ax = plotting.figure()[1] if ax is None else ax
-        ax.plot([0, *rounds], [0, *map(plan.epsilon, rounds)], label=sees[plan.trust])
-        if amplified(plan):
-            known = [dataclasses.replace(plan, rounds=t).cohort_known()["epsilon"] for t in rounds]
-            ax.plot([0, *rounds], [0, *known], "--", label="who also knows who took part")
-        ax.axhline(plan.target_epsilon, color="0.5", linewidth=1, label="target")
-        ax.set(xlabel="rounds", ylabel=f"ε at δ = {up(plan.delta)}", xlim=(0, None), ylim=(0, None))
-        ax.legend()
-    return ax
+    return folded(shown, plan.statement())

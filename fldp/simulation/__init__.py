@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from fldp._lazy import attach
 
 if TYPE_CHECKING:
+    from fldp.simulation import averaging as averaging
     from fldp.simulation import checkpoint as checkpoint
     from fldp.simulation import clients as clients
     from fldp.simulation import dpsgd as dpsgd
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from fldp.simulation import training as training
 
 _MODULES = (
-    "checkpoint clients dpsgd draws engines history isolation local rounds sampling scaffold "
-    "server setting stacked training"
+    "averaging checkpoint clients dpsgd draws engines history isolation local rounds sampling "
+    "scaffold server setting stacked training"
 )
 __all__ = [*_MODULES.split()]
 __getattr__ = attach(__name__, {}, {name: name for name in __all__})

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from torch import nn
 
-from fldp import accounting
 from fldp.accounting import Event
 from fldp.plan import PrivacyPlan
-from fldp.plan.ledger import grouped
 
+# An ε takes milliseconds: a long history computes so many of them, and carries each upwards.
 _EXACT_POINTS = 100
+# What no copy, pickle or printout may hold.
 _KEPT_BACK = ("private", "seconds")
 
 
@@ -39,6 +38,8 @@ class History:
     participations : list of int or None
         With a seed, the most rounds that its draws have given any client, after each round. It and
         `epsilon` then tell something of these draws, which `accounted` presumes to be secret.
+    best_round : int
+        The round of the best validation accuracy; 0 without.
     model : nn.Module
         The trained model: a function of the releases, with the buffers of the model given.
     stopped, statement : str
@@ -75,7 +76,8 @@ class History:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self.private, self.seconds = {}, 0.0
+        self.private = {}
+        self.seconds = 0.0
 
     @property
     def rounds(self) -> int:
@@ -107,7 +109,7 @@ class History:
         count = len(self.events)
         if len(self._spent.get("accounted", [])) != count:
             knots = np.unique(np.linspace(1, count, min(count, _EXACT_POINTS)).round().astype(int))
-            values = [spent(self.plan, [*self.before, *self.events[:k]]) for k in knots]
+            values = [self.plan.spent([*self.before, *self.events[:k]]) for k in knots]
             places = np.searchsorted(knots, np.arange(1, count + 1))
             self._spent["accounted"] = [values[i] for i in places]
         return list(self._spent["accounted"])
@@ -118,28 +120,42 @@ class History:
         if self.plan is None:
             return math.inf
         if self.participations is None:
-            return spent(self.plan, [*self.before, *self.events])
+            return self.plan.spent([*self.before, *self.events])
         return self.seeded(self.plan, self.participations[-1] if self.participations else 0)
 
     def seeded(self, plan: PrivacyPlan, k: int) -> float:
-        """ε of k rounds of a client, with what the ledger held besides, where a seed is known."""
+        """ε of k rounds of a client, with what the ledger held besides, where a seed is known.
+
+        Parameters
+        ----------
+        plan : PrivacyPlan
+            The run's.
+        k : int
+            The most rounds that the seed has given any client.
+        """
         # Rounds of this run that a crash cut off are in k; what else the ledger holds composes.
-        others = [event for event in self.before if not _is_a_round(plan, event)]
+        others = [event for event in self.before if not plan.owns(event)]
         if not others or k == 0:
-            return max(spent(plan, others), plan.seeded_epsilon(k))
+            return max(plan.spent(others), plan.seeded_epsilon(k))
         # Under a cap a client that leaves lets another one in: twice the sensitivity, half the z.
         moves_up = plan.cap is not None and plan.adjacency == "add-or-remove"
-        noise = plan.noise_multiplier / (2 if moves_up else 1)
-        return spent(plan, [*others, Event(noise, rounds=k)])
+        noise = plan.noise_multiplier
+        if moves_up:
+            noise /= 2
+        return plan.spent([*others, Event(noise, rounds=k)])
 
     def to_dict(self) -> dict[str, Any]:
         """What may be published: accuracy, loss, ε, clip norms, the plan. Nothing private."""
         return {
             "plan": None if self.plan is None else self.plan.to_dict(),
-            "accuracy": self.accuracy, "loss": self.loss, "epsilon": self.epsilon,
-            "accounted": self.accounted, "clip_norm": self.clip_norm,
-            "best_round": self.best_round, "stopped": self.stopped,
-        }  # fmt: skip
+            "accuracy": self.accuracy,
+            "loss": self.loss,
+            "epsilon": self.epsilon,
+            "accounted": self.accounted,
+            "clip_norm": self.clip_norm,
+            "best_round": self.best_round,
+            "stopped": self.stopped,
+        }
 
     def to_json(self) -> str:
         """`to_dict` as JSON; infinity and NaN, which JSON does not have, become null."""
@@ -155,29 +171,22 @@ class History:
         return pandas.DataFrame(columns, index=pandas.RangeIndex(1, self.rounds + 1, name="round"))
 
     def plot(self, ax: Any = None, label: str | None = None) -> Any:
-        """Accuracy over rounds with the ε spent; returns the axes."""
+        """Accuracy over rounds with the ε spent.
+
+        Parameters
+        ----------
+        ax : matplotlib axes, optional
+            None draws new ones.
+        label : str, optional
+            For the legend.
+
+        Returns
+        -------
+        matplotlib axes
+        """
         from fldp import plotting
 
         return plotting.history(self, ax, label)
-
-
-def spent(plan: PrivacyPlan, events: Sequence[Any]) -> float:
-    """ε of these events at the plan's δ, adjacency and accountant."""
-    if not events:
-        return 0.0
-    own = plan.event
-    if all(event == own for event in events):
-        return plan.epsilon(len(events))
-    return accounting.epsilon_of(grouped(events), plan.delta, plan.adjacency, plan.accountant)
-
-
-def _is_a_round(plan: PrivacyPlan, event: Any) -> bool:
-    """Whether `event` is a round of `plan`; an adaptive clip puts z together again, to rounding."""
-    own = plan.event
-    if not isinstance(event, Event):
-        return False
-    close = math.isclose(event.noise_multiplier, own.noise_multiplier, rel_tol=1e-9)
-    return close and replace(event, noise_multiplier=own.noise_multiplier) == own
 
 
 def _finite(value: Any) -> Any:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,22 +14,43 @@ from torch import Tensor, nn
 
 from fldp import accounting
 from fldp._text import fill, up
-from fldp.mechanism.aggregation import PrivateAggregator
-from fldp.mechanism.updates import flatten, load_
+from fldp.mechanism.noise import as_noise
+from fldp.mechanism.updates import Layout, flatten, load_
 from fldp.plan import PrivacyPlan
 from fldp.plan.ledger import Ledger
+from fldp.simulation.averaging import Averaging
 from fldp.simulation.checkpoint import compare, crowd, described, fingerprint, outline
 from fldp.simulation.draws import Draws
-from fldp.simulation.history import History, spent
+from fldp.simulation.history import History
 from fldp.simulation.isolation import copied, is_all_plain
 from fldp.simulation.local import LocalSGD
 from fldp.simulation.sampling import drawn
 from fldp.simulation.server import FedAvg
 from fldp.simulation.setting import Setting
 
+# What a checkpoint keeps of a history; its events are written out beside.
+_KEPT = (
+    "accuracy",
+    "loss",
+    "clip_norm",
+    "participations",
+    "private",
+    "best_round",
+    "seconds",
+    "head",
+)
+
 
 def evaluate(model: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
-    """Accuracy and mean cross-entropy of a classifier on (x, y)."""
+    """Accuracy and mean cross-entropy of a classifier.
+
+    Parameters
+    ----------
+    model : nn.Module
+        From inputs (n, ...) to scores (n, classes); in the end it is in the mode it was in.
+    x, y : Tensor
+        Inputs and labels (n,), on the model's device.
+    """
     training = model.training
     model.eval()
     with torch.no_grad():
@@ -41,14 +62,28 @@ def evaluate(model: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
 
 
 class Run:
-    """The state of a run between two rounds."""
+    """The state of a run between two rounds.
+
+    Parameters
+    ----------
+    given : Setting
+        What `train` was called with.
+
+    Raises
+    ------
+    ValueError
+        For what does not go together, before anybody is sampled.
+    """
 
     def __init__(self, given: Setting) -> None:
-        self.plan, self.population, self.canaries = given.plan, given.population, given.canaries
+        self.plan = given.plan
+        self.population = given.population
+        self.canaries = given.canaries
         self.local: Any = LocalSGD() if given.local is None else copy.deepcopy(given.local)
         self.server = FedAvg() if given.server is None else copy.deepcopy(given.server)
         self.server.reset()
-        self.clip, self.clients = given.clipping(), given.clients
+        self.clip = given.clipping()
+        self.clients = given.clients
         self.total, self.cohort = given.schedule()
         self.sampler = given.cohorts(self.local)
         # Never run: what clients start from, and what the trained weights are put into.
@@ -56,9 +91,13 @@ class Run:
         self.flat = flatten(self.model)
         self.validation = given.checked_validation(self.flat.device)
         self.draws = Draws(given.seed)
-        self.noise_generator, self.noise = given.noise_generator, given.noise
-        self.reproducible = given.noise_generator is not None
-        self.done, self.best = 0, (-1.0, self.flat)
+        # Lives as long as the run: what a round's noise depends on is in every checkpoint.
+        self.noise = as_noise(given.noise, given.generator)
+        self.reproducible = self.noise.reproducible
+        self.averaging = self._averaging(given)
+        self.done = 0
+        # The best validation accuracy, and the vector that reached it.
+        self.best = (-1.0, self.flat)
         self.history = History(self.plan)
         self.history.private |= {"cohort": [], "clipped_fraction": []}
         # Against whoever knows the seed the coins are known: a client pays for its own rounds.
@@ -74,6 +113,15 @@ class Run:
         self._begun_with: dict[str, str] = {}
         self._repeats = False
 
+    def _averaging(self, given: Setting) -> Averaging:
+        """What turns a cohort's updates into a mean, in this model's structure."""
+        layout = Layout.of_rows(self.model, self.flat, self.local.width(len(self.flat)))
+        if self.clip is not None:
+            self.clip.prepare(layout)
+        weights = given.client_weights(self.local)
+        denominator = weights.denominator(self.cohort, self.clients)
+        return Averaging(self.plan, layout, self.clip, self.noise, weights, denominator)
+
     def identify(self) -> None:
         """Note, for checkpoints, what a resumed run must still be; before the first round."""
         validation = "none"
@@ -83,11 +131,16 @@ class Run:
             "plan": described(None if self.plan is None else self.plan.to_dict()),
             "model": outline(self.model),
             "population": crowd(self.population),
-            "clip": described(self.clip), "local algorithm": described(self.local),
-            "server": described(self.server), "sampler": described(self.sampler),
-            "noise mechanism": described(self.noise), "validation": validation,
-            "rounds": str(self.total), "cohort": f"{self.cohort:.17g}",
-        }  # fmt: skip
+            "clip": described(self.clip),
+            "local algorithm": described(self.local),
+            "server": described(self.server),
+            "sampler": described(self.sampler),
+            "noise mechanism": described(self.noise),
+            "weights": described(self.averaging.weights),
+            "validation": validation,
+            "rounds": str(self.total),
+            "cohort": f"{self.cohort:.17g}",
+        }
 
     def account(self, book: Ledger, resumed: bool) -> None:
         """What the ledger holds besides this run is spent, whatever came of it.
@@ -131,7 +184,8 @@ class Run:
         self.lost = earlier
 
     def finished(self, patience: int | None) -> bool:
-        history, plan = self.history, self.plan
+        history = self.history
+        plan = self.plan
         if history.stopped:
             return True
         if self.done >= self.total:
@@ -141,20 +195,14 @@ class Run:
                 f"validation accuracy has not improved for {patience} rounds; the model is that of "
                 f"round {history.best_round}"
             )
-        elif plan is not None and not self._affordable(plan):
+        elif plan is not None and not plan.affords(
+            [*history.before, *history.events, *self.noise.events(plan)]
+        ):
             history.stopped = (
                 f"round {self.done + 1} would exceed ε = {plan.target_epsilon:g} at δ = "
                 f"{plan.delta:g}: refused before sampling; the model is that of round {self.done}"
             )
         return bool(history.stopped)
-
-    def _affordable(self, plan: PrivacyPlan) -> bool:
-        event, before = plan.event, self.history.before
-        events = [*before, *self.history.events, event]
-        # A run's own events are the plan's: the aggregator makes no others.
-        if len(events) <= plan.rounds and all(earlier == event for earlier in before):
-            return True  # within what was calibrated
-        return spent(plan, events) <= plan.target_epsilon * (1 + 1e-6)
 
     def round(self, book: Ledger | None) -> None:
         """One round; the event is on disk before the release exists."""
@@ -163,33 +211,19 @@ class Run:
         rows = self.local.updates(
             self.model, self.flat, self.population, real, self.draws, round=self.done
         )
-        width = self.local.width(len(self.flat))
-        history, like = self.history, self.flat.new_zeros(width)
-        if self.plan is None:
-            mean, clipped = self._without_noise(rows, like)
-            norm = math.inf if self.clip is None else self.clip.norm
-        else:
-            aggregator = PrivateAggregator(
-                like, self.plan, self.clip, generator=self.noise_generator, mechanism=self.noise
-            )
-            for chunk in rows:
-                aggregator.add(chunk)
-            if self.canaries is not None and len(real) < len(ids):
-                aggregator.add(self.canaries.rows(ids[len(real) :], self.done).to(like))
-            if book is not None:
-                book.record(aggregator.event, self.done + 1)
-            release = aggregator.release()
-            history.events.append(release.event)
-            mean, norm = release.mean, release.clip_norm
-            clipped = release.private.clipped_fraction
-            if self.canaries is not None:
-                self.canaries.observe(mean, self.done)
+        averaged = self.averaging.mean(self._chunks(ids, rows), book, self.done + 1)
+        mean = averaged.mean
+        history = self.history
+        if averaged.event is not None:
+            history.events.append(averaged.event)
+        if self.canaries is not None:
+            self.canaries.observe(mean, self.done)
         step = self.local.absorb(mean, self.cohort / self.clients)
         self.flat = self.server.step(self.flat, step, self.done / self.total)
         self.done += 1
-        history.clip_norm.append(float(norm))
+        history.clip_norm.append(float(averaged.clip_norm))
         history.private["cohort"].append(len(ids))
-        history.private["clipped_fraction"].append(clipped)
+        history.private["clipped_fraction"].append(averaged.clipped)
         self._count(ids)
         if book is not None:
             history.head = book.head
@@ -204,15 +238,15 @@ class Run:
         most = int(self.served.max()) + self.lost
         told.append(min(most, self.plan.rounds))
 
-    def _without_noise(self, rows: Any, like: Tensor) -> tuple[Tensor, float]:
-        total, clipped, count = like.clone(), 0, 0
+    def _chunks(self, ids: Tensor, rows: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """The cohort's updates with their senders, in the order of `ids`; canaries come last."""
+        start = 0
         for chunk in rows:
-            factors = chunk.new_ones(len(chunk))
-            if self.clip is not None:
-                factors = self.clip.scales(chunk).to(chunk.dtype).reshape(len(chunk))
-            total += factors @ chunk
-            clipped, count = clipped + int((factors < 1).sum()), count + len(chunk)
-        return total / self.cohort, clipped / max(1, count)
+            yield ids[start : start + len(chunk)], chunk
+            start += len(chunk)
+        made_up = ids[start:]
+        if self.canaries is not None and len(made_up):
+            yield made_up, self.canaries.rows(made_up, self.done).to(self.flat)
 
     def _validate(self) -> None:
         if self.validation is None:
@@ -223,7 +257,8 @@ class Run:
         self.history.accuracy.append(accuracy)
         self.history.loss.append(loss)
         if accuracy > self.best[0]:
-            self.best, self.history.best_round = (accuracy, reported.clone()), self.done
+            self.best = (accuracy, reported.clone())
+            self.history.best_round = self.done
 
     def summary(self) -> str:
         parts = []
@@ -234,30 +269,30 @@ class Run:
         parts.append(f"clipped={self.history.private['clipped_fraction'][-1]:.0%} (private)")
         return " ".join(parts)
 
-    def _spent(self, plan: PrivacyPlan) -> float:
-        """The headline so far, with all that the ledger holds."""
-        if self.history.participations:
-            return self.history.seeded(plan, self.history.participations[-1])
-        return spent(plan, [*self.history.before, *self.history.events])
-
     def _pieces(self) -> dict[str, Any]:
-        pieces = {"server": self.server, "local": self.local, "sampler": self.sampler}
+        pieces = {
+            "server": self.server,
+            "local": self.local,
+            "sampler": self.sampler,
+            "noise": self.noise,
+        }
         return pieces if self.clip is None else pieces | {"clip": self.clip}
 
     def state(self) -> dict[str, Any]:
         """Everything the next round depends on, and what the run must still be."""
-        generator = self.noise_generator
         state: dict[str, Any] = {
-            "identity": self._begun_with, "done": self.done, "flat": self.flat,
-            "best": list(self.best), "draws": self.draws.state_dict(), "served": self.served,
-            "lost": self.lost, "events": [event.to_dict() for event in self.history.events],
+            "identity": self._begun_with,
+            "done": self.done,
+            "flat": self.flat,
+            "best": list(self.best),
+            "draws": self.draws.state_dict(),
+            "served": self.served,
+            "lost": self.lost,
+            "events": [event.to_dict() for event in self.history.events],
             "reproducible": self.reproducible,
-            "noise": None if generator is None else generator.get_state(),
-        }  # fmt: skip
+        }
         state |= {name: piece.state_dict() for name, piece in self._pieces().items()}
-        names = ("accuracy", "loss", "clip_norm", "participations", "private", "best_round",
-                 "seconds", "head")  # fmt: skip
-        state["history"] = {name: getattr(self.history, name) for name in names}
+        state["history"] = {name: getattr(self.history, name) for name in _KEPT}
         return state
 
     def resume(self, state: dict[str, Any], path: Path, seed: int | None) -> None:
@@ -270,9 +305,11 @@ class Run:
             raise ValueError(
                 f"{path} is the checkpoint of a run with another seed, or with none: leave seed out"
             )
-        self.done, self.flat = state["done"], state["flat"].to(self.flat)
+        self.done = state["done"]
+        self.flat = state["flat"].to(self.flat)
         self.best = (float(state["best"][0]), state["best"][1].to(self.flat))
-        self.served, self.lost = state["served"].cpu(), state["lost"]
+        self.served = state["served"].cpu()
+        self.lost = state["lost"]
         for name, piece in self._pieces().items():
             piece.load_state_dict(state[name])
         for name, value in state["history"].items():
@@ -280,8 +317,7 @@ class Run:
         self.history.events = [accounting.event_from_dict(event) for event in state["events"]]
         # A round that a crash cut off may have been released. Where its noise repeats, so do its
         # draws: the same release again tells nobody more. Otherwise its cohort is drawn anew.
-        if self.noise_generator is not None and state["noise"] is not None:
-            self.noise_generator.set_state(state["noise"].cpu())
+        if self.noise.reproducible and state["noise"]:
             self._repeats = True
         elif not self.draws.seeded:
             self.draws.renew()
@@ -317,7 +353,7 @@ class Run:
             roughly = "approximately " if self.plan.accountant == "gdp" else ""
             lines.append(
                 f"The ledger holds {len(self.history.before)} other entries of this population: "
-                f"together with them {roughly}ε = {up(self._spent(self.plan))} so far."
+                f"together with them {roughly}ε = {up(self.history.now)} so far."
             )
         lines += [part for part in (self.local.limits(), own) if part]
         plan = self.plan.statement(self.reproducible, self._most(self.plan))

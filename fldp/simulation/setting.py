@@ -9,10 +9,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from fldp.mechanism.clipping import FlatClip
+from fldp._checks import choice
+from fldp.mechanism.clipping import as_clip
+from fldp.mechanism.intake import as_numbers, check_equal, check_weights
 from fldp.mechanism.noise import Gaussian
 from fldp.mechanism.updates import flatten
 from fldp.plan import PrivacyPlan
+from fldp.simulation.averaging import Weights
 from fldp.simulation.clients import Population
 from fldp.simulation.isolation import copied
 from fldp.simulation.local import Algorithm
@@ -46,8 +49,11 @@ class Setting:
     server: FedAvg | None
     validation: tuple[Tensor, Tensor] | None
     seed: int | None
-    noise_generator: torch.Generator | None
     noise: Gaussian | None
+    generator: torch.Generator | None
+    weights: Any
+    weight_cap: float | None
+    weight_total: float | None
     sampler: Sampler | None
     rounds: int | None
     cohort: float | None
@@ -61,11 +67,41 @@ class Setting:
 
     def clipping(self) -> Any:
         """The run's own clip; None, without a plan only, clips nothing."""
-        if isinstance(self.clip, int | float):
-            return FlatClip(self.clip)
-        if self.clip is None and self.plan is not None:
+        if self.clip is not None:
+            return copy.deepcopy(as_clip(self.clip))
+        if self.plan is not None:
             raise ValueError("clip is None: without a bound on an update no noise hides it")
-        return copy.deepcopy(self.clip)
+        return None
+
+    def client_weights(self, local: Algorithm) -> Weights:
+        """How much each client counts."""
+        check_weights(self.weight_cap, self.weight_total)
+        if self.weights is None:
+            if self.weight_cap is not None:
+                raise ValueError("weight_cap bounds weights: give weights as well")
+            return Weights()
+        if local.width(1) > 1:
+            raise ValueError(
+                f"{type(local).__name__} sends more than an update, which weights would not fit: "
+                "leave weights out"
+            )
+        return Weights(self._each_weight(), self.weight_cap, self.weight_total)
+
+    def _each_weight(self) -> Tensor | None:
+        """A number for each client; None where all of them are equal, and nothing caps them."""
+        each = self.weights
+        if isinstance(each, str):
+            choice("weights", each, ("records",))
+            each = self.population.sizes
+        values = as_numbers(each)
+        if len(values) != len(self.population):
+            raise ValueError(
+                f"{len(values)} weights for {len(self.population)} clients: give one for each"
+            )
+        if self.weight_cap is None:
+            check_equal(values)
+            return None
+        return torch.tensor(values, dtype=torch.float64)
 
     def schedule(self) -> tuple[int, float]:
         """T and m: the plan's, or what was given without one."""
@@ -88,11 +124,11 @@ class Setting:
         return self.plan.rounds, self.plan.denominator
 
     def _free_schedule(self) -> tuple[int, float]:
-        unused = self.noise_generator is None and self.noise is None
+        unused = self.generator is None and self.noise is None
         if self.rounds is None or self.rounds < 1 or not unused:
             raise ValueError(
-                f"without a plan there is no noise: give rounds (got {self.rounds!r}) and no "
-                "noise_generator"
+                f"without a plan there is no noise: give rounds (got {self.rounds!r}), and neither "
+                "noise nor generator"
             )
         if self.canaries is not None:
             raise ValueError("canaries audit what a plan states: give a plan")

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fldp._moved import renamed
+from fldp.mechanism.clipping import Clip
 from fldp.mechanism.noise import Gaussian
 from fldp.plan import PrivacyPlan
 from fldp.plan.ledger import Ledger
@@ -28,18 +30,22 @@ from fldp.simulation.setting import CanaryHook, Setting
 __all__ = ["evaluate", "train"]
 
 
+@renamed(noise_generator="generator")
 def train(
     model: nn.Module,
     population: Population,
     plan: PrivacyPlan | None,
     *,
-    clip: float | Any = 1.0,
+    clip: float | Clip | None = 1.0,
     local: Algorithm | None = None,
     server: FedAvg | None = None,
     validation: tuple[Tensor, Tensor] | None = None,
     seed: int | None = None,
-    noise_generator: torch.Generator | None = None,
     noise: Gaussian | None = None,
+    generator: torch.Generator | None = None,
+    weights: Sequence[float] | Tensor | str | None = None,
+    weight_cap: float | None = None,
+    weight_total: float | None = None,
     sampler: Sampler | None = None,
     rounds: int | None = None,
     cohort: float | None = None,
@@ -84,11 +90,16 @@ def train(
         number fixes them on every machine, never the noise; whoever knows it knows who took part,
         and `history.epsilon` and the statement's first line are then the ε of the most rounds that
         it gives any client. `history.accounted` holds while the draws are secret.
-    noise_generator : torch.Generator, optional
-        None adds noise from the operating system. A generator makes it reproducible: whoever knows
-        its seed can subtract it, and the statement says so, also after a resume.
     noise : Gaussian, optional
-        The noise mechanism; None is `Gaussian()`.
+        The run's noise, `Gaussian()` or `DiscreteGaussian()`; it lives as long as the run.
+    generator : torch.Generator, optional
+        The same as `noise=Gaussian(generator)`: reproducible noise, which whoever knows its seed
+        can subtract. The statement says so, also after a resume. Not beside `noise`.
+    weights : sequence of float or "records", optional
+        A number for each client of the population, or its number of records; None counts everyone
+        once. Needs a public `weight_cap` unless all are equal: it sets the noise.
+    weight_cap, weight_total : float, optional
+        As for `PrivateAggregator`.
     sampler : Sampler, optional
         None is the plan's own; another is refused unless it draws what the plan accounts.
     rounds, cohort : int, float, optional
@@ -146,10 +157,26 @@ def train(
         stack.enter_context(threads(getattr(local, "threads", 1)))
         run = Run(
             Setting(
-                model, population, plan, clip, local, server, validation, seed, noise_generator,
-                noise, sampler, rounds, cohort, device, canaries,
+                model=model,
+                population=population,
+                plan=plan,
+                clip=clip,
+                local=local,
+                server=server,
+                validation=validation,
+                seed=seed,
+                noise=noise,
+                generator=generator,
+                weights=weights,
+                weight_cap=weight_cap,
+                weight_total=weight_total,
+                sampler=sampler,
+                rounds=rounds,
+                cohort=cohort,
+                device=device,
+                canaries=canaries,
             )
-        )  # fmt: skip
+        )
         keeper = None if checkpoint is None else Checkpoint(checkpoint, resume)
         state = None
         if keeper is not None:
@@ -170,9 +197,14 @@ def train(
 
 
 def _loop(
-    run: Run, book: Ledger | None, keeper: Checkpoint | None, bar: Any, patience: int | None,
+    run: Run,
+    book: Ledger | None,
+    keeper: Checkpoint | None,
+    bar: Any,
+    patience: int | None,
     callbacks: Sequence[Callable[[int, History], Any]],
-) -> None:  # fmt: skip
+) -> None:
+    """Round after round, until the run says that it is finished."""
     started = time.perf_counter()
     if keeper is not None:
         # Before the first round: what cannot be saved is refused, and what crashes can be resumed.
