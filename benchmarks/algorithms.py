@@ -39,7 +39,7 @@ MOMENTUM = fldp.FedAvgM(lr=1.0, momentum=0.5)
 ALGORITHMS: dict[str, tuple[list[Any], list[Any]]] = {  # what clients run, what the server runs
     "FedAvg": ([fldp.LocalSGD(lr=r, epochs=EPOCHS) for r in CLIENT_RATES], [MOMENTUM]),
     "FedProx": (
-        [fldp.FedProx(lr=r, epochs=EPOCHS, mu=mu) for r in CLIENT_RATES for mu in (0.1, 1.0)],
+        [fldp.FedProx(lr=r, epochs=EPOCHS, proximal=mu) for r in CLIENT_RATES for mu in (0.1, 1.0)],
         [MOMENTUM],
     ),
     "SCAFFOLD": (

@@ -38,7 +38,7 @@ ALGORITHMS: dict[str, tuple[Make, dict[str, tuple[float, ...]]]] = {
         {"lr": FIVE, "step": STEP},
     ),
     "FedProx": (
-        lambda lr, mu, step: (fldp.FedProx(lr, epochs=5, mu=mu), fldp.FedAvg(step)),
+        lambda lr, mu, step: (fldp.FedProx(lr, epochs=5, proximal=mu), fldp.FedAvg(step)),
         {"lr": (0.5, 1.0, 2.0), "mu": (0.1, 0.3, 1.0), "step": STEP},
     ),
     "SCAFFOLD": (

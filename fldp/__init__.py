@@ -54,10 +54,10 @@ if TYPE_CHECKING:
     from fldp.simulation import clients as clients
     from fldp.simulation.dpsgd import DPSGD as DPSGD
     from fldp.simulation.history import History as History
-    from fldp.simulation.local import BringYourOwn as BringYourOwn
     from fldp.simulation.local import FedProx as FedProx
+    from fldp.simulation.local import LocalFunction as LocalFunction
     from fldp.simulation.local import LocalSGD as LocalSGD
-    from fldp.simulation.local import Scaffold as Scaffold
+    from fldp.simulation.scaffold import Scaffold as Scaffold
     from fldp.simulation.server import FedAdam as FedAdam
     from fldp.simulation.server import FedAvg as FedAvg
     from fldp.simulation.server import FedAvgM as FedAvgM
@@ -90,8 +90,8 @@ _NAMES = {
     "DiscreteGaussian": "mechanism.discrete",
     "LocalSGD": "simulation.local",
     "FedProx": "simulation.local",
-    "Scaffold": "simulation.local",
-    "BringYourOwn": "simulation.local",
+    "LocalFunction": "simulation.local",
+    "Scaffold": "simulation.scaffold",
     "DPSGD": "simulation.dpsgd",
     "FedAvg": "simulation.server",
     "FedAvgM": "simulation.server",
@@ -115,6 +115,9 @@ _MODULES = {
     "cli": "cli",
 }
 
+# Names of version 0.1 -> what they are called.
+_OLD_NAMES = {"BringYourOwn": "simulation.local.LocalFunction"}
+
 __all__ = [*_NAMES, *_MODULES, "__version__"]
 
 
@@ -124,6 +127,8 @@ _find = attach(__name__, _NAMES, _MODULES)
 def __getattr__(name: str) -> Any:
     if name in _moved.OLD:
         return importlib.import_module(f"fldp.{name}")
+    if name in _OLD_NAMES:
+        return _moved.find(__name__, name, _OLD_NAMES)
     value = _find(name)
     globals()[name] = value
     return value

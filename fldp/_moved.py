@@ -1,6 +1,6 @@
-"""Module paths and keywords of version 0.1, for one version more.
+"""Module paths, names and keywords of version 0.1, for one version more.
 
-`fldp.clients` and `fldp.attacks` are short for good; importing any other old path warns.
+`fldp.clients` and `fldp.attacks` are short for good; anything else that is old warns.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ import functools
 import importlib
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Kind = TypeVar("Kind")
 
 SHORT = {"clients": "simulation.clients", "attacks": "audit.attacks"}
 # Modules that only moved to a floor.
@@ -137,3 +138,50 @@ def renamed(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         return call
 
     return wrap
+
+
+def fields(**names: str) -> Callable[[type[Kind]], type[Kind]]:
+    """`renamed` for the arguments of a class.
+
+    Parameters
+    ----------
+    **names
+        Old keyword -> new keyword.
+
+    Returns
+    -------
+    function
+        A decorator of a class.
+    """
+
+    def decorate(kind: type[Kind]) -> type[Kind]:
+        # setattr: a type checker sees the new names only.
+        setattr(kind, "__init__", renamed(**names)(kind.__init__))  # noqa: B010
+        return kind
+
+    return decorate
+
+
+def find(package: str, name: str, places: Mapping[str, str]) -> Any:
+    """What a name of version 0.1 stands for, with a warning; AttributeError for any other name.
+
+    Parameters
+    ----------
+    package
+        Where the old name was looked up, for the message.
+    name
+        The name.
+    places
+        Old name -> "module.name" within fldp.
+
+    Returns
+    -------
+    object
+        What is there now.
+    """
+    if name not in places:
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+    module, _, new = places[name].rpartition(".")
+    # Between this function and the code that used the name stands the module's `__getattr__`.
+    warn_of_name(f"{package}.{name}", f"fldp.{places[name]}", stacklevel=4)
+    return getattr(importlib.import_module(f"fldp.{module}"), new)

@@ -425,8 +425,9 @@ def test_descriptions_hold_settings_and_no_state() -> None:
 
     assert described(Loop()).count("Loop") > 1
     cases: list[Callable[[], Any]] = [
-        lambda: fldp.BringYourOwn(max), lambda: fldp.BringYourOwn(min), lambda: {"b": 1, "a": (2,)},
-        lambda: torch.zeros(3), lambda: torch.ones(3), lambda: noise(), lambda: None,
+        lambda: fldp.LocalFunction(max), lambda: fldp.LocalFunction(min),
+        lambda: {"b": 1, "a": (2,)}, lambda: torch.zeros(3), lambda: torch.ones(3), lambda: noise(),
+        lambda: None,
     ]  # fmt: skip
     told = [described(make()) for make in cases]
     assert len(set(told)) == len(told)

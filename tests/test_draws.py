@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fldp.simulation.draws import PURPOSES, Draws, _key_of
-from fldp.simulation.sampling import CappedPoisson, Everyone, FixedSize, MinSeparation, Poisson
+from fldp.simulation.sampling import Everyone, FixedSize, MinSeparation, Poisson
 
 # Any change of these numbers changes every seeded run on every machine.
 KNOWN = [
@@ -115,7 +115,7 @@ def test_words_are_uniform() -> None:
 
 
 @pytest.mark.parametrize(
-    "sampler", [Poisson(0.1), CappedPoisson(0.3, 40), FixedSize(30), MinSeparation(7), Everyone()]
+    "sampler", [Poisson(0.1), Poisson(0.3, 40), FixedSize(30), MinSeparation(7), Everyone()]
 )
 def test_p03_participations_are_counted_by_drawing(sampler: Any) -> None:
     draws, served = Draws(11), np.zeros(200, int)

@@ -27,7 +27,7 @@ from fldp.simulation.isolation import (
     threads,
     traits,
 )
-from fldp.simulation.local import BringYourOwn, LocalSGD
+from fldp.simulation.local import LocalFunction, LocalSGD
 
 SIZES = (7, 1, 4, 12, 3, 5)
 
@@ -182,7 +182,7 @@ def sgd(model: nn.Module, x: Tensor, y: Tensor) -> None:
 LOCALS: dict[str, Callable[[], Any]] = {
     "auto": lambda: LocalSGD(lr=0.3, epochs=2, batch_size=2),
     "loop": lambda: LocalSGD(lr=0.3, epochs=2, batch_size=2, engine="loop"),
-    "own code": lambda: BringYourOwn(sgd),
+    "own code": lambda: LocalFunction(sgd),
 }
 
 
@@ -265,7 +265,7 @@ def test_p06_probes_see_no_record(engine: str, monkeypatch: pytest.MonkeyPatch) 
         people.x.fill_(fill)
         model = nn.Linear(8, 3) if engine == "stacked" else Spy(8, 3)
         LocalSGD(engine=engine).updates(model, flatten(model), people, [0, 1])
-        BringYourOwn(sgd).rehearse(model, flatten(model), people)
+        LocalFunction(sgd).rehearse(model, flatten(model), people)
     assert all(float(x.abs().max()) <= 1 for x in seen)
 
 
@@ -412,9 +412,9 @@ def test_p07_own_code_leaves_nothing_on_model_code_or_torch() -> None:
 
     people, model = population(), Base()
     before = torch.get_num_threads()
-    together = rows(BringYourOwn(Trainer()), model, people, [0, 1, 2])
+    together = rows(LocalFunction(Trainer()), model, people, [0, 1, 2])
     assert set(seen) == {(0, True, 0, False, True, torch.float32, 1, True)}
-    assert torch.equal(together[1], rows(BringYourOwn(Trainer()), model, people, [1])[0])
+    assert torch.equal(together[1], rows(LocalFunction(Trainer()), model, people, [1])[0])
     assert torch.is_grad_enabled()
     assert torch.get_default_dtype() == torch.float32
     assert torch.get_num_threads() == before
@@ -429,7 +429,7 @@ def test_own_code_that_takes_a_parameter_away_gets_a_sentence() -> None:
 
     for fn in (wrap, shrink):
         with pytest.raises(ValueError, match=r"fn left no 'a\.(weight|bias)'"):
-            rows(BringYourOwn(fn), Base(), population(), [0])
+            rows(LocalFunction(fn), Base(), population(), [0])
 
 
 def test_plain_models_share_one_object_and_others_do_not() -> None:

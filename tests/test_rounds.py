@@ -21,7 +21,6 @@ from fldp.plan.ledger import Ledger
 from fldp.simulation.clients import Population
 from fldp.simulation.draws import Draws
 from fldp.simulation.sampling import (
-    CappedPoisson,
     Everyone,
     FixedSize,
     MinSeparation,
@@ -221,8 +220,8 @@ def test_p03_with_a_seed_the_headline_is_that_of_the_most_participations(seed: i
     ("options", "sampler"),
     [
         ({"sampling": "fixed", "adjacency": "replace-one"}, FixedSize(10)),
-        ({"cap": 12}, CappedPoisson(0.5, 12)),
-        ({"cap": 12, "adjacency": "zero-out"}, CappedPoisson(0.5, 12)),
+        ({"cap": 12}, Poisson(0.5, 12)),
+        ({"cap": 12, "adjacency": "zero-out"}, Poisson(0.5, 12)),
         ({"adjacency": "replace-one"}, Poisson(0.5)),
         ({"trust": "distributed", "min_survivors": 3}, Poisson(0.5)),
     ],
@@ -363,7 +362,7 @@ def test_canaries_are_clients_like_others() -> None:
     torch.testing.assert_close(flatten(history.model), flatten(model) + total, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("local", [fldp.Scaffold(lr=0.1), fldp.BringYourOwn(lambda m, x, y: None)])
+@pytest.mark.parametrize("local", [fldp.Scaffold(lr=0.1), fldp.LocalFunction(lambda m, x, y: None)])
 def test_canaries_run_beside_any_algorithm(local: Any) -> None:
     canaries = Canaries(4, local.width(27))
     fldp.train(nn.Linear(8, 3), people([3] * 16), plan(20), canaries=canaries, local=local)

@@ -43,6 +43,20 @@ def test_adam_and_yogi_follow_their_recursions() -> None:
             torch.testing.assert_close(flat, expected)
 
 
+def test_momentum_is_that_of_torch_along_the_negative_mean() -> None:
+    generator = torch.Generator().manual_seed(0)
+    server = FedAvgM(lr=0.3, momentum=0.7)
+    flat = torch.zeros(50)
+    weights = torch.nn.Parameter(torch.zeros(50))
+    theirs = torch.optim.SGD([weights], lr=0.3, momentum=0.7)
+    for _ in range(20):
+        mean = torch.randn(50, generator=generator)
+        flat = server.step(flat, mean)
+        weights.grad = -mean
+        theirs.step()
+        torch.testing.assert_close(flat, weights.detach())
+
+
 @pytest.mark.parametrize("cls", [FedAvg, FedAvgM, FedAdam, FedYogi])
 def test_a_restart_in_the_middle_changes_nothing(cls: type[FedAvg]) -> None:
     generator = torch.Generator().manual_seed(0)

@@ -108,8 +108,8 @@ def test_every_algorithm_has_one_account(people: Any) -> None:
     plan, seen = plan_for(rounds=3), []
     locals_ = [
         fldp.LocalSGD(lr=2.0), fldp.LocalSGD(lr=0.5, epochs=5, batch_size=1),
-        fldp.FedProx(lr=0.5, epochs=5, mu=1.0), fldp.Scaffold(lr=0.5, epochs=5),
-        fldp.LocalSGD(lr=2.0, trainable=["weight"]), fldp.BringYourOwn(constant),
+        fldp.FedProx(lr=0.5, epochs=5, proximal=1.0), fldp.Scaffold(lr=0.5, epochs=5),
+        fldp.LocalSGD(lr=2.0, trainable=["weight"]), fldp.LocalFunction(constant),
     ]  # fmt: skip
     servers = [fldp.FedAvg(average=0.5), fldp.FedAvgM(cooldown=0.5), fldp.FedAdam(), fldp.FedYogi()]
     for k, local in enumerate(locals_):

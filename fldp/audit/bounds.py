@@ -7,11 +7,12 @@ threshold, a canary or a method after seeing the scores is paid for.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fldp._checks import choice, real, whole
 from fldp._text import down
@@ -24,6 +25,43 @@ METHODS = ("clopper-pearson", "gdp")
 _DOUBT = 0.01
 # The fewest errors, and right answers, at a rank for which an error rate is about normal.
 _COUNTED = 8
+# Thresholds that are tried on the first half of the runs, at quantiles of its scores.
+_TRIED = 41
+# More runs than this nobody makes.
+_MOST_RUNS = 10**9
+
+
+def bisected(
+    holds: Callable[[float], bool], low: float, high: float, width: float
+) -> tuple[float, float]:
+    """Where a question that holds at `low`, and does not at `high`, changes its answer.
+
+    Parameters
+    ----------
+    holds : callable
+        The question.
+    low, high : float
+        The ends, which are not asked again.
+    width : float
+        How far apart the ends may be left.
+
+    Returns
+    -------
+    (float, float)
+        Ends at most so far apart, at the first of which it holds.
+
+    Examples
+    --------
+    >>> bisected(lambda x: x * x < 2, 0.0, 2.0, 0.25)
+    (1.25, 1.5)
+    """
+    while high - low > width:
+        middle = (low + high) / 2
+        if holds(middle):
+            low = middle
+        else:
+            high = middle
+    return low, high
 
 
 def mu_epsilon(mu: float, delta: float) -> float:
@@ -48,34 +86,49 @@ def from_counts(
 
     Parameters
     ----------
-    false_positives, negatives : how many of the runs without the canary were called "present".
-    false_negatives, positives : how many of the runs with it were called "absent".
-    delta : at which ε is bounded, in [0, 1); above 0 for "gdp".
-    confidence : probability with which the bound holds, in (0, 1).
+    false_positives, negatives : int
+        How many of the runs without the canary were called "present".
+    false_negatives, positives : int
+        How many of the runs with it were called "absent".
+    delta : float
+        At which ε is bounded, in [0, 1); above 0 for "gdp".
+    confidence : float
+        Probability with which the bound holds, in (0, 1).
+    method : str
+        "clopper-pearson" or "gdp".
 
+    Returns
+    -------
+    float
+        At least 0.
+
+    Raises
+    ------
+    ValueError
+        For more errors than runs, and for levels out of range.
+
+    Examples
+    --------
     >>> round(from_counts(10, 1000, 100, 1000, delta=1e-5), 4)
     3.872
     """
     choice("method", method, METHODS)
     check_levels(delta, confidence, method == "gdp")
-    pairs = (
-        ("false_positives", false_positives, "negatives", negatives),
-        ("false_negatives", false_negatives, "positives", positives),
-    )
-    for name, errors, total, trials in pairs:
-        if whole(name, errors, 0) > whole(total, trials):
-            raise ValueError(f"{name} is {errors}, above {total} = {trials}")
-    fpr, fnr = (
-        _upper(int(errors), int(trials), (1 - confidence) / 2) for _, errors, _, trials in pairs
-    )
+    alpha = (1 - confidence) / 2
+    fpr = _rate("false_positives", false_positives, "negatives", negatives, alpha)
+    fnr = _rate("false_negatives", false_negatives, "positives", positives, alpha)
     return _epsilon(fpr, fnr, delta, method)
 
 
-def _upper(errors: int, trials: int, alpha: float) -> float:
-    """Clopper-Pearson: the rate is at most this with probability 1 - alpha."""
+def _rate(name: str, errors: int, total: str, trials: int, alpha: float) -> float:
+    """Clopper-Pearson: an error rate is at most this with probability 1 - alpha."""
     from scipy.special import betaincinv
 
-    return 1.0 if errors >= trials else float(betaincinv(errors + 1, trials - errors, 1 - alpha))
+    if whole(name, errors, 0) > whole(total, trials):
+        raise ValueError(f"{name} is {errors}, above {total} = {trials}")
+    if errors == trials:
+        return 1.0
+    return float(betaincinv(int(errors) + 1, int(trials) - int(errors), 1 - alpha))
 
 
 def _epsilon(fpr: float, fnr: float, delta: float, method: str) -> float:
@@ -90,8 +143,7 @@ def _epsilon(fpr: float, fnr: float, delta: float, method: str) -> float:
     return max(found)
 
 
-@dataclass(frozen=True)
-class _Cut:
+class _Cut(NamedTuple):
     """A threshold at a fixed rank of the runs of one world, and the errors on both sides."""
 
     errors_here: int
@@ -102,7 +154,8 @@ class _Cut:
 
 def _rank_numbers(runs: int) -> list[int]:
     """0, 1, 2, 4, ... up to half the runs: from the far tail to the middle, fixed beforehand."""
-    numbers, rank = [0], 1
+    numbers = [0]
+    rank = 1
     while rank <= runs // 2:
         numbers.append(rank)
         rank *= 2
@@ -146,13 +199,9 @@ def gaussian_doubt(present: np.ndarray, absent: np.ndarray) -> str:
 
 def _has_enough(cut: _Cut) -> bool:
     """Whether both rates are far enough from 0 and 1 for a normal approximation."""
-    counts = (
-        cut.errors_here,
-        cut.runs_here - cut.errors_here,
-        cut.errors_there,
-        cut.runs_there - cut.errors_there,
-    )
-    return min(counts) >= _COUNTED
+    here = min(cut.errors_here, cut.runs_here - cut.errors_here)
+    there = min(cut.errors_there, cut.runs_there - cut.errors_there)
+    return min(here, there) >= _COUNTED
 
 
 def _mu_and_variance(cut: _Cut) -> tuple[float, float]:
@@ -161,6 +210,7 @@ def _mu_and_variance(cut: _Cut) -> tuple[float, float]:
     mu = variance = 0.0
     pairs = ((cut.errors_here, cut.runs_here), (cut.errors_there, cut.runs_there))
     for errors, runs in pairs:
+        # Half an error more keeps the quantile finite.
         rate = (errors + 0.5) / (runs + 1)
         quantile = float(ndtri(rate))
         density = math.exp(-quantile * quantile / 2) / math.sqrt(2 * math.pi)
@@ -171,8 +221,8 @@ def _mu_and_variance(cut: _Cut) -> tuple[float, float]:
 
 @counted
 def from_scores(
-    present: Any,
-    absent: Any,
+    present: ArrayLike,
+    absent: ArrayLike,
     *,
     delta: float,
     confidence: float = 0.95,
@@ -196,24 +246,44 @@ def from_scores(
 
     Parameters
     ----------
-    present, absent : scores (n,) and (m,) of independent runs, one score a run.
-    delta : at which ε is bounded, in [0, 1); above 0 for "gdp".
-    confidence : probability with which the bound holds, in (0, 1).
-    method : "clopper-pearson" presumes nothing of the noise. "gdp" presumes that it is Gaussian;
-        where the scores contradict that (no single μ fits all ranks) the result is that of
+    present, absent : array
+        Scores (n,) and (m,) of independent runs, one score a run.
+    delta : float
+        At which ε is bounded, in [0, 1); above 0 for "gdp".
+    confidence : float
+        Probability with which the bound holds, in (0, 1).
+    method : str
+        "clopper-pearson" presumes nothing of the noise. "gdp" presumes that it is Gaussian; where
+        the scores contradict that (no single μ fits all ranks) the result is that of
         "clopper-pearson" and its note says so.
-    claimed : the ε that the accountant states for what was run; None: nothing is claimed.
-    seed : of the order of equal scores.
+    threshold : float or str
+        See above.
+    claimed : float, optional
+        The ε that the accountant states for what was run; None: nothing is claimed.
+    tested : str
+        What was run, for the statement.
+    seed : int
+        Of the order of equal scores.
 
-    Raises ValueError for constant scores, for several scores a run, and for so few runs that no
-    attack could show ε > 0.
+    Returns
+    -------
+    AuditResult
 
+    Raises
+    ------
+    ValueError
+        For constant scores, for several scores a run, and for so few runs that no attack could
+        show ε > 0.
+
+    Examples
+    --------
     >>> rng = np.random.default_rng(0)
     >>> found = from_scores(rng.normal(3, 1, 500), rng.normal(0, 1, 500), delta=1e-5, claimed=1.0)
     >>> found.violated
     True
     """
-    a, b = one_per_run(present, "present"), one_per_run(absent, "absent")
+    a = one_per_run(present, "present")
+    b = one_per_run(absent, "absent")
     check_levels(delta, confidence, method == "gdp")
     choice("method", method, METHODS)
     pooled = np.concatenate([a, b])
@@ -223,8 +293,7 @@ def from_scores(
         choice("threshold", threshold, ("simultaneous", "hold-out"))
     else:
         threshold = check_threshold(threshold)
-    ranks = ranked(pooled, seed)
-    present_ranks, absent_ranks = ranks[: a.size], ranks[a.size :]
+    present_ranks, absent_ranks = np.split(ranked(pooled, seed), [a.size])
     note = gaussian_doubt(present_ranks, absent_ranks) if method == "gdp" else ""
     used = "clopper-pearson" if note else method
 
@@ -234,17 +303,14 @@ def from_scores(
     if threshold == "simultaneous":
         cuts = _cuts(present_ranks, absent_ranks)
         bound_of = at(1 - (1 - confidence) / len(cuts))
-        bounds = [
-            bound_of(cut.errors_here, cut.runs_here, cut.errors_there, cut.runs_there)
-            for cut in cuts
-        ]
-        bound, ceiling = max(bounds), bound_of(0, b.size, 0, a.size)
+        bound = max(bound_of(*cut) for cut in cuts)
+        ceiling = bound_of(0, b.size, 0, a.size)
     elif threshold == "hold-out":
         bound, ceiling = _hold_out(present_ranks, absent_ranks, at(confidence))
     else:
         bound_of = at(confidence)
-        errors = int((b > threshold).sum()), b.size, int((a <= threshold).sum()), a.size
-        bound, ceiling = bound_of(*errors), bound_of(0, b.size, 0, a.size)
+        bound = bound_of(int((b > threshold).sum()), b.size, int((a <= threshold).sum()), a.size)
+        ceiling = bound_of(0, b.size, 0, a.size)
     if ceiling <= 0:
         raise ValueError(
             f"{min(a.size, b.size)} runs are too few for {down(100 * confidence)} % confidence: "
@@ -268,29 +334,49 @@ def _hold_out(a: np.ndarray, b: np.ndarray, bound_of: Callable[..., float]) -> t
     """The best of 41 cuts on the first halves, counted on the second; and the ceiling."""
 
     def bound_at(cut: float, present: np.ndarray, absent: np.ndarray) -> float:
-        false_positives, false_negatives = int((absent > cut).sum()), int((present <= cut).sum())
+        false_positives = int((absent > cut).sum())
+        false_negatives = int((present <= cut).sum())
         return bound_of(false_positives, absent.size, false_negatives, present.size)
 
-    first, second = (a[: a.size // 2], b[: b.size // 2]), (a[a.size // 2 :], b[b.size // 2 :])
+    first = (a[: a.size // 2], b[: b.size // 2])
+    second = (a[a.size // 2 :], b[b.size // 2 :])
     if min(first[0].size, first[1].size) == 0:
         return 0.0, 0.0
-    cuts = np.quantile(np.concatenate(first), np.linspace(0, 1, 41))
+    # Chosen on one half, counted on the other: the choice costs nothing but half of the runs.
+    cuts = np.quantile(np.concatenate(first), np.linspace(0, 1, _TRIED))
     best = max(cuts.tolist(), key=lambda cut: bound_at(cut, *first))
     return bound_at(best, *second), bound_of(0, second[1].size, 0, second[0].size)
 
 
 def runs_needed(
-    epsilon: float,
-    *,
-    delta: float,
-    confidence: float = 0.95,
-    method: str = "clopper-pearson",
+    epsilon: float, *, delta: float, confidence: float = 0.95, method: str = "clopper-pearson"
 ) -> int:
     """Fewest runs per world with which `from_scores` could show `epsilon` at all.
 
-    That is what a perfect attack needs; a real one needs more. Raises ValueError when more than a
-    billion runs per world would be needed.
+    That is what a perfect attack needs; a real one needs more.
 
+    Parameters
+    ----------
+    epsilon : float
+        What is to be shown, above 0.
+    delta : float
+        At which, in [0, 1); above 0 for "gdp".
+    confidence : float
+        In (0, 1).
+    method : str
+        "clopper-pearson" or "gdp".
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    ValueError
+        When more than a billion runs per world would be needed.
+
+    Examples
+    --------
     >>> runs_needed(2.7, delta=1e-5), runs_needed(5.0, delta=1e-5)
     (98, 996)
     """
@@ -305,13 +391,7 @@ def runs_needed(
     many = 1
     while ceiling(many) < wanted:
         many *= 2
-        if many > 10**9:
+        if many > _MOST_RUNS:
             raise ValueError(f"epsilon is {epsilon:g}: no number of runs below 10^9 shows it")
-    few = many // 2
-    while many - few > 1:
-        middle = (few + many) // 2
-        if ceiling(middle) >= wanted:
-            many = middle
-        else:
-            few = middle
-    return many
+    between = range(many // 2 + 1, many)
+    return between.start + bisect_left(between, True, key=lambda runs: ceiling(runs) >= wanted)

@@ -16,24 +16,46 @@ import torch
 from torch import Tensor
 
 from fldp._checks import real, whole
+from fldp.audit.scores import own_stream
 from fldp.mechanism.updates import Layout
 
 if TYPE_CHECKING:
     from fldp.plan import PrivacyPlan
 
 CANARIES = ("orthogonal", "opposed", "huge", "spread", "nan")
-# What the quiet clients of a cohort send, and by how much a canary exceeds C: in units of C.
-_QUIET, _LOUD = 0.01, 100.0
+# What the quiet clients of a cohort send, in units of C: too little to be clipped.
+_QUIET = 0.01
+# By how much a loud canary exceeds C.
+_LOUD = 100.0
+# Directions shorter than this are not divided by their length.
+_TINY = 1e-9
 # A stream of our own: no draw of a caller's generator, whatever its seed, repeats it.
 _COINS = 0xC0125
 # The log of a likelihood ratio is exact up to this exponent.
 _LARGEST_EXPONENT = 700.0
+# What stands for an infinity: its sums and squares are still finite.
 _LARGEST = 1e200
 
 
-def flat(release: Any) -> Tensor:
-    """A release (a `Release`, a tensor, a mapping or list of tensors) as one vector."""
-    mean = getattr(release, "mean", release)
+def flat(release: object) -> Tensor:
+    """A release as one vector.
+
+    Parameters
+    ----------
+    release : object
+        A `Release`, a tensor or array, a mapping or a list of tensors.
+
+    Returns
+    -------
+    Tensor
+        (d,) in float64.
+
+    Examples
+    --------
+    >>> flat({"a": torch.ones(1, 2), "b": [3.0]})
+    tensor([1., 1., 3.], dtype=torch.float64)
+    """
+    mean: Any = getattr(release, "mean", release)
     if callable(mean):  # a tensor's own method
         mean = release
     if isinstance(mean, (Tensor, np.ndarray)):
@@ -42,58 +64,148 @@ def flat(release: Any) -> Tensor:
     return torch.cat([torch.as_tensor(p).detach().double().reshape(-1) for p in parts])
 
 
+def layout_of(like: object) -> Layout:
+    """The layout of updates, from d or from the structure of one.
+
+    Parameters
+    ----------
+    like : int or structure
+        d for updates that are flat, else an update, a module or a state dict.
+
+    Returns
+    -------
+    Layout
+    """
+    return Layout(torch.zeros(like) if isinstance(like, int) else like)
+
+
+def absent(adjacency: str) -> float:
+    """What a canary that is not there sends instead, as a multiple of what it would send."""
+    return -1.0 if adjacency == "replace-one" else 0.0
+
+
 @dataclass(frozen=True)
-class Pair:
-    """Two neighbouring cohorts, rows (c, d), that differ in the last client: the canary."""
+class CohortPair:
+    """Two neighbouring cohorts that differ in the last client: the canary.
+
+    Parameters
+    ----------
+    present, absent : Tensor
+        The updates (c, d) with the canary, and those without it.
+    direction : Tensor
+        A unit vector (d,): where the canary points.
+    """
 
     present: Tensor
     absent: Tensor
     direction: Tensor
 
 
-def pair(case: str, plan: PrivacyPlan, like: Any, clip_norm: float = 1.0, seed: int = 0) -> Pair:
-    """A canary client for `plan`'s adjacency, built to break one thing:
+def pair(
+    case: str, plan: PrivacyPlan, like: object, clip_norm: float = 1.0, seed: int = 0
+) -> CohortPair:
+    """Neighbouring cohorts whose canary is built to break one thing.
 
-    "orthogonal": norm C among quiet clients; "opposed": norm C against clients that all point the
-    other way; "huge": 100 C; "spread": 100 C, the same norm in every tensor; "nan": 100 C in one
-    coordinate, and a NaN in the last.
+    - "orthogonal": norm C among quiet clients.
+    - "opposed": norm C against clients that all point the other way.
+    - "huge": 100 C.
+    - "spread": 100 C, the same norm in every tensor.
+    - "nan": 100 C in one coordinate, and a NaN in the last.
+
+    Parameters
+    ----------
+    case : str
+        One of the above.
+    plan : PrivacyPlan
+        Whose adjacency says what neighbours are, and whose cohort how many clients there are.
+    like : int or structure
+        d, or the structure of an update.
+    clip_norm : float
+        C.
+    seed : int
+        Of the directions.
+
+    Returns
+    -------
+    CohortPair
+
+    Raises
+    ------
+    ValueError
+        For another case, and for updates of a single coordinate.
     """
     if case not in CANARIES:
         raise ValueError(f"canary is {case!r}: choose one of {CANARIES}")
-    layout = Layout(torch.zeros(like) if isinstance(like, int) else like)
-    clients, size = max(1, math.floor(plan.cohort)), layout.total
+    layout = layout_of(like)
+    size = layout.total
     if size < 2:
         raise ValueError(f"a canary needs a direction: the release has {size} coordinate")
-    rng = torch.Generator().manual_seed(seed)
-    direction = torch.randn(size, generator=rng)
-    others = torch.randn(clients - 1, size, generator=rng)
-    others *= _QUIET * clip_norm / others.norm(dim=1, keepdim=True).clamp(min=1e-9)
+    generator = torch.Generator().manual_seed(seed)
+    direction = torch.randn(size, generator=generator)
+    others = torch.randn(expected(plan) - 1, size, generator=generator)
+    others *= _QUIET * clip_norm / others.norm(dim=1, keepdim=True).clamp(min=_TINY)
     if case == "spread":
         for _, start, stop in layout.slices:
             direction[start:stop] /= direction[start:stop].norm()
     elif case == "nan":
         direction = torch.eye(1, size)[0]
     direction /= direction.norm()
+    reach = clip_norm
     if case == "opposed":
         others = -clip_norm * direction.expand_as(others).clone()
-    canary = (clip_norm if case in ("orthogonal", "opposed") else _LOUD * clip_norm) * direction
+    elif case != "orthogonal":
+        reach *= _LOUD
+    canary = reach * direction
     if case == "nan":
         canary[-1] = math.nan
-    return Pair(*neighbours(others, canary, plan.adjacency), direction)
+    return CohortPair(*neighbours(others, canary, plan.adjacency), direction)
+
+
+def expected(plan: PrivacyPlan) -> int:
+    """The clients of a cohort, at least one."""
+    return max(1, math.floor(plan.cohort))
 
 
 def neighbours(others: Tensor, canary: Tensor, adjacency: str) -> tuple[Tensor, Tensor]:
-    """Cohorts (c, d) with and without `canary` after `others`, as the adjacency has it."""
+    """Two cohorts, with and without a canary, as the adjacency has it.
+
+    Parameters
+    ----------
+    others : Tensor
+        The other clients' updates (c - 1, d).
+    canary : Tensor
+        The canary's (d,).
+    adjacency : str
+        "add-or-remove", "zero-out" or "replace-one".
+
+    Returns
+    -------
+    (Tensor, Tensor)
+        (c, d) with the canary in the last place, and the cohort without it.
+    """
     present = torch.cat([others, canary[None]])
     if adjacency == "add-or-remove" and len(others) > 0:
         return present, others
-    absent = present.clone()
-    absent[-1] = -canary if adjacency == "replace-one" else 0.0
-    return present, absent
+    without = present.clone()
+    without[-1] = -canary if adjacency == "replace-one" else 0.0
+    return present, without
 
 
-def cohort(rows: Tensor, like: Any) -> Any:
-    """Rows (c, d) as a pipeline takes them: the matrix, or a list of `like`'s structure."""
+def cohort(rows: Tensor, like: object) -> Tensor | list[Any]:
+    """Updates as a pipeline takes them.
+
+    Parameters
+    ----------
+    rows : Tensor
+        Flat updates (c, d).
+    like : int or structure
+        d, or the structure of an update.
+
+    Returns
+    -------
+    Tensor or list
+        The matrix, or a list of `like`'s structure.
+    """
     if isinstance(like, int):
         return rows
     layout = Layout(like)
@@ -115,14 +227,27 @@ class Canaries:
 
     Parameters
     ----------
-    count : how many canaries, k; the last k of the plan's N clients.
-    size : d, the number of coordinates of an update; at least k.
-    plan : the plan of the run, for N, m, q, z and the adjacency.
-    clip_norm : C, at the beginning if it adapts.
-    loudness : the norm of what a canary sends, over C: above 1, so that the clip is tried as well.
-    seed : of coins and directions; None takes them from the operating system. A seed is for tests:
+    count : int
+        How many canaries, k; the last k of the plan's N clients.
+    size : int
+        d, the number of coordinates of an update; at least k.
+    plan : PrivacyPlan
+        The plan of the run, for N, m, q, z and the adjacency.
+    clip_norm : float
+        C, at the beginning if it adapts.
+    loudness : float
+        The norm of what a canary sends, over C: above 1, so that the clip is tried as well.
+    seed : int, optional
+        Of coins and directions; None takes them from the operating system. A seed is for tests:
         whoever knows it knows the coins.
 
+    Raises
+    ------
+    ValueError
+        For more canaries than coordinates, or than clients of the plan.
+
+    Examples
+    --------
     >>> import fldp
     >>> from fldp import audit
     >>> plan = fldp.calibrate(epsilon=8.0, delta=1e-5, rounds=1, clients=600)
@@ -144,8 +269,10 @@ class Canaries:
         loudness: float = 10.0,
         seed: int | None = None,
     ) -> None:
-        self.count, self.size = whole("count", count), whole("size", size)
-        self.plan, self.clip_norm = plan, real("clip_norm", clip_norm)
+        self.count = whole("count", count)
+        self.size = whole("size", size)
+        self.plan = plan
+        self.clip_norm = real("clip_norm", clip_norm)
         self.loudness = real("loudness", loudness)
         if self.count > self.size:
             raise ValueError(
@@ -153,7 +280,7 @@ class Canaries:
             )
         if self.count > plan.clients:
             raise ValueError(f"{count} canaries, but the plan is for {plan.clients} clients")
-        rng = np.random.default_rng(None if seed is None else [_COINS, whole("seed", seed, 0)])
+        rng = own_stream(_COINS, seed)
         self.included = rng.random(self.count) < 0.5
         self._sum = np.zeros(self.count)
         self._rounds = 0
@@ -177,10 +304,28 @@ class Canaries:
         return self.plan.clients - self.count
 
     def rows(self, ids: Tensor, round: int) -> Tensor:
-        """Raw updates (len(ids), d) of the canary clients `ids`, of the plan's N."""
+        """Raw updates of some canary clients in a round.
+
+        Parameters
+        ----------
+        ids : Tensor
+            Their numbers (c,) among the plan's N.
+        round : int
+            The number of the round; a canary sends the same in every round.
+
+        Returns
+        -------
+        Tensor
+            (c, d).
+
+        Raises
+        ------
+        ValueError
+            For a client that is no canary.
+        """
         found = torch.zeros(len(ids), self.size)
         reach = self.loudness * self.clip_norm
-        opposite = -reach if self.plan.adjacency == "replace-one" else 0.0
+        instead = absent(self.plan.adjacency) * reach
         for row, client in zip(found, ids.tolist(), strict=True):
             canary = client - self._first
             if not 0 <= canary < self.count:
@@ -189,12 +334,28 @@ class Canaries:
                     f"{self.plan.clients - 1}"
                 )
             own = slice(self._starts[canary], self._starts[canary + 1])
-            factor = reach if self.included[canary] else opposite
+            factor = reach if self.included[canary] else instead
             row[self._order[own]] = factor * self._values[own].float()
         return found
 
-    def project(self, vector: Any) -> np.ndarray:
-        """The inner products (k,) of a vector (d,), in any structure, with the directions."""
+    def project(self, vector: object) -> np.ndarray:
+        """Inner products with the canaries' directions.
+
+        Parameters
+        ----------
+        vector : object
+            A release (d,), in any structure.
+
+        Returns
+        -------
+        numpy.ndarray
+            (k,), finite.
+
+        Raises
+        ------
+        ValueError
+            For a release of another size.
+        """
         values = flat(vector)
         if len(values) != self.size:
             raise ValueError(f"the release has {len(values)} coordinates, expected {self.size}")
@@ -203,10 +364,19 @@ class Canaries:
         weighted = np.nan_to_num(weighted, nan=_LARGEST, posinf=_LARGEST, neginf=-_LARGEST)
         return np.add.reduceat(weighted, self._starts[:-1])
 
-    def observe(self, release_mean: Any, round: int) -> None:
-        """Score what a round released: the mean, (d,) or in any structure."""
+    def observe(self, release_mean: object, round: int) -> None:
+        """Score what a round released.
+
+        Parameters
+        ----------
+        release_mean : object
+            The mean, (d,) or in any structure.
+        round : int
+            The number of the round; all count alike.
+        """
         self._rounds += 1
-        z, q = self.plan.noise_multiplier, self.plan.sampling_rate
+        z = self.plan.noise_multiplier
+        q = self.plan.sampling_rate
         # In units of the noise: N(0, 1) without the canary, N(1/z, 1) in a round it takes part in.
         x = self.project(release_mean) * self.plan.denominator / (z * self.clip_norm)
         score = _log_mixture(x, 1 / z, q)
@@ -214,8 +384,14 @@ class Canaries:
             score -= _log_mixture(-x, 1 / z, q)
         self._sum += score
 
-    def final(self, change: Any) -> None:
-        """Score a final model alone: its change (d,), in any structure, over the whole training."""
+    def final(self, change: object) -> None:
+        """Score a final model alone.
+
+        Parameters
+        ----------
+        change : object
+            How the training changed the model, (d,) or in any structure.
+        """
         self._rounds += 1
         self._sum += self.project(change)
 

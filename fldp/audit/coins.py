@@ -23,36 +23,58 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fldp._checks import choice, whole
-from fldp.audit.bounds import gaussian_doubt, mu_epsilon
+from fldp.audit.bounds import bisected, gaussian_doubt, mu_epsilon
 from fldp.audit.findings import AuditResult, counted
-from fldp.audit.limits import ApproximateCurve, Curve, GaussianCurve, plan_curve
+from fldp.audit.limits import ApproximateCurve, GaussianCurve, TradeOff, plan_curve
 from fldp.audit.scores import check_coins, check_levels, clean, curve_of, ranked
 
 if TYPE_CHECKING:
     from fldp.plan import PrivacyPlan
 
 METHODS = ("one-run", "gdp", "plan")
-# By default a quarter of the canaries are guessed; a sixteenth and fewer as well once that many are
-# enough for a bound of their own, for which each count pays with an equal part of α.
-_SHARE, _FEWEST, _FEWEST_MORE = 4, 20, 100
+# By default a quarter of the canaries are guessed, but at least 20.
+_SHARE = 4
+_FEWEST = 20
+# A sixteenth and fewer are guessed as well once that many are enough for a bound of their own, for
+# which each count pays with an equal part of α.
+_FEWEST_MORE = 100
 # Largest ε and μ that are looked for, and how finely.
-_LARGEST, _FINE = 60.0, 1e-6
+_LARGEST = 60.0
+_FINE = 1e-6
 # A step that adds less than this to a probability never decides: stopping early rejects less.
 _NOTHING = 1e-12
 # A probability that is above 1 by more than any rounding of these sums.
 _MORE_THAN_ONE = 1 + 1e-9
-# The noise multipliers of a plan's family: up to 16 times and down to 1/16 of the plan's, on a
-# logarithmic scale that is searched to 2 %.
-_SCALES, _PRECISE = math.log(16), 2e-2
+# The noise multipliers of a plan's family: up to 16 times and down to 1/16 of the plan's.
+_SCALES = math.log(16)
+# Their logarithmic scale is searched to 2 %.
+_PRECISE = 2e-2
+# How closely two statements of δ must agree to be one.
+_SAME = 1e-9
 
 
-def refutes(curve: Curve, canaries: int, guesses: int, correct: int, alpha: float) -> bool:
-    """Whether so many right guesses have probability below `alpha` under `curve`: see above."""
+def refutes(curve: TradeOff, canaries: int, guesses: int, correct: int, alpha: float) -> bool:
+    """Whether so many right guesses are too unlikely under a trade-off curve: see above.
+
+    Parameters
+    ----------
+    curve : TradeOff
+        What the claimed privacy allows.
+    canaries, guesses, correct : int
+        How many took part by a coin, how many coins were guessed, how many of these rightly.
+    alpha : float
+        The probability that is too small.
+
+    Returns
+    -------
+    bool
+    """
     tail = total = alpha
     for t in range(correct, 0, -1):
         right = (total + (t - 1) * tail) / canaries
@@ -73,14 +95,7 @@ def _largest(refuted: Callable[[float], bool]) -> float:
     """The largest value, up to `_LARGEST`, that is refuted; 0 when none is."""
     if not refuted(0.0):
         return 0.0
-    low, high = 0.0, _LARGEST
-    while high - low > _FINE:
-        middle = (low + high) / 2
-        if refuted(middle):
-            low = middle
-        else:
-            high = middle
-    return low
+    return bisected(refuted, 0.0, _LARGEST, _FINE)[0]
 
 
 def _binomial_refutes(
@@ -112,13 +127,32 @@ def one_run_epsilon(
 
     Parameters
     ----------
-    canaries : how many took part by a fair coin each.
-    guesses, correct : how many coins were guessed, and how many of these rightly.
-    delta : at which ε is bounded, in [0, 1); above 0 for "gdp"; the plan's own δ for "plan".
-    confidence : probability with which the bound holds, in (0, 1).
-    method : "one-run": nothing is presumed of the noise. "gdp": the noise is Gaussian. "plan": the
-        trade-off curve is `plan`'s at some noise multiplier.
+    canaries : int
+        How many took part by a fair coin each.
+    guesses, correct : int
+        How many coins were guessed, and how many of these rightly.
+    delta : float
+        At which ε is bounded, in [0, 1); above 0 for "gdp"; the plan's own δ for "plan".
+    confidence : float
+        Probability with which the bound holds, in (0, 1).
+    method : str
+        "one-run": nothing is presumed of the noise. "gdp": the noise is Gaussian. "plan": the
+        trade-off curve is the plan's at some noise multiplier.
+    plan : PrivacyPlan, optional
+        For "plan" only.
 
+    Returns
+    -------
+    float
+        At least 0.
+
+    Raises
+    ------
+    ValueError
+        For counts that do not fit one another, and levels out of range.
+
+    Examples
+    --------
     >>> round(one_run_epsilon(1000, 100, 95, delta=1e-5), 3)
     2.165
     >>> round(one_run_epsilon(1000, 100, 95, delta=1e-5, method="gdp"), 2)
@@ -126,7 +160,8 @@ def one_run_epsilon(
     """
     choice("method", method, METHODS)
     check_levels(delta, confidence, method == "gdp")
-    m, r = whole("canaries", canaries), whole("guesses", guesses)
+    m = whole("canaries", canaries)
+    r = whole("guesses", guesses)
     c = whole("correct", correct, 0)
     if not c <= r <= m:
         raise ValueError(f"need correct <= guesses <= canaries, got {correct}, {guesses}, {m}")
@@ -146,7 +181,7 @@ def one_run_epsilon(
 def _needed(plan: PrivacyPlan | None, delta: float) -> PrivacyPlan:
     if plan is None:
         raise ValueError('method "plan" needs the plan whose curve is tested: give plan=')
-    if not math.isclose(plan.delta, delta, rel_tol=1e-9):
+    if not math.isclose(plan.delta, delta, rel_tol=_SAME):
         raise ValueError(f"delta is {delta:g}, the plan's is {plan.delta:g}: give the plan's")
     return plan
 
@@ -158,31 +193,38 @@ def _plan_epsilon(plan: PrivacyPlan, m: int, r: int, c: int, alpha: float) -> fl
         z = plan.noise_multiplier * math.exp(log_scale)
         return dataclasses.replace(plan, noise_multiplier=z)
 
-    def refuted(log_scale: float) -> bool:
+    def stands(log_scale: float) -> bool:
         try:
             curve = plan_curve(member(log_scale))
         except ValueError:  # beyond what the accountant can answer nothing is refuted
-            return False
-        return refutes(curve, m, r, c, alpha)
+            return True
+        return not refutes(curve, m, r, c, alpha)
 
     # More noise is a stronger claim and easier to refute. The plan itself is asked first.
-    stands, falls = -_SCALES, 0.0
-    if not refuted(falls):
-        stands, falls = 0.0, _SCALES
-        if not refuted(falls):
+    ends = (-_SCALES, 0.0)
+    if stands(0.0):
+        ends = (0.0, _SCALES)
+        if stands(_SCALES):
             return 0.0
-    while falls - stands > _PRECISE:
-        middle = (stands + falls) / 2
-        if refuted(middle):
-            falls = middle
-        else:
-            stands = middle
+    _, falls = bisected(stands, *ends, _PRECISE)
     return float(member(falls).epsilon())
 
 
 def guess_counts(canaries: int) -> list[int]:
     """How many coins are guessed by default, one test each: fixed by the number of canaries.
 
+    Parameters
+    ----------
+    canaries : int
+        k.
+
+    Returns
+    -------
+    list of int
+        At most k each, falling.
+
+    Examples
+    --------
     >>> guess_counts(50), guess_counts(1000), guess_counts(64_000)
     ([20], [250], [16000, 4000, 1000, 250])
     """
@@ -193,7 +235,21 @@ def guess_counts(canaries: int) -> list[int]:
 
 
 def guessed_right(order: np.ndarray, coins: np.ndarray, guesses: int) -> int:
-    """Right guesses when the ⌈r/2⌉ highest ranks are called present, the ⌊r/2⌋ lowest absent."""
+    """Right guesses when the ⌈r/2⌉ highest ranks are called present, the ⌊r/2⌋ lowest absent.
+
+    Parameters
+    ----------
+    order : numpy.ndarray
+        Ranks of the canaries (k,).
+    coins : numpy.ndarray
+        Who took part (k,), booleans.
+    guesses : int
+        r.
+
+    Returns
+    -------
+    int
+    """
     by_rank = coins[np.argsort(order)]
     high = (guesses + 1) // 2
     low = guesses - high
@@ -215,6 +271,22 @@ def pooled(
 
     Canaries of several runs are canaries of one larger mechanism, which runs them all: a coin moves
     one of the runs only, so that the larger mechanism is as private as each.
+
+    Parameters
+    ----------
+    scores, coins : numpy.ndarray
+        (k,) of all canaries.
+    counts : list of int
+        How many coins are guessed; each count is a test that pays its part of α.
+    delta, confidence, method, plan
+        As in `one_run_epsilon`.
+    seed : int
+        Of the order of equal scores.
+
+    Raises
+    ------
+    ValueError
+        For constant scores, and too few canaries.
     """
     if np.ptp(scores) == 0:
         raise ValueError("all scores are equal: the attack reads nothing from the release")
@@ -242,8 +314,8 @@ def pooled(
 
 @counted
 def one_run(
-    scores: Any,
-    included: Any,
+    scores: ArrayLike,
+    included: ArrayLike,
     *,
     guesses: int | None = None,
     delta: float,
@@ -261,17 +333,33 @@ def one_run(
 
     Parameters
     ----------
-    scores, included : (k,) each; `included` holds 0 and 1 (or booleans), and coins that are not
-        fair are refused (false alarm 1e-6).
-    guesses : r; None takes a quarter of k (at least 20), and from 1,600 canaries on also a
-        sixteenth, and so on, each paying with its part of α.
-    delta, confidence, method, plan : as in `one_run_epsilon`. Where the scores contradict "gdp" the
-        result is that of "one-run" and its note says so.
-    claimed : the ε that the accountant states; None takes that of `plan`, if there is one.
-    seed : of the order of equal scores.
+    scores, included : array
+        (k,) each; `included` holds 0 and 1 (or booleans), and coins that are not fair are refused
+        (false alarm 1e-6).
+    guesses : int, optional
+        r; None takes a quarter of k (at least 20), and from 1,600 canaries on also a sixteenth,
+        and so on, each paying with its part of α.
+    delta, confidence, method, plan
+        As in `one_run_epsilon`. Where the scores contradict "gdp" the result is that of "one-run"
+        and its note says so.
+    claimed : float, optional
+        The ε that the accountant states; None takes that of `plan`, if there is one.
+    tested : str
+        What was run, for the statement.
+    seed : int
+        Of the order of equal scores.
 
-    Raises ValueError for coins that are not fair, constant scores, and too few canaries.
+    Returns
+    -------
+    AuditResult
 
+    Raises
+    ------
+    ValueError
+        For coins that are not fair, constant scores, and too few canaries.
+
+    Examples
+    --------
     >>> rng = np.random.default_rng(0)
     >>> coins = rng.random(1000) < 0.5
     >>> found = one_run(coins + rng.normal(0, 0.2, 1000), coins, delta=1e-5, claimed=1.0)
@@ -290,14 +378,7 @@ def one_run(
     if claimed is None and plan is not None:
         claimed = plan.epsilon()
     bound, ceiling, used, note = pooled(
-        s,
-        coins,
-        counts,
-        delta=delta,
-        confidence=confidence,
-        method=method,
-        plan=plan,
-        seed=seed,
+        s, coins, counts, delta=delta, confidence=confidence, method=method, plan=plan, seed=seed
     )
     return AuditResult(
         used,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike as Array
 
 from fldp._checks import real, whole
 from fldp.audit.findings import AuditResult, counted
@@ -18,12 +18,38 @@ _FLAT = 1e-13
 _LARGEST_EXPONENT = 700.0
 # The confidence of the interval that the fit leaves open, half for the mean, half for the spread.
 _CONFIDENCE = 0.95
+# Draws of the null, for the measured curve alone.
 _NULL_SAMPLE = 10_000
+# How finely ε is searched.
+_FINE = 1e-9
+# Fewer canaries have no spread to speak of.
+_FEWEST = 3
 
 
 def two_gaussians_epsilon(mean: float, std: float, null_std: float, delta: float) -> float:
-    """ε at `delta` between N(0, null_std²) and N(mean, std²), the larger of both directions.
+    """ε between N(0, null_std²) and N(mean, std²), the larger of both directions.
 
+    Parameters
+    ----------
+    mean : float
+        Finite.
+    std, null_std : float
+        Above 0.
+    delta : float
+        δ, in (0, 1).
+
+    Returns
+    -------
+    float
+        At least 0.
+
+    Raises
+    ------
+    ValueError
+        For a number out of range.
+
+    Examples
+    --------
     >>> round(two_gaussians_epsilon(1.0, 1.0, 1.0, 1e-5), 3)
     4.377
     """
@@ -35,7 +61,8 @@ def two_gaussians_epsilon(mean: float, std: float, null_std: float, delta: float
     if not math.isfinite(mean):
         raise ValueError(f"mean is {mean!r}: give a finite number")
     # Only ratios matter: in units of the null's standard deviation nothing over- or underflows.
-    present, absent = (mean / null_std, std / null_std), (0.0, 1.0)
+    present = (mean / null_std, std / null_std)
+    absent = (0.0, 1.0)
 
     def excess(e: float) -> float:
         return max(_hockey_stick(present, absent, e), _hockey_stick(absent, present, e)) - delta
@@ -45,7 +72,7 @@ def two_gaussians_epsilon(mean: float, std: float, null_std: float, delta: float
     top = 1.0
     while excess(top) > 0:
         top *= 2
-    return float(brentq(excess, 0.0, top, xtol=1e-9))
+    return float(brentq(excess, 0.0, top, xtol=_FINE))
 
 
 def _hockey_stick(p: tuple[float, float], q: tuple[float, float], epsilon: float) -> float:
@@ -79,10 +106,12 @@ def _log_mass(p: tuple[float, float], low: float, high: float) -> float:
     """log P(low < X < high), to relative accuracy in either tail."""
     from scipy.special import log_ndtr
 
-    left, right = (low - p[0]) / p[1], (high - p[0]) / p[1]
+    left = (low - p[0]) / p[1]
+    right = (high - p[0]) / p[1]
     if left > 0:
         left, right = -right, -left
-    upper, lower = float(log_ndtr(right)), float(log_ndtr(left))
+    upper = float(log_ndtr(right))
+    lower = float(log_ndtr(left))
     if lower >= upper:
         return -math.inf
     return upper + math.log1p(-math.exp(lower - upper))
@@ -90,7 +119,7 @@ def _log_mass(p: tuple[float, float], low: float, high: float) -> float:
 
 @counted
 def one_shot(
-    cosines: Any, dimension: int, *, delta: float, claimed: float | None = None, tested: str = ""
+    cosines: Array, dimension: int, *, delta: float, claimed: float | None = None, tested: str = ""
 ) -> AuditResult:
     """ε estimated from canary clients in one ordinary training (Andrew et al. 2024): no bound.
 
@@ -102,9 +131,29 @@ def one_shot(
 
     Parameters
     ----------
-    cosines : (k,), 3 <= k <= dimension.
-    dimension : d, the number of coordinates of the release.
+    cosines : array
+        (k,), 3 <= k <= dimension.
+    dimension : int
+        d, the number of coordinates of the release.
+    delta : float
+        At which ε is estimated, in (0, 1).
+    claimed : float, optional
+        The ε that the accountant states; None: nothing is claimed.
+    tested : str
+        What was run, for the statement.
 
+    Returns
+    -------
+    AuditResult
+        Without a lower bound.
+
+    Raises
+    ------
+    ValueError
+        For cosines without spread, or more of them than dimensions.
+
+    Examples
+    --------
     >>> rng = np.random.default_rng(0)
     >>> found = one_shot(rng.normal(0, 0.01, 100), 10_000, delta=1e-5, claimed=8.0)
     >>> found.lower_bound is None, found.interval[0]
@@ -112,14 +161,15 @@ def one_shot(
     """
     c = clean(cosines, "cosines").ravel()
     size = whole("dimension", dimension)
-    if c.size < 3 or np.ptp(c) == 0:
+    if c.size < _FEWEST or np.ptp(c) == 0:
         raise ValueError("the spread of the canaries' cosines is needed: at least 3, not all equal")
     if c.size > size:
         raise ValueError(
             f"{c.size} canaries in {size} dimensions are not nearly orthogonal: take fewer"
         )
     null_std = 1 / math.sqrt(size)
-    mean, std = float(c.mean()), float(c.std(ddof=1))
+    mean = float(c.mean())
+    std = float(c.std(ddof=1))
     return AuditResult(
         "one-shot",
         delta,

@@ -19,6 +19,8 @@ from fldp._checks import between, real, whole
 from fldp._text import down, up
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from fldp.plan import PrivacyPlan
 
 Options = ParamSpec("Options")
@@ -50,23 +52,49 @@ PRESUMPTIONS = {
     ),
 }
 _IF_GAUSSIAN = ("gdp", "one-run-gdp", "betting-gdp")
-# The steepest slope that is drawn: beyond it the curve is a corner for any eye.
-_STEEPEST = 500.0
-# How many digits are printed, and the most that are where a bound and a claim nearly meet.
-_DIGITS, _MOST_DIGITS = 3, 15
+# How many digits are printed.
+_DIGITS = 3
+# And the most that are, where a bound and a claim nearly meet.
+_MOST_DIGITS = 15
+# Digits of a confidence in percent.
+_FINER = 6
 
 
 @dataclass(frozen=True)
 class AuditResult:
     """What an audit found, and what it cannot know.
 
-    `lower_bound` holds with probability `confidence` if `presumption` holds; it is None when the
-    method only gives an `estimate`, with the `interval` that its own fit leaves open. `claimed` is
-    the accountant's ε for exactly what was audited. `runs` counts all that were made, in both
-    worlds and for every canary. `curve` has shape (2, k): false and true positive rates over all
-    thresholds. `ceiling` is what a perfect attack would have got. `note` says what a check of the
-    presumption found.
+    Parameters
+    ----------
+    method : str
+        A key of `PRESUMPTIONS`.
+    delta : float
+        At which ε is bounded.
+    confidence : float
+        With which the bound holds, if `presumption` holds; NaN for an estimate.
+    runs : int
+        All that were made, in both worlds and for every canary.
+    lower_bound : float, optional
+        None when the method only gives an estimate.
+    estimate : float, optional
+        ε, if the method gives no bound.
+    claimed : float, optional
+        The accountant's ε for exactly what was audited; None: nothing is claimed.
+    ceiling : float
+        What a perfect attack would have got.
+    tested, untested : str
+        What was run, and what was not.
+    note : str
+        What a check of the presumption found.
+    interval : (float, float), optional
+        What an estimate's own fit leaves open.
+    curve : numpy.ndarray
+        (2, k): false and true positive rates over all thresholds.
+    number : int, optional
+        The audit's number in its `Session`.
 
+    Examples
+    --------
     >>> found = AuditResult("clopper-pearson", 1e-5, 0.95, 2000, 3.8799, claimed=2.0)
     >>> found.violated, "at least 3.87" in found.statement()
     (True, True)
@@ -90,6 +118,7 @@ class AuditResult:
     def __post_init__(self) -> None:
         if self.claimed is None or self.claimed == math.inf:
             return
+        # A claim that is no ε would never be refuted, or always.
         object.__setattr__(self, "claimed", between("claimed", self.claimed, math.inf))
 
     @property
@@ -147,7 +176,7 @@ class AuditResult:
         found = down(self.lower_bound, self._digits())
         runs = "1 run" if self.runs == 1 else f"{self.runs} runs"
         return (
-            f"With {down(100 * self.confidence, 6)} % confidence ε is at least {found} at "
+            f"With {down(100 * self.confidence, _FINER)} % confidence ε is at least {found} at "
             f"δ = {down(self.delta)} ({self.method}, {runs})."
         )
 
@@ -168,32 +197,24 @@ class AuditResult:
                 fields[name] = None
         return fields | {"presumption": self.presumption, "violated": self.violated}
 
-    def plot(self, ax: Any = None, plan: PrivacyPlan | None = None) -> Any:
-        """The measured curve, and those that the bound and the claim allow; returns the axes.
+    def plot(self, ax: Axes | None = None, plan: PrivacyPlan | None = None) -> Axes:
+        """Draw the measured curve, and those that the bound and the claim allow.
 
-        With `plan` also the whole trade-off curve that its accountant promises: the measured curve
-        of a sound mechanism stays below it, up to sampling error.
+        Parameters
+        ----------
+        ax : Axes, optional
+            None: new ones.
+        plan : PrivacyPlan, optional
+            Whose whole trade-off curve is drawn too: the measured curve of a sound mechanism stays
+            below it, up to sampling error.
+
+        Returns
+        -------
+        Axes
         """
-        from fldp.plotting import axes
+        from fldp import plotting
 
-        ax = axes(ax)
-        x = np.linspace(0, 1, 201)
-        ax.step(*self.curve, where="post", label="measured")
-        value = self.estimate if self.lower_bound is None else self.lower_bound
-        name = "estimate" if self.lower_bound is None else "lower bound"
-        for label, epsilon in ((name, value), ("claimed", self.claimed)):
-            if epsilon is not None:
-                e = math.exp(min(epsilon, _STEEPEST))
-                allowed = np.minimum(e * x + self.delta, 1 - (1 - self.delta - x) / e)
-                ax.plot(x, allowed.clip(0, 1), "--", label=f"{label}: ε = {epsilon:.3g}")
-        if plan is not None:
-            from fldp.audit.limits import plan_curve
-
-            promised = plan_curve(plan)
-            ax.plot(x, [promised.forward(float(v)) for v in x], "-.", label="the plan's curve")
-        ax.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(0, 1), ylim=(0, 1))
-        ax.legend(loc="lower right")
-        return ax
+        return plotting.trade_off(self, ax, plan)
 
 
 _session: contextvars.ContextVar[Session | None] = contextvars.ContextVar("session", default=None)
@@ -209,9 +230,18 @@ class Session:
 
     Parameters
     ----------
-    planned : how many audits will be made; None: unknown, and `level` is `confidence`.
-    confidence : with which all their bounds shall hold together, in (0, 1).
+    planned : int, optional
+        How many audits will be made; None: unknown, and `level` is `confidence`.
+    confidence : float
+        With which all their bounds shall hold together, in (0, 1).
 
+    Raises
+    ------
+    ValueError
+        For a number or a confidence out of range.
+
+    Examples
+    --------
     >>> from fldp import audit
     >>> with Session(planned=2) as session:
     ...     for shift in (0.0, 3.0):
@@ -240,7 +270,18 @@ class Session:
         return max(0.0, 1 - sum(1 - r.confidence for r in bounds))
 
     def add(self, result: AuditResult) -> AuditResult:
-        """Count `result`, which is returned with its number."""
+        """Count an audit.
+
+        Parameters
+        ----------
+        result : AuditResult
+            What it found.
+
+        Returns
+        -------
+        AuditResult
+            The same, with its number.
+        """
         numbered = dataclasses.replace(result, number=len(self.results) + 1)
         self.results.append(numbered)
         return numbered
@@ -270,11 +311,23 @@ class Session:
 
 
 def counted(audit: Callable[Options, AuditResult]) -> Callable[Options, AuditResult]:
-    """`audit`, whose results the session around it counts once, whatever it calls itself."""
+    """A decorator: the session around an audit counts it once, whatever it calls itself.
+
+    Parameters
+    ----------
+    audit : callable
+        It returns an `AuditResult`.
+
+    Returns
+    -------
+    callable
+        With the same signature.
+    """
 
     @functools.wraps(audit)
     def call(*args: Options.args, **kwargs: Options.kwargs) -> AuditResult:
         session = _session.get()
+        # An audit that calls others is one audit.
         inside = _session.set(None)
         try:
             result = audit(*args, **kwargs)

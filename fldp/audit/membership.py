@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike as Array
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
@@ -167,7 +168,20 @@ class Membership:
 
 
 def record_losses(model: nn.Module, x: Tensor, y: Tensor) -> np.ndarray:
-    """Cross-entropy of each record, shape (n,)."""
+    """Cross-entropy of each record.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A classifier.
+    x, y : Tensor
+        Records (n, ...) and labels (n,).
+
+    Returns
+    -------
+    numpy.ndarray
+        (n,).
+    """
     with torch.no_grad():
         return F.cross_entropy(model(x), y, reduction="none").double().cpu().numpy()
 
@@ -179,15 +193,22 @@ def membership(
 
     Parameters
     ----------
-    members, others : (x, y) each: records that were, and that were not, in the training data. They
-        should be alike in all else: what distinguishes them otherwise is read as membership.
+    model : nn.Module
+        The attacked model.
+    members, others : (Tensor, Tensor)
+        (x, y) each: records that were, and that were not, in the training data. They should be
+        alike in all else: what distinguishes them otherwise is read as membership.
+
+    Returns
+    -------
+    Membership
     """
     return Membership(-record_losses(model, *members), -record_losses(model, *others))
 
 
 def update_membership(
     model: nn.Module,
-    update: Any,
+    update: object,
     members: tuple[Tensor, Tensor],
     others: tuple[Tensor, Tensor],
     *,
@@ -205,12 +226,27 @@ def update_membership(
 
     Parameters
     ----------
-    update : the client's update, in any structure, in the clear or released.
-    members, others : (x, y) each.
-    per_label : replace each score by its rank among the others of its label; ValueError for a label
-        of the members that no other record has.
+    model : nn.Module
+        It holds the weights that the client started from.
+    update : object
+        The client's update, in any structure, in the clear or released.
+    members, others : (Tensor, Tensor)
+        (x, y) each.
+    per_label : bool
+        Replace each score by its rank among the others of its label.
+
+    Returns
+    -------
+    Membership
+
+    Raises
+    ------
+    ValueError
+        For an update of another size, and a label of the members that no other record has.
     """
-    target, layout, start = flat(update).float(), shapes(model), flatten(model)
+    target = flat(update).float()
+    layout = shapes(model)
+    start = flatten(model)
     if target.numel() != start.numel():
         raise ValueError(f"the update has {target.numel()} entries, the model {start.numel()}")
 
@@ -232,7 +268,9 @@ def _within_labels(
     inside: np.ndarray, outside: np.ndarray, inside_labels: np.ndarray, outside_labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Each score as the share of the others of its label that it exceeds; ties count half."""
-    members, others = np.empty(len(inside)), np.empty(len(outside))
+    members = np.empty(len(inside))
+    others = np.empty(len(outside))
+    # Where labels differ between members and others, only ranks within one tell of membership.
     for label in np.unique(np.concatenate([inside_labels, outside_labels])):
         usual = np.sort(outside[outside_labels == label])
         if len(usual) == 0:
@@ -242,13 +280,14 @@ def _within_labels(
             (others, outside, outside_labels),
         ):
             own = scores[labels == label]
-            below, up_to = np.searchsorted(usual, own), np.searchsorted(usual, own, "right")
+            below = np.searchsorted(usual, own)
+            up_to = np.searchsorted(usual, own, "right")
             shares[labels == label] = (below + up_to) / 2 / len(usual)
     return members, others
 
 
 def likelihood_ratio(
-    observed: Any, shadow_scores: Any, shadow_in: Any, truth: Any, floor: float = 1e-3
+    observed: Array, shadow_scores: Array, shadow_in: Array, truth: Array, floor: float = 1e-3
 ) -> Membership:
     """Likelihood ratio with shadow runs (LiRA, Carlini et al. 2022).
 
@@ -256,15 +295,31 @@ def likelihood_ratio(
 
     Parameters
     ----------
-    observed : (n,) scores in the attacked run or update.
-    shadow_scores : (s, n) the score of every record in s shadow runs.
-    shadow_in : (s, n) which records each run was trained on, 0 or 1.
-    truth : (n,) the members of the attacked run, 0 or 1.
-    floor : the smallest standard deviation that is fitted, above 0.
+    observed : array
+        (n,) scores in the attacked run or update.
+    shadow_scores : array
+        (s, n) the score of every record in s shadow runs.
+    shadow_in : array
+        (s, n) which records each run was trained on, 0 or 1.
+    truth : array
+        (n,) the members of the attacked run, 0 or 1.
+    floor : float
+        The smallest standard deviation that is fitted, above 0.
+
+    Returns
+    -------
+    Membership
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not fit, scores that are not finite, and too few shadow runs.
     """
     real("floor", floor)
-    scores, inside = np.asarray(shadow_scores, float), _bits("shadow_in", shadow_in)
-    seen, member = np.asarray(observed, float), _bits("truth", truth)
+    scores = np.asarray(shadow_scores, float)
+    inside = _bits("shadow_in", shadow_in)
+    seen = np.asarray(observed, float)
+    member = _bits("truth", truth)
     if scores.shape != inside.shape or scores.shape[1:] != seen.shape or seen.shape != member.shape:
         raise ValueError("need scores and members (s, n), observed and truth (n,)")
     if not (np.isfinite(scores).all() and np.isfinite(seen).all()):
@@ -272,6 +327,7 @@ def likelihood_ratio(
     if min(inside.sum(0).min(), (~inside).sum(0).min()) < 2:
         raise ValueError("every record needs two shadow runs with and two without it: run more")
     log_ratio = np.zeros(len(seen))
+    # Each record is measured against the runs with it, and against those without it.
     for group, sign in ((inside, 1.0), (~inside, -1.0)):
         values = np.where(group, scores, np.nan)
         mean, std = np.nanmean(values, 0), np.nanstd(values, 0, ddof=1)
@@ -280,7 +336,7 @@ def likelihood_ratio(
     return Membership(log_ratio[member], log_ratio[~member])
 
 
-def _bits(name: str, values: Any) -> np.ndarray:
+def _bits(name: str, values: Array) -> np.ndarray:
     array = np.asarray(values)
     if array.dtype.kind not in "biuf" or not np.isin(array, (0, 1)).all():
         raise ValueError(f"{name} must hold 0 and 1 (False and True), nothing else")
@@ -288,12 +344,29 @@ def _bits(name: str, values: Any) -> np.ndarray:
 
 
 def shadow_runs(
-    run: Callable[[np.ndarray, int], Any], records: int, runs: int, seed: int = 0
+    run: Callable[[np.ndarray, int], object], records: int, runs: int, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Scores (runs, records) and members (runs, records): each record is in each run by a coin.
 
-    `run(members, seed)` trains on the records that the Boolean mask selects and returns the scores
-    of all records: `-record_losses` of a model, or the scores of one update.
+    Parameters
+    ----------
+    run : callable
+        `run(members, seed)` trains on the records that the Boolean mask selects and returns the
+        scores of all records: `-record_losses` of a model, or the scores of one update.
+    records, runs : int
+        How many.
+    seed : int
+        Of the coins; run i is called with seed + i.
+
+    Returns
+    -------
+    (numpy.ndarray, numpy.ndarray)
+        Scores and members.
+
+    Raises
+    ------
+    ValueError
+        Where `run` returns another number of scores.
     """
     shape = (whole("runs", runs), whole("records", records))
     inside = np.random.default_rng(seed).random(shape) < 0.5

@@ -17,68 +17,95 @@ import torch
 from torch import Tensor
 
 from fldp._checks import real, whole
-from fldp.audit.canaries import CANARIES, Canaries, Pair, cohort, flat, neighbours, pair
-from fldp.mechanism.updates import Layout
+from fldp.audit.canaries import (
+    CANARIES,
+    CohortPair,
+    absent,
+    cohort,
+    expected,
+    flat,
+    layout_of,
+    neighbours,
+    pair,
+)
+from fldp.mechanism.clipping import FlatClip
 
 if TYPE_CHECKING:
     from fldp.plan import PrivacyPlan
-
-__all__ = [
-    "CANARIES",
-    "Canaries",
-    "NeighbourResult",
-    "caller",
-    "cohort",
-    "flat",
-    "neighbour_test",
-    "pair",
-]
 
 # How far beyond the sensitivity counts: float32 sums round, faults move by percent.
 _TOLERANCE = 1e-3
 # The case in which the noised fraction within C, an adaptive clip's own query, is compared.
 UNCLIPPED = "unclipped"
-# The noise of that fraction is estimated from so many releases; its upper confidence bound, which
-# is what convicts, is exceeded with probability 1e-6.
-_SEEDS, _ALARM = 200, 1e-6
-# So many releases of either neighbour tell whether their noise is the same: its correlation is 1,
-# or less where clients draw something too, and 0 where the draws are shifted.
-_NOISES, _SHARED = 8, 0.5
-# Norms in units of C: of those beyond it; and, in units of that, of one that is just within.
-_BEYOND, _WITHIN = 2.0, 0.499
+# The noise of that fraction is estimated from so many releases.
+_SEEDS = 200
+# Its upper confidence bound, which is what convicts, is exceeded with this probability.
+_ALARM = 1e-6
+# So many releases of either neighbour tell whether their noise is the same.
+_NOISES = 8
+# Then its correlation is 1, or less where clients draw something too; 0 where draws are shifted.
+_SHARED = 0.5
+# Norm, in units of C, of those beyond it.
+_BEYOND = 2.0
+# In units of that, the norm of one that is just within.
+_WITHIN = 0.499
+# numpy's legacy generator takes a seed of 32 bits.
+_WORD = 2**32
 
 
 class Caller:
-    """`fn` as a function of (updates, seed): by a `generator` argument, else the global seeds."""
+    """A pipeline as a function of updates and a seed.
 
-    def __init__(self, fn: Callable[..., Any]) -> None:
+    Parameters
+    ----------
+    fn : callable
+        `fn(updates, generator=...)`, which gets a seeded generator, or `fn(updates)`, for which the
+        global seeds of torch and numpy are set.
+    """
+
+    def __init__(self, fn: Callable[..., object]) -> None:
         self.fn = fn
         self.takes_generator = "generator" in inspect.signature(fn).parameters
 
-    def release(self, updates: Any, seed: int) -> Any:
-        """What `fn` returns for these updates with this seed."""
+    def release(self, updates: object, seed: int) -> Any:
+        """What the pipeline returns, as it returns it.
+
+        Parameters
+        ----------
+        updates : Tensor or list
+            A cohort as the pipeline takes it.
+        seed : int
+            Of its noise.
+
+        Returns
+        -------
+        object
+            A mean or a `Release`.
+        """
         if self.takes_generator:
             return self.fn(updates, generator=torch.Generator().manual_seed(seed))
         torch.manual_seed(seed)
-        np.random.seed(seed % 2**32)  # noqa: NPY002 - foreign code may use the global generator
+        np.random.seed(seed % _WORD)  # noqa: NPY002 - foreign code may use the global generator
         return self.fn(updates)
 
-    def __call__(self, updates: Any, seed: int) -> Tensor:
+    def __call__(self, updates: object, seed: int) -> Tensor:
+        """The release as one vector (d,)."""
         return flat(self.release(updates, seed))
-
-
-def caller(fn: Callable[..., Any]) -> Caller:
-    """See `Caller`."""
-    return Caller(fn)
 
 
 @dataclass(frozen=True)
 class NeighbourResult:
     """How far the release moved between neighbours, over how far the plan says it may move.
 
-    `ratios` has one entry per canary, and "unclipped" where the release holds an adaptive clip's
-    noised fraction: then mean and fraction together, over what the plan pays for both. `aligned` is
-    False where neighbours get different noise at one seed, so that nothing can be compared.
+    Parameters
+    ----------
+    ratios : dict of str to float
+        One entry per canary, and "unclipped" where the release holds an adaptive clip's noised
+        fraction: then mean and fraction together, over what the plan pays for both.
+    claimed_sensitivity : float
+        How far the sum may move, in units of the updates.
+    aligned : bool
+        False where neighbours get different noise at one seed, so that nothing can be compared.
     """
 
     ratios: dict[str, float]
@@ -87,13 +114,16 @@ class NeighbourResult:
 
     @property
     def worst(self) -> float:
+        """The largest ratio."""
         return max(self.ratios.values())
 
     @property
     def violated(self) -> bool:
+        """Whether a release moved further than the plan says, beyond rounding."""
         return self.aligned and self.worst > 1.0 + _TOLERANCE
 
     def statement(self) -> str:
+        """The result in plain words, with what it presumes."""
         if not self.aligned:
             return (
                 "Not comparable, and so not convicted: at one seed the noise differs between "
@@ -113,15 +143,15 @@ class NeighbourResult:
 
 
 def neighbour_test(
-    fn: Callable[..., Any],
+    fn: Callable[..., object],
     plan: PrivacyPlan,
     *,
-    like: Any = 256,
+    like: object = 256,
     clip_norm: float = 1.0,
     seed: int = 0,
     repeats: int = 3,
 ) -> NeighbourResult:
-    """Run `fn` on neighbouring cohorts with the same noise and compare with the sensitivity.
+    """Run a pipeline on neighbouring cohorts with the same noise; compare with the sensitivity.
 
     First, under add-or-remove, cohorts of zeros of two sizes are compared: where their noise is
     another one (and not the same at another scale), `fn` draws for each client before the noise,
@@ -130,15 +160,29 @@ def neighbour_test(
 
     Parameters
     ----------
-    fn : `fn(updates)` or `fn(updates, generator=...)`, which returns the mean or a `Release`.
+    fn : callable
+        `fn(updates)` or `fn(updates, generator=...)`, which returns the mean or a `Release`.
         Without a generator argument the global seeds are set.
-    plan : what `fn` claims to follow; its adjacency says what neighbours are.
-    like : d for updates that are a matrix (c, d), else the structure of one of a list of updates.
-    clip_norm : C.
-    seed, repeats : each canary is tried with `repeats` seeds, from `seed` on.
+    plan : PrivacyPlan
+        What `fn` claims to follow; its adjacency says what neighbours are.
+    like : int or structure
+        d for updates that are a matrix (c, d), else the structure of one of a list of updates.
+    clip_norm : float
+        C.
+    seed, repeats : int
+        Each canary is tried with `repeats` seeds, from `seed` on.
 
-    Raises ValueError when two runs on the same input differ: the noise must repeat.
+    Returns
+    -------
+    NeighbourResult
 
+    Raises
+    ------
+    ValueError
+        When two runs on the same input differ: the noise must repeat.
+
+    Examples
+    --------
     >>> import fldp
     >>> plan = fldp.calibrate(epsilon=1.0, delta=1e-5, rounds=1, clients=16)
     >>> def fn(updates, generator):
@@ -146,98 +190,122 @@ def neighbour_test(
     >>> neighbour_test(fn, plan).violated
     False
     """
-    call, ratios = Caller(fn), dict[str, float]()
-    real("clip_norm", clip_norm)
     whole("repeats", repeats)
-    sensitivity = clip_norm * (2.0 if plan.adjacency == "replace-one" else 1.0)
+    test = _Test(Caller(fn), plan, like, real("clip_norm", clip_norm), seed)
+    ratios = dict[str, float]()
     shifted = set()
     for case in CANARIES:
-        for i in range(repeats):
-            two = pair(case, plan, like, clip_norm, seed + i)
-            first, again, other = (
-                call(cohort(r, like), seed + i) for r in (two.present, two.present, two.absent)
-            )
-            if not torch.equal(first.nan_to_num(), again.nan_to_num()):
-                raise ValueError(
-                    "the noise differs between two runs: let fn take a generator, and start each "
-                    "call from the same state"
-                )
-            moved = float((first - other).norm()) * plan.denominator / sensitivity
-            ratios[case] = max(ratios.get(case, 0.0), moved if math.isfinite(moved) else math.inf)
-        if 1.0 + _TOLERANCE < ratios[case] < math.inf and not _same_noise(call, two, like, seed):
+        pairs = [pair(case, plan, like, clip_norm, seed + i) for i in range(repeats)]
+        ratios[case] = max(test.ratio(two, seed + i) for i, two in enumerate(pairs))
+        if 1.0 + _TOLERANCE < ratios[case] < math.inf and not test.same_noise(pairs[-1]):
             shifted.add(case)
-    ratio = _unclipped_ratio(call, plan, like, clip_norm, seed)
-    if ratio is not None:
-        ratios[UNCLIPPED] = ratio
+    unclipped = test.unclipped_ratio()
+    if unclipped is not None:
+        ratios[UNCLIPPED] = unclipped
         if shifted:  # it presumes the same noise as well
             shifted.add(UNCLIPPED)
-    comparable = {case: r for case, r in ratios.items() if case not in shifted}
+    comparable = {case: ratio for case, ratio in ratios.items() if case not in shifted}
     if shifted and max(comparable.values(), default=0.0) > 1.0 + _TOLERANCE:
-        return NeighbourResult(comparable, sensitivity, _aligned(call, plan, like, seed))
-    aligned = not shifted and _aligned(call, plan, like, seed)
-    return NeighbourResult(ratios, sensitivity, aligned)
+        return NeighbourResult(comparable, test.sensitivity, test.aligned())
+    return NeighbourResult(ratios, test.sensitivity, not shifted and test.aligned())
 
 
-def _same_noise(call: Caller, two: Pair, like: Any, seed: int) -> bool:
-    """Whether two neighbours get the same noise at the same seed, up to a common factor.
+@dataclass(frozen=True)
+class _Test:
+    """What is tested, and with which seeds."""
 
-    What differs from seed to seed is the noise. Where the number of draws before it depends on the
-    updates, the neighbours' noise is not the same, and their difference says nothing.
-    """
-    noises = []
-    for rows in (two.present, two.absent):
-        drawn = [call(cohort(rows, like), seed + i) for i in range(_NOISES)]
-        stack = torch.stack(drawn).nan_to_num()
-        noises.append(stack - stack.mean(dim=0))
-    scale = float(noises[0].norm() * noises[1].norm())
-    return scale == 0 or float((noises[0] * noises[1]).sum()) / scale > _SHARED
+    call: Caller
+    plan: PrivacyPlan
+    like: object
+    clip_norm: float
+    seed: int
 
+    @property
+    def sensitivity(self) -> float:
+        """How far the sum may move between neighbours."""
+        return FlatClip(self.clip_norm).sensitivity(self.plan.adjacency)
 
-def _aligned(call: Caller, plan: PrivacyPlan, like: Any, seed: int) -> bool:
-    """Whether cohorts of zeros of two sizes get the same noise, up to a common factor.
+    def run(self, rows: Tensor, seed: int) -> Tensor:
+        """The release (d,) of the cohort `rows` (c, d)."""
+        return self.call(cohort(rows, self.like), seed)
 
-    A factor is no other noise: a mean over who came, or noise that grows with them, is a fault that
-    the canaries measure.
-    """
-    clients = max(1, math.floor(plan.cohort))
-    if plan.adjacency != "add-or-remove" or clients == 1:
-        return True
-    size = Layout(torch.zeros(like) if isinstance(like, int) else like).total
-    many, few = (call(cohort(torch.zeros(c, size), like), seed) for c in (clients, clients - 1))
-    scale = float(many.norm() * few.norm())
-    return scale == 0 or float(many @ few) / scale > 1 - _TOLERANCE
+    def ratio(self, two: CohortPair, seed: int) -> float:
+        """How far the release moves between two neighbours, over how far it may."""
+        first = self.run(two.present, seed)
+        again = self.run(two.present, seed)
+        other = self.run(two.absent, seed)
+        if not torch.equal(first.nan_to_num(), again.nan_to_num()):
+            raise ValueError(
+                "the noise differs between two runs: let fn take a generator, and start each "
+                "call from the same state"
+            )
+        moved = float((first - other).norm()) * self.plan.denominator / self.sensitivity
+        return moved if math.isfinite(moved) else math.inf
 
+    def same_noise(self, two: CohortPair) -> bool:
+        """Whether two neighbours get the same noise at the same seed, up to a common factor.
 
-def _unclipped_ratio(
-    call: Caller, plan: PrivacyPlan, like: Any, clip_norm: float, seed: int
-) -> float | None:
-    """How far mean and fraction within C move together, over what the plan pays; None without one.
+        What differs from seed to seed is the noise. Where the number of draws before it depends on
+        the updates, the neighbours' noise is not the same, and their difference says nothing.
+        """
+        noises = []
+        for rows in (two.present, two.absent):
+            drawn = [self.run(rows, self.seed + i) for i in range(_NOISES)]
+            stack = torch.stack(drawn).nan_to_num()
+            noises.append(stack - stack.mean(dim=0))
+        scale = float(noises[0].norm() * noises[1].norm())
+        return scale == 0 or float((noises[0] * noises[1]).sum()) / scale > _SHARED
 
-    Half of the others are beyond C, so that the fraction is far from 0 and 1, where it is cut off.
-    A canary beyond C is compared with its absence. In units of their own noise the moves of the
-    mean, Δ/σ, and of the bits, b/σ_b, must together stay within 1/z (2/z under replace-one).
-    """
-    clients = max(1, math.floor(plan.cohort))
-    layout = Layout(torch.zeros(like) if isinstance(like, int) else like)
-    others = torch.zeros(clients - 1, layout.total)
-    others[::2, 0] = _BEYOND * clip_norm
-    canary = torch.zeros(layout.total)
-    canary[1] = _BEYOND * clip_norm
-    with_canary, without = neighbours(others, canary, plan.adjacency)
-    if plan.adjacency == "replace-one":  # by another client just within C: its bit differs too
-        without[-1] = -_WITHIN * canary
-    first, other = (call.release(cohort(rows, like), seed) for rows in (with_canary, without))
-    fractions = [getattr(release, "unclipped", None) for release in (first, other)]
-    if fractions[0] is None or fractions[1] is None:
-        return None
-    drawn = [call.release(cohort(without, like), seed + i) for i in range(_SEEDS)]
-    noise = _largest_noise([float(release.unclipped) for release in drawn])
-    if noise == 0:
-        return math.inf
-    bits = abs(float(fractions[0]) - float(fractions[1])) / noise
-    mean = float((flat(first) - flat(other)).norm()) / float(first.noise_std)
-    units = 2.0 if plan.adjacency == "replace-one" else 1.0
-    return plan.noise_multiplier * math.hypot(mean, bits) / units
+    def aligned(self) -> bool:
+        """Whether cohorts of zeros of two sizes get the same noise, up to a common factor.
+
+        A factor is no other noise: a mean over who came, or noise that grows with them, is a fault
+        that the canaries measure.
+        """
+        clients = expected(self.plan)
+        if self.plan.adjacency != "add-or-remove" or clients == 1:
+            return True
+        size = layout_of(self.like).total
+        many = self.run(torch.zeros(clients, size), self.seed)
+        few = self.run(torch.zeros(clients - 1, size), self.seed)
+        scale = float(many.norm() * few.norm())
+        return scale == 0 or float(many @ few) / scale > 1 - _TOLERANCE
+
+    def unclipped_ratio(self) -> float | None:
+        """How far mean and fraction within C move together, over what the plan pays, if at all.
+
+        Half of the others are beyond C, so that the fraction is far from 0 and 1, where it is cut
+        off. A canary beyond C is compared with its absence. In units of their own noise the moves
+        of the mean, Δ/σ, and of the bits, b/σ_b, must together stay within 1/z, or 2/z under
+        replace-one.
+        """
+        with_canary, without = self._half_beyond()
+        first = self.call.release(cohort(with_canary, self.like), self.seed)
+        other = self.call.release(cohort(without, self.like), self.seed)
+        fractions = [getattr(release, "unclipped", None) for release in (first, other)]
+        if fractions[0] is None or fractions[1] is None:
+            return None
+        updates = cohort(without, self.like)
+        drawn = [self.call.release(updates, self.seed + i) for i in range(_SEEDS)]
+        noise = _largest_noise([float(release.unclipped) for release in drawn])
+        if noise == 0:
+            return math.inf
+        bits = abs(float(fractions[0]) - float(fractions[1])) / noise
+        mean = float((flat(first) - flat(other)).norm()) / float(first.noise_std)
+        units = FlatClip(1.0).sensitivity(self.plan.adjacency)
+        return self.plan.noise_multiplier * math.hypot(mean, bits) / units
+
+    def _half_beyond(self) -> tuple[Tensor, Tensor]:
+        """Neighbours (c, d), every second client beyond C, with a canary beyond C and without."""
+        size = layout_of(self.like).total
+        others = torch.zeros(expected(self.plan) - 1, size)
+        others[::2, 0] = _BEYOND * self.clip_norm
+        canary = torch.zeros(size)
+        canary[1] = _BEYOND * self.clip_norm
+        with_canary, without = neighbours(others, canary, self.plan.adjacency)
+        if absent(self.plan.adjacency):  # another client, just within C: its bit differs too
+            without[-1] = -_WITHIN * canary
+        return with_canary, without
 
 
 def _largest_noise(fractions: list[float]) -> float:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,12 +13,13 @@ from torch import Tensor
 from fldp._checks import choice, real, whole
 from fldp.accounting import gaussian_epsilon
 from fldp.audit.bounds import METHODS, from_scores
-from fldp.audit.canaries import CANARIES, cohort, pair
+from fldp.audit.canaries import CANARIES, CohortPair, absent, cohort, pair
 from fldp.audit.coins import METHODS as COIN_METHODS
 from fldp.audit.findings import AuditResult, counted
 from fldp.audit.neighbours import Caller
-from fldp.audit.scores import ranked
+from fldp.audit.scores import own_stream, ranked
 from fldp.audit.trials import from_trials
+from fldp.mechanism.clipping import FlatClip
 
 if TYPE_CHECKING:
     from fldp.plan import PrivacyPlan
@@ -31,10 +32,10 @@ _WORLDS = 0x30216D
 
 @counted
 def pipeline(
-    fn: Callable[..., Any],
+    fn: Callable[..., object],
     plan: PrivacyPlan,
     *,
-    like: Any = 256,
+    like: object = 256,
     clip_norm: float = 1.0,
     canary: str = "all",
     canaries: int = 1,
@@ -56,21 +57,40 @@ def pipeline(
 
     Parameters
     ----------
-    fn : `fn(updates)` or `fn(updates, generator=...)`, which returns the sum over
+    fn : callable
+        `fn(updates)` or `fn(updates, generator=...)`, which returns the sum over
         `plan.denominator`, or a `Release`. Without a generator argument the global seeds are set.
-    plan : what `fn` claims to follow.
-    like : d for updates that are a matrix (c, d), else the structure of one of a list of updates.
-    clip_norm : C.
-    canary : one of `CANARIES`, or "all"; with several canaries "all" or "orthogonal".
-    canaries : k, at most one per client of the plan and per coordinate.
-    runs : releases per world and canary; with several canaries, of all.
-    method : "clopper-pearson" (the default) or "gdp" for one canary, "one-run" (the default), "gdp"
-        or "plan" for several.
-    confidence : of the bound that is returned.
-    seed : of canaries, order and noise.
+    plan : PrivacyPlan
+        What `fn` claims to follow.
+    like : int or structure
+        d for updates that are a matrix (c, d), else the structure of one of a list of updates.
+    clip_norm : float
+        C.
+    canary : str
+        One of `CANARIES`, or "all"; with several canaries "all" or "orthogonal".
+    canaries : int
+        k, at most one per client of the plan and per coordinate.
+    runs : int
+        Releases per world and canary; with several canaries, of all.
+    method : str, optional
+        "clopper-pearson" (the default) or "gdp" for one canary, "one-run" (the default), "gdp" or
+        "plan" for several.
+    confidence : float
+        Of the bound that is returned.
+    seed : int
+        Of canaries, order and noise.
 
-    Raises ValueError where `fn` depends on earlier calls, or reads nothing from the updates.
+    Returns
+    -------
+    AuditResult
 
+    Raises
+    ------
+    ValueError
+        Where `fn` depends on earlier calls, or reads nothing from the updates.
+
+    Examples
+    --------
     >>> import fldp
     >>> plan = fldp.calibrate(epsilon=1.0, delta=1e-5, rounds=1, clients=16)
     >>> def weak(updates, generator):
@@ -79,26 +99,21 @@ def pipeline(
     >>> pipeline(weak, plan, like=8, canary="orthogonal", runs=200).violated
     True
     """
-    call, count = Caller(fn), whole("canaries", canaries)
-    real("clip_norm", clip_norm)
-    whole("runs", runs)
+    count = whole("canaries", canaries)
+    norm = real("clip_norm", clip_norm)
+    audit = _Audit(Caller(fn), plan, like, norm, whole("runs", runs), confidence, seed)
     if count > 1:
-        return _many(call, plan, like, clip_norm, canary, count, runs, method, confidence, seed)
+        method = choice("method", method or COIN_METHODS[0], COIN_METHODS)
+        return audit.several(canary, count, method)
     method = choice("method", method or METHODS[0], METHODS)
     names = CANARIES if canary == "all" else (canary,)
-    level, results, note = 1 - (1 - confidence) / len(names), [], ""
+    note = ""
+    results = []
     for name in names:
         two = pair(name, plan, like, clip_norm, seed)
-        if not note:
-            note = _repeats(call, two.present, two.absent, like, seed)
-        present = np.repeat([True, False], runs)
-        np.random.default_rng([_WORLDS, seed]).shuffle(present)
-        scores = np.empty(2 * runs)
-        for i, there in enumerate(present):
-            rows = two.present if there else two.absent
-            release = call(cohort(rows.clone(), like), seed + i)
-            scores[i] = float(two.direction.double() @ release)
-        scores = np.nan_to_num(scores, nan=np.inf)
+        note = note or audit.repeats(two.present, two.absent)
+        scores, present = audit.scores(two)
+        # A canary that moves nothing is no audit; of several, the others are.
         if np.ptp(np.nan_to_num(scores)) == 0 and canary == "all":
             continue
         check_independence(within(scores, present))
@@ -107,115 +122,147 @@ def pipeline(
                 scores[present],
                 scores[~present],
                 delta=plan.delta,
-                confidence=level,
+                confidence=1 - (1 - confidence) / len(names),
                 method=method,
-                claimed=_one_round(plan),
-                tested=f"one release, participation known, {plan.adjacency} of a client, "
-                f"canary {name}",
+                claimed=audit.claimed,
+                tested=f"{audit.tested}, canary {name}",
                 seed=seed,
             )
         )
     if not results:
         raise ValueError("every release is the same whatever the updates: nothing to audit")
     best = max(results, key=lambda r: r.lower_bound or 0.0)
-    return dataclasses.replace(
-        best,
-        confidence=confidence,
-        runs=2 * runs * len(names),
-        note="; ".join(part for part in (best.note, note) if part),
+    all_runs = 2 * runs * len(names)
+    return replace(
+        best, confidence=confidence, runs=all_runs, note="; ".join(filter(None, (best.note, note)))
     )
 
 
-def _one_round(plan: PrivacyPlan) -> float:
-    """ε of one release against someone who knows who took part: a plain Gaussian."""
-    moved = 2.0 if plan.adjacency == "replace-one" else 1.0
-    return float(gaussian_epsilon(moved / plan.noise_multiplier, plan.delta))
+@dataclass(frozen=True)
+class _Audit:
+    """One pipeline, and how it is audited."""
 
+    call: Caller
+    plan: PrivacyPlan
+    like: object
+    clip_norm: float
+    runs: int
+    confidence: float
+    seed: int
 
-def _plain(plan: PrivacyPlan) -> PrivacyPlan:
-    """One round of `plan` without amplification: what someone who knows the cohort sees."""
-    return dataclasses.replace(plan, rounds=1, sampling="none", cap=None)
+    @property
+    def claimed(self) -> float:
+        """ε of one release against someone who knows who took part: a plain Gaussian."""
+        moved = FlatClip(1.0).sensitivity(self.plan.adjacency)
+        return float(gaussian_epsilon(moved / self.plan.noise_multiplier, self.plan.delta))
 
+    @property
+    def tested(self) -> str:
+        return f"one release, participation known, {self.plan.adjacency} of a client"
 
-def _many(
-    call: Caller,
-    plan: PrivacyPlan,
-    like: Any,
-    clip_norm: float,
-    canary: str,
-    count: int,
-    runs: int,
-    method: str | None,
-    confidence: float,
-    seed: int,
-) -> AuditResult:
-    """`pipeline` with several canaries in each release."""
-    choice("method", method or COIN_METHODS[0], COIN_METHODS)
-    if canary not in ("all", "orthogonal"):
-        raise ValueError(f"canary is {canary!r}, but several canaries are orthogonal: leave it out")
-    two = pair("orthogonal", plan, like, clip_norm)
-    size = two.direction.numel()
-    if count > min(size, plan.clients):
-        raise ValueError(
-            f"{count} canaries: take at most one per client of the plan ({plan.clients}) and per "
-            f"coordinate ({size})"
+    def release(self, rows: Tensor, run: int) -> Tensor:
+        """What the pipeline makes of the updates `rows` (c, d) in its run number `run`."""
+        return self.call(cohort(rows, self.like), self.seed + run)
+
+    def scores(self, two: CohortPair) -> tuple[np.ndarray, np.ndarray]:
+        """How far releases lie in the canary's direction, and whether it was there (2 runs,)."""
+        present = np.repeat([True, False], self.runs)
+        own_stream(_WORLDS, self.seed).shuffle(present)
+        scores = np.empty(2 * self.runs)
+        for i, there in enumerate(present):
+            rows = two.present if there else two.absent
+            scores[i] = float(two.direction.double() @ self.release(rows.clone(), i))
+        return np.nan_to_num(scores, nan=np.inf), present
+
+    def several(self, canary: str, count: int, method: str) -> AuditResult:
+        """`pipeline` with several canaries in each release."""
+        if canary not in ("all", "orthogonal"):
+            raise ValueError(
+                f"canary is {canary!r}, but several canaries are orthogonal: leave it out"
+            )
+        plan = self.plan
+        two = pair("orthogonal", plan, self.like, self.clip_norm)
+        size = two.direction.numel()
+        if count > min(size, plan.clients):
+            raise ValueError(
+                f"{count} canaries: take at most one per client of the plan ({plan.clients}) and "
+                f"per coordinate ({size})"
+            )
+        generator = torch.Generator().manual_seed(self.seed)
+        axes = torch.linalg.qr(torch.randn(size, count, generator=generator))[0].t().contiguous()
+        # What is left of the cohort sends little, in directions of its own.
+        quiet = axes[:0]
+        if count < plan.clients:
+            quiet = two.present[: max(1, len(two.present) - count)]
+        coins = own_stream(_WORLDS, self.seed).random((self.runs, count)) < 0.5
+
+        def rows(row: np.ndarray) -> Tensor:
+            there = torch.from_numpy(row)
+            sent = axes[there]
+            if plan.adjacency != "add-or-remove":
+                sent = torch.where(there[:, None], axes, absent(plan.adjacency) * axes)
+            return torch.cat([quiet, self.clip_norm * sent])
+
+        note = self.repeats(rows(coins[0]), rows(~coins[0]))
+        scores = np.empty((self.runs, count))
+        for i, row in enumerate(coins):
+            along = (axes.double() @ self.release(rows(row), i)).numpy()
+            scores[i] = along * plan.denominator / self.clip_norm
+        if absent(plan.adjacency):  # present at 1 and absent at -1: the middle becomes 1/2
+            scores = (scores + 1) / 2
+        # Scores within their own world: a canary's presence is no drift.
+        check_independence(within(np.nan_to_num(scores), coins).sum(axis=1))
+        # What someone who knows the cohort sees: one round, without amplification.
+        plain = replace(plan, rounds=1, sampling="none", cap=None)
+        found = from_trials(
+            scores,
+            coins,
+            delta=plan.delta,
+            confidence=self.confidence,
+            method=method,
+            plan=plain if method == "plan" else None,
+            claimed=self.claimed,
+            tested=f"{self.tested}, {count} orthogonal clients of norm C",
+            seed=self.seed,
         )
-    rng = torch.Generator().manual_seed(seed)
-    axes = torch.linalg.qr(torch.randn(size, count, generator=rng))[0].t().contiguous()
-    quiet = two.present[: max(1, len(two.present) - count)] if count < plan.clients else axes[:0]
-    coins = np.random.default_rng([_WORLDS, seed]).random((runs, count)) < 0.5
+        return replace(found, note="; ".join(filter(None, (found.note, note))))
 
-    def rows(row: np.ndarray) -> Tensor:
-        there = torch.from_numpy(row)
-        if plan.adjacency == "add-or-remove":
-            return torch.cat([quiet, clip_norm * axes[there]])
-        absent = -1.0 if plan.adjacency == "replace-one" else 0.0
-        return torch.cat([quiet, clip_norm * torch.where(there[:, None], axes, absent * axes)])
-
-    note = _repeats(call, rows(coins[0]), rows(~coins[0]), like, seed)
-    scores = np.empty((runs, count))
-    for i, row in enumerate(coins):
-        release = call(cohort(rows(row), like), seed + i)
-        scores[i] = (axes.double() @ release).numpy() * plan.denominator / clip_norm
-    if plan.adjacency == "replace-one":  # present at 1 and absent at -1: the middle becomes 1/2
-        scores = (scores + 1) / 2
-    check_independence(within(np.nan_to_num(scores), coins).sum(axis=1))
-    found = from_trials(
-        scores,
-        coins,
-        delta=plan.delta,
-        confidence=confidence,
-        method=method or COIN_METHODS[0],
-        plan=_plain(plan) if method == "plan" else None,
-        claimed=_one_round(plan),
-        tested=f"one release, participation known, {plan.adjacency} of a client, "
-        f"{count} orthogonal clients of norm C",
-        seed=seed,
-    )
-    return dataclasses.replace(found, note="; ".join(part for part in (found.note, note) if part))
-
-
-def _repeats(call: Caller, rows: Tensor, others: Tensor, like: Any, seed: int) -> str:
-    """ "" where a seeded call can be repeated after another one; else why it is not known."""
-    first = call(cohort(rows.clone(), like), seed)
-    call(cohort(others.clone(), like), seed + 1)
-    again = call(cohort(rows.clone(), like), seed)
-    if torch.equal(first.nan_to_num(), again.nan_to_num()):
-        return ""
-    if call.takes_generator:
-        raise ValueError(
-            "a repeated call with the same updates and the same generator gave another release: fn "
-            "remembers earlier calls, or draws noise of its own; start every call from the same "
-            "state and take all noise from the generator"
+    def repeats(self, rows: Tensor, others: Tensor) -> str:
+        """Nothing where a seeded call can be repeated after another; else why it is not known."""
+        first = self.release(rows.clone(), 0)
+        self.release(others.clone(), 1)
+        again = self.release(rows.clone(), 0)
+        if torch.equal(first.nan_to_num(), again.nan_to_num()):
+            return ""
+        if self.call.takes_generator:
+            raise ValueError(
+                "a repeated call with the same updates and the same generator gave another "
+                "release: fn remembers earlier calls, or draws noise of its own; start every call "
+                "from the same state and take all noise from the generator"
+            )
+        return (
+            "fn takes no generator and a repeated call gave another release, so that it could not "
+            "be checked whether it remembers earlier calls"
         )
-    return (
-        "fn takes no generator and a repeated call gave another release, so that it could not be "
-        "checked whether it remembers earlier calls"
-    )
 
 
 def within(scores: np.ndarray, present: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Ranks of the scores within their own world, about 0; equal scores are in a random order."""
+    """Ranks of the scores within their own world, about 0; equal scores are in a random order.
+
+    Parameters
+    ----------
+    scores : numpy.ndarray
+        (runs,), or (runs, k) of k canaries.
+    present : numpy.ndarray
+        Which world each is from, of the same shape; booleans.
+    seed : int
+        Of the order of equal scores.
+
+    Returns
+    -------
+    numpy.ndarray
+        Of the same shape, within (-1/2, 1/2).
+    """
     if scores.ndim > 1:
         columns = zip(scores.T, present.T, strict=True)
         return np.stack([within(s, p, seed + j) for j, (s, p) in enumerate(columns)], axis=1)
@@ -227,7 +274,18 @@ def within(scores: np.ndarray, present: np.ndarray, seed: int = 0) -> np.ndarray
 
 
 def check_independence(values: np.ndarray) -> None:
-    """ValueError where successive runs are correlated, or drift, beyond chance (1e-6)."""
+    """Refuse runs that are not independent, as far as two tests can tell.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        One number a run (runs,), in the order of the runs.
+
+    Raises
+    ------
+    ValueError
+        Where successive runs are correlated, or drift, beyond chance (1e-6).
+    """
     from scipy.special import ndtri
 
     if len(values) < 3 or np.ptp(values) == 0:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fldp._checks import between, real, shown, whole
 
@@ -19,7 +20,20 @@ _UNFAIR = 1e-6
 
 
 def check_levels(delta: float, confidence: float, gaussian: bool = False) -> None:
-    """ValueError unless 0 <= δ < 1 and 0 < confidence < 1; Gaussian DP has no ε at δ = 0."""
+    """Refuse a δ outside [0, 1) and a confidence outside (0, 1).
+
+    Parameters
+    ----------
+    delta, confidence : float
+        What is checked.
+    gaussian : bool
+        Whether δ must be above 0: Gaussian DP has no ε there.
+
+    Raises
+    ------
+    ValueError
+        It says what to give.
+    """
     real("confidence", confidence, 1)
     if between("delta", delta) == 1:
         raise ValueError("delta is 1: give a number in [0, 1)")
@@ -31,7 +45,22 @@ def check_levels(delta: float, confidence: float, gaussian: bool = False) -> Non
 
 
 def check_threshold(threshold: Any) -> float:
-    """`threshold` as a float; NaN, of which nothing is above and nothing below, is refused."""
+    """A threshold as a float.
+
+    Parameters
+    ----------
+    threshold : float
+        What a caller gave.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError
+        For what is no number, and NaN, of which nothing is above and nothing below.
+    """
     try:
         value = math.nan if isinstance(threshold, bool) else float(threshold)
     except (TypeError, ValueError, OverflowError):
@@ -41,8 +70,26 @@ def check_threshold(threshold: Any) -> float:
     return value
 
 
-def clean(scores: Any, what: str) -> np.ndarray:
-    """Scores as float64; NaN and +inf become the largest score of all, -inf the smallest."""
+def clean(scores: ArrayLike, what: str) -> np.ndarray:
+    """Scores as float64; NaN and +inf become the largest score of all, -inf the smallest.
+
+    Parameters
+    ----------
+    scores : array
+        Of any shape.
+    what : str
+        Their name, for a message.
+
+    Returns
+    -------
+    numpy.ndarray
+        Of the same shape.
+
+    Raises
+    ------
+    ValueError
+        For what is no array of numbers, or empty.
+    """
     try:
         array = np.asarray(scores, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -52,8 +99,26 @@ def clean(scores: Any, what: str) -> np.ndarray:
     return np.nan_to_num(array, nan=_ABOVE_ALL, posinf=_ABOVE_ALL, neginf=-_ABOVE_ALL)
 
 
-def one_per_run(scores: Any, what: str) -> np.ndarray:
-    """Scores (n,) of n independent runs; a matrix of several scores a run is refused."""
+def one_per_run(scores: ArrayLike, what: str) -> np.ndarray:
+    """Scores of independent runs.
+
+    Parameters
+    ----------
+    scores : array
+        One a run.
+    what : str
+        Their name, for a message.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n,).
+
+    Raises
+    ------
+    ValueError
+        For a matrix of several scores a run.
+    """
     array = clean(scores, what)
     if max(array.shape) != array.size:
         raise ValueError(
@@ -63,9 +128,21 @@ def one_per_run(scores: Any, what: str) -> np.ndarray:
     return array.ravel()
 
 
-def own_stream(purpose: int, seed: int) -> np.random.Generator:
-    """Random numbers of ours alone, which no caller's `default_rng(seed)` repeats."""
-    return np.random.default_rng([purpose, whole("seed", seed, 0)])
+def own_stream(purpose: int, seed: int | None) -> np.random.Generator:
+    """Random numbers of ours alone, which no caller's `default_rng(seed)` repeats.
+
+    Parameters
+    ----------
+    purpose : int
+        Each has a stream to itself.
+    seed : int, optional
+        At least 0. None: from the operating system.
+
+    Returns
+    -------
+    numpy.random.Generator
+    """
+    return np.random.default_rng(None if seed is None else [purpose, whole("seed", seed, 0)])
 
 
 def ranked(scores: np.ndarray, seed: int) -> np.ndarray:
@@ -73,6 +150,18 @@ def ranked(scores: np.ndarray, seed: int) -> np.ndarray:
 
     A release is as private after an independent coin as before it: ties lose no sample, and every
     rank is a threshold whose error rate has a known law, however discrete the scores are.
+
+    Parameters
+    ----------
+    scores : numpy.ndarray
+        (n,).
+    seed : int
+        Of the order of equal scores.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n,), a permutation.
     """
     coins = own_stream(_TIES, seed).random(scores.size)
     order = np.lexsort((coins, scores))
@@ -92,11 +181,28 @@ def curve_of(present: np.ndarray, absent: np.ndarray) -> np.ndarray:
     return np.stack([false_alarms, hits])
 
 
-def check_coins(included: Any, shape: Sequence[int]) -> np.ndarray:
+def check_coins(included: ArrayLike, shape: Sequence[int]) -> np.ndarray:
     """The coins of the canaries as booleans, checked: 0 and 1 only, fair, not repeated.
 
     Their number is compared with what fair coins give, in total, per canary and per run, by exact
     binomial tests that together refuse fair coins with probability 1e-6.
+
+    Parameters
+    ----------
+    included : array
+        Who took part: of k canaries, or (runs, k).
+    shape : sequence of int
+        What shape it must have.
+
+    Returns
+    -------
+    numpy.ndarray
+        Booleans.
+
+    Raises
+    ------
+    ValueError
+        It says what is wrong with them.
     """
     from scipy.stats import binom
 
@@ -112,6 +218,7 @@ def check_coins(included: Any, shape: Sequence[int]) -> np.ndarray:
     groups = [coins.reshape(1, -1)]
     if coins.ndim == 2:
         groups += [coins, coins.T]
+    # All coins, those of each canary, those of each run, and whether two runs repeat.
     alpha = _UNFAIR / (len(groups) + 1)
     for rows in groups:
         heads, tosses = rows.sum(axis=1), rows.shape[1]

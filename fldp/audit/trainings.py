@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
+import itertools
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,15 +14,17 @@ from torch import Tensor, nn
 
 from fldp._checks import choice, whole
 from fldp.audit.bounds import METHODS, from_scores
-from fldp.audit.canaries import Canaries
+from fldp.audit.canaries import Canaries, layout_of
 from fldp.audit.coins import METHODS as COIN_METHODS
 from fldp.audit.findings import AuditResult, counted
 from fldp.audit.pipelines import check_independence, within
+from fldp.audit.scores import own_stream
 from fldp.audit.trials import from_trials
-from fldp.mechanism.adaptive import AdaptiveClip
-from fldp.mechanism.updates import Layout, flatten
+from fldp.mechanism.clipping import Clip, as_clip
+from fldp.mechanism.updates import flatten
 from fldp.simulation.clients import Population
-from fldp.simulation.local import LocalSGD
+from fldp.simulation.history import History
+from fldp.simulation.local import Algorithm, LocalSGD
 from fldp.simulation.training import train
 
 if TYPE_CHECKING:
@@ -37,10 +40,10 @@ _TRAININGS = 200
 
 @counted
 def federation(
-    run: Callable[[Canaries], Any],
+    run: Callable[[Canaries], object],
     plan: PrivacyPlan,
     *,
-    like: Any,
+    like: object,
     canaries: int = 100,
     runs: int = 1,
     clip_norm: float = 1.0,
@@ -60,17 +63,42 @@ def federation(
 
     Parameters
     ----------
-    run : see above; called `runs` times, each time with canaries whose coins are new.
-    plan : what the training claims to follow.
-    like : d, or the structure of an update (a module, a state dict, a list of tensors).
-    canaries : k in each run.
-    runs : their canaries are pooled.
-    clip_norm : C.
-    sees : "releases" or "model".
-    method : "one-run", "plan" or, where all take part in all rounds, "gdp"; see `one_run_epsilon`.
-    claimed : ε; None takes `plan.epsilon()`.
-    seed : of the coins and directions; None (recommended) is the operating system.
+    run : callable
+        See above; called `runs` times, each time with canaries whose coins are new.
+    plan : PrivacyPlan
+        What the training claims to follow.
+    like : int or structure
+        d, or the structure of an update (a module, a state dict, a list of tensors).
+    canaries : int
+        k in each run.
+    runs : int
+        Trainings; their canaries are pooled.
+    clip_norm : float
+        C.
+    sees : str
+        "releases" or "model".
+    method : str
+        "one-run", "plan" or, where all take part in all rounds, "gdp"; see `one_run_epsilon`.
+    confidence : float
+        Probability with which the bound holds, in (0, 1).
+    claimed : float, optional
+        ε; None takes `plan.epsilon()`.
+    tested : str
+        What was run, for the statement.
+    seed : int, optional
+        Of the coins and directions; None (recommended) is the operating system.
 
+    Returns
+    -------
+    AuditResult
+
+    Raises
+    ------
+    ValueError
+        For a method that this plan's draws rule out, and where `run` shows nothing.
+
+    Examples
+    --------
     >>> import fldp
     >>> plan = fldp.calibrate(epsilon=8.0, delta=1e-5, rounds=1, clients=400)
     >>> def one_round(canaries):
@@ -87,10 +115,12 @@ def federation(
             'method is "gdp", but the plan draws its cohorts: its curve is not that of a Gaussian; '
             'take "plan", which is the curve of these draws'
         )
-    size = Layout(torch.zeros(like) if isinstance(like, int) else like).total
-    scores, coins = [], []
+    size = layout_of(like).total
+    scores = []
+    coins = []
     for i in range(whole("runs", runs)):
         own = None if seed is None else seed + i
+        # Coins of its own for every run: a bound over several presumes it.
         crowd = Canaries(canaries, size, plan=plan, clip_norm=clip_norm, seed=own)
         change = run(crowd)
         if sees == "model":
@@ -122,7 +152,7 @@ def training(
     canary: str = "worst",
     canaries: int = 100,
     runs: int | None = None,
-    clip: Any = 1.0,
+    clip: float | Clip = 1.0,
     sees: str = "releases",
     method: str | None = None,
     confidence: float = 0.95,
@@ -142,17 +172,41 @@ def training(
 
     Parameters
     ----------
-    model, population : as for `train`; with canary "worst" the plan's N clients are those of the
-        population and the canaries.
-    plan : under which it runs; central trust for canary "worst".
-    canaries : how many, for canary "worst".
-    runs : trainings, for "worst" 1 by default; for the others 200 with and 200 without.
-    clip : as for `train`.
-    sees : for "worst": every release ("releases") or the final "model" alone.
-    method : for "worst" "one-run" (the default), "gdp" or "plan"; else "clopper-pearson" or "gdp".
-    seed : makes coins, cohorts and noise repeatable, for tests; None is the operating system.
-    options : those of `train`: `local`, `server`, `noise`, ...
+    model, population
+        As for `train`; with canary "worst" the plan's N clients are those of the population and
+        the canaries.
+    plan : PrivacyPlan
+        Under which it runs; central trust for canary "worst".
+    canary : str
+        "worst", "natural" or "record".
+    canaries : int
+        How many, for canary "worst".
+    runs : int, optional
+        Trainings, for "worst" 1 by default; for the others 200 with and 200 without.
+    clip : float or Clip
+        As for `train`.
+    sees : str
+        For "worst": every release ("releases") or the final "model" alone.
+    method : str, optional
+        For "worst" "one-run" (the default), "gdp" or "plan"; else "clopper-pearson" or "gdp".
+    confidence : float
+        Probability with which the bound holds, in (0, 1).
+    seed : int, optional
+        Makes coins, cohorts and noise repeatable, for tests; None is the operating system.
+    **options
+        Those of `train`: `local`, `server`, `noise`, ...
 
+    Returns
+    -------
+    AuditResult
+
+    Raises
+    ------
+    ValueError
+        Where a canary's coin would show in the query of an adaptive clip, and as `train` does.
+
+    Examples
+    --------
     >>> import fldp
     >>> people = fldp.clients.partition(*fldp.datasets.digits(), clients=100, seed=0)
     >>> plan = fldp.calibrate(epsilon=8.0, delta=1e-5, rounds=2, clients=500)
@@ -161,40 +215,35 @@ def training(
     True
     """
     choice("canary", canary, _KINDS)
+    trained = _Training(model, plan, clip, seed, options)
     if canary != "worst":
-        return _changed_client(
-            model,
-            population,
-            plan,
-            canary,
-            runs or _TRAININGS,
-            clip,
-            method,
-            confidence,
-            seed,
-            options,
-        )
-    if isinstance(clip, AdaptiveClip) and plan.adjacency == "add-or-remove":
+        changed = 1 if canary == "record" else None
+        method = method or METHODS[0]
+        return trained.changed(population, changed, runs or _TRAININGS, method, confidence)
+    bound = as_clip(clip)
+    if bound.queries and plan.adjacency == "add-or-remove":
         raise ValueError(
             "a canary that its coin left out sends zeros, which count as clients within C: audit "
             "an adaptive clip under a zero-out plan"
         )
-    local = copy.deepcopy(options["local"]) if options.get("local") is not None else LocalSGD()
+    # As `train` will do it: what is trained decides how many coordinates an update has.
+    local: Algorithm = LocalSGD()
+    if options.get("local") is not None:
+        local = copy.deepcopy(options["local"])
     start = flatten(local.prepare(copy.deepcopy(model)))
-    number = iter(range(whole("runs", runs or 1)))
+    number = itertools.count()
 
     def run(crowd: Canaries) -> Tensor:
-        given = options | _seeds(seed, next(number))
-        history = train(model, population, plan, clip=clip, canaries=crowd, **given)
-        return flatten(history.model) - start.to(flatten(history.model))
+        final = flatten(trained.run(population, next(number), canaries=crowd).model)
+        return final - start.to(final)
 
     return federation(
         run,
         plan,
         like=local.width(len(start)),
         canaries=canaries,
-        runs=runs or 1,
-        clip_norm=clip if isinstance(clip, int | float) else clip.norm,
+        runs=whole("runs", runs or 1),
+        clip_norm=bound.norm,
         sees=sees,
         method=method or COIN_METHODS[0],
         confidence=confidence,
@@ -202,53 +251,59 @@ def training(
     )
 
 
-def _seeds(seed: int | None, run: int) -> dict[str, Any]:
-    """The seeds of one training; none of them where everything comes from the system."""
-    if seed is None:
-        return {}
-    return {"seed": seed + run, "generator": torch.Generator().manual_seed(seed + run)}
+@dataclass(frozen=True)
+class _Training:
+    """A training that is run again and again, with seeds of its own each time."""
 
+    model: nn.Module
+    plan: PrivacyPlan
+    clip: float | Clip
+    seed: int | None
+    options: dict[str, Any]
 
-def _changed_client(
-    model: nn.Module,
-    population: Population,
-    plan: PrivacyPlan,
-    canary: str,
-    runs: int,
-    clip: Any,
-    method: str | None,
-    confidence: float,
-    seed: int | None,
-    options: dict[str, Any],
-) -> AuditResult:
-    """`training` where one client's labels are wrong, or right: replace-one."""
-    x, y = population.client(len(population) - 1)
-    changed = 1 if canary == "record" else len(y)
-    wrong = (y + 1) % (int(population.y.max()) + 1)
-    labels = torch.cat([wrong[:changed], y[changed:]])
-    worlds = (_with_client(population, x, y), _with_client(population, x, labels))
-    present = np.repeat([True, False], whole("runs", runs))
-    np.random.default_rng(None if seed is None else [_WORLDS, seed]).shuffle(present)
-    scores = np.empty(len(present))
-    for i, there in enumerate(present):
-        given = options | _seeds(seed, i)
-        history = train(model, worlds[int(there)], plan, clip=clip, **given)
-        with torch.no_grad():
-            logits = history.model(x[:changed].to(flatten(history.model).device))
-        gain = torch.log_softmax(logits, dim=-1).cpu()[range(changed), wrong[:changed].cpu()]
-        scores[i] = float(gain.mean())
-    check_independence(within(scores, present))
-    hidden = dataclasses.replace(plan, adjacency="replace-one")
-    return from_scores(
-        scores[present],
-        scores[~present],
-        delta=plan.delta,
-        method=method or METHODS[0],
-        confidence=confidence,
-        claimed=hidden.epsilon(),
-        tested=f"the final model of {plan.rounds} rounds, replace-one, {changed} wrong labels of "
-        "one client",
-    )
+    def run(self, population: Population, number: int, **more: Any) -> History:
+        """The training number `number`; without a seed, all from the operating system."""
+        given = self.options | more
+        if self.seed is not None:
+            own = self.seed + number
+            given |= {"seed": own, "generator": torch.Generator().manual_seed(own)}
+        return train(self.model, population, self.plan, clip=self.clip, **given)
+
+    def changed(
+        self, population: Population, changed: int | None, runs: int, method: str, confidence: float
+    ) -> AuditResult:
+        """`training` where one client's labels are wrong, or right: replace-one.
+
+        `changed` is how many of them; None: all.
+        """
+        x, y = population.client(len(population) - 1)
+        changed = len(y) if changed is None else changed
+        # A label that is surely wrong, whatever the record.
+        wrong = (y + 1) % (int(population.y.max()) + 1)
+        labels = torch.cat([wrong[:changed], y[changed:]])
+        worlds = (_with_client(population, x, y), _with_client(population, x, labels))
+        present = np.repeat([True, False], whole("runs", runs))
+        own_stream(_WORLDS, self.seed).shuffle(present)
+        scores = np.empty(len(present))
+        for i, there in enumerate(present):
+            history = self.run(worlds[int(there)], i)
+            with torch.no_grad():
+                logits = history.model(x[:changed].to(flatten(history.model).device))
+            # How sure the model is of the wrong labels: only a run that was taught them is.
+            gain = torch.log_softmax(logits, dim=-1).cpu()[range(changed), wrong[:changed].cpu()]
+            scores[i] = float(gain.mean())
+        check_independence(within(scores, present))
+        hidden = replace(self.plan, adjacency="replace-one")
+        return from_scores(
+            scores[present],
+            scores[~present],
+            delta=self.plan.delta,
+            method=method,
+            confidence=confidence,
+            claimed=hidden.epsilon(),
+            tested=f"the final model of {self.plan.rounds} rounds, replace-one, {changed} wrong "
+            "labels of one client",
+        )
 
 
 def _with_client(population: Population, x: Tensor, y: Tensor) -> Population:

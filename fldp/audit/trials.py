@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fldp._checks import choice, real
-from fldp.audit.bounds import gaussian_doubt, mu_epsilon
+from fldp.audit.bounds import bisected, gaussian_doubt, mu_epsilon
 from fldp.audit.coins import METHODS, coin_curve, guess_counts, pooled
 from fldp.audit.findings import AuditResult, counted
 from fldp.audit.scores import check_coins, check_levels, check_threshold, clean, own_stream, ranked
@@ -19,18 +20,37 @@ if TYPE_CHECKING:
 # With so many runs the share of right guesses a run is known well enough to bet on; below it the
 # pooled guesses say more. Fixed beforehand, so that choosing costs nothing.
 _MANY_RUNS = 100
+# A stream of our own: no draw of a caller's generator, whatever its seed, repeats it.
 _SHUFFLES = 0x5EF1E5
-# Bisection steps on an interval of length 1: far below any sampling error.
-_HALVINGS = 50
+# How finely a mean in [0, 1] is searched: far below any sampling error.
+_FINE = 2.0**-50
 
 
-def mean_lower_bound(values: Any, confidence: float = 0.95) -> float:
+def mean_lower_bound(values: ArrayLike, confidence: float = 0.95) -> float:
     """Lower bound on the mean of independent values in [0, 1], by betting (Waudby-Smith, Ramdas).
 
     The capital of a gambler who bets that the mean is above p is a martingale when it is p; Ville's
     inequality rejects p once it reaches 1/α. It adapts to the variance and needs no distribution.
     The order of the values must not depend on the values: shuffle them if it may.
 
+    Parameters
+    ----------
+    values : array
+        At least one number in [0, 1].
+    confidence : float
+        In (0, 1).
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError
+        For other values.
+
+    Examples
+    --------
     >>> round(mean_lower_bound([0.9, 0.8, 1.0, 0.9] * 25), 2)
     0.85
     """
@@ -41,25 +61,25 @@ def mean_lower_bound(values: Any, confidence: float = 0.95) -> float:
         raise ValueError(f"values: an array of numbers is needed ({error})") from None
     if x.size == 0 or not (x.min() >= 0 and x.max() <= 1):
         raise ValueError("values must lie between 0 and 1, at least one of them")
-    count, need = np.arange(1, x.size + 1), math.log(1 / (1 - confidence))
+    count = np.arange(1, x.size + 1)
+    need = math.log(1 / (1 - confidence))
+    # A mean of 1/2 and a variance of 1/4, as if one value had been seen already.
     means = (0.5 + np.cumsum(x)) / (count + 1)
     spread = (0.25 + np.cumsum((x - means) ** 2)) / (count + 1)
     bets = np.sqrt(2 * need / (x.size * np.concatenate([[0.25], spread[:-1]])))
-    low, high = 0.0, 1.0
-    for _ in range(_HALVINGS):
-        p = (low + high) / 2
+
+    def ruined(p: float) -> bool:
+        # At most half of what would lose everything is staked.
         stakes = np.minimum(bets, 0.5 / p)
-        if np.cumsum(np.log1p(stakes * (x - p))).max() >= need:
-            low = p
-        else:
-            high = p
-    return low
+        return bool(np.cumsum(np.log1p(stakes * (x - p))).max() >= need)
+
+    return bisected(ruined, 0.0, 1.0, _FINE)[0]
 
 
 @counted
 def from_trials(
-    scores: Any,
-    included: Any,
+    scores: ArrayLike,
+    included: ArrayLike,
     *,
     delta: float,
     confidence: float = 0.95,
@@ -84,13 +104,31 @@ def from_trials(
 
     Parameters
     ----------
-    scores, included : (runs, k) each; `included` holds 0 and 1 (or booleans), and coins that are
-        not fair are refused (false alarm 1e-6).
-    delta, confidence, method, plan : as in `one_run_epsilon`.
-    threshold : of the betting alone.
-    claimed : the ε that the accountant states; None takes that of `plan`, if there is one.
-    seed : of the order of runs and of equal scores.
+    scores, included : array
+        (runs, k) each; `included` holds 0 and 1 (or booleans), and coins that are not fair are
+        refused (false alarm 1e-6).
+    delta, confidence, method, plan
+        As in `one_run_epsilon`.
+    threshold : float
+        Of the betting alone.
+    claimed : float, optional
+        The ε that the accountant states; None takes that of `plan`, if there is one.
+    tested : str
+        What was run, for the statement.
+    seed : int
+        Of the order of runs and of equal scores.
 
+    Returns
+    -------
+    AuditResult
+
+    Raises
+    ------
+    ValueError
+        For coins that are not fair, constant scores, and too few canaries.
+
+    Examples
+    --------
     >>> rng = np.random.default_rng(0)
     >>> coins = rng.random((3, 100)) < 0.5
     >>> found = from_trials(coins + rng.normal(0, 0.2, (3, 100)), coins, delta=1e-5, claimed=0.5)
@@ -111,10 +149,12 @@ def from_trials(
     curve = coin_curve(s.ravel(), coins.ravel())
     if method == "gdp" and len(s) >= _MANY_RUNS and not _doubt(s, coins, seed):
         right = ((s > threshold) == coins).mean(axis=1)
+        # Betting presumes that the order of the runs says nothing of their scores.
         order = own_stream(_SHUFFLES, seed).permutation(len(s))
         bound = _gaussian(mean_lower_bound(right[order], confidence), delta)
         ceiling = _gaussian(mean_lower_bound(np.ones(len(s)), confidence), delta)
-        used, note = "betting-gdp", ""
+        used = "betting-gdp"
+        note = ""
     else:
         bound, ceiling, used, note = pooled(
             s.ravel(),
@@ -142,7 +182,8 @@ def from_trials(
 
 def _doubt(scores: np.ndarray, coins: np.ndarray, seed: int) -> str:
     """As `gaussian_doubt`, of all canaries as if they were independent: too much doubt is safe."""
-    ranks, present = ranked(scores.ravel(), seed), coins.ravel()
+    ranks = ranked(scores.ravel(), seed)
+    present = coins.ravel()
     return gaussian_doubt(ranks[present], ranks[~present])
 
 

@@ -298,13 +298,11 @@ def _noise(
     import torch
     from scipy import stats
 
-    from fldp.audit.canaries import cohort
-    from fldp.audit.neighbours import caller
-    from fldp.mechanism.updates import Layout
+    from fldp.audit.canaries import cohort, expected, layout_of
+    from fldp.audit.neighbours import Caller
 
-    size = Layout(torch.zeros(like) if isinstance(like, int) else like).total
-    zeros = cohort(torch.zeros(max(1, math.floor(plan.cohort)), size), like)
-    call = caller(run)
+    zeros = cohort(torch.zeros(expected(plan), layout_of(like).total), like)
+    call = Caller(run)
     draws = torch.stack([call(zeros, seed) for seed in range(_SEEDS)]).double()
     units = (draws * (plan.denominator / plan.noise_multiplier)).flatten()
     if torch.equal(draws[0], draws[1]):

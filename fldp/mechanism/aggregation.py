@@ -17,7 +17,7 @@ from torch import Tensor
 from fldp._moved import renamed
 from fldp.mechanism.clipping import Clip
 from fldp.mechanism.collection import Collection
-from fldp.mechanism.intake import check_equal, listed
+from fldp.mechanism.intake import as_numbers, check_equal
 from fldp.mechanism.noise import Gaussian, as_noise
 from fldp.mechanism.release import Release
 
@@ -318,7 +318,7 @@ def aggregate(
 
 def _usable(weights: Any, updates: Any, cap: float | None) -> list[float] | None:
     """A number for each update, or None where all are equal and nothing caps them."""
-    each = listed(weights)
+    each = as_numbers(weights)
     if hasattr(updates, "__len__") and len(updates) != len(each):
         raise ValueError(f"{len(each)} weights for {len(updates)} updates")
     if cap is not None:

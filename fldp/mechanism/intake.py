@@ -54,7 +54,7 @@ def identifiers(client: Any, count: int) -> list[Hashable]:
     return names
 
 
-def listed(weights: Any) -> list[float]:
+def as_numbers(weights: Any) -> list[float]:
     """`weights` as numbers, else a ValueError."""
     try:
         return [float(w) for w in weights]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,24 @@ from torch import Tensor, nn
 from fldp.plan.ledger import atomic
 from fldp.simulation.clients import Population
 
+# What a piece of a run goes on from: by name whatever `torch.load` takes without running code.
+State = dict[str, Any]
+
+# Of the file; another number is refused.
 _FORMAT = 2
 _NOTE = "PRIVATE: cohorts, the key of the draws and clients' state are not for release"
+# Reading and writing, for the owner alone.
 _OWNER = 0o600
 # Settings of a local algorithm that change how fast it runs and the last bits, and nothing else.
 _SPEED = ("engine", "threads")
-_HASHED = ("population", "validation", "model")  # compared by hashes, which tell nobody anything
-_DEEP = 5  # an object that holds itself is not followed for ever
-_SAMPLED = 1 << 20  # entries of a large tensor that go into its fingerprint, evenly spread
+# Compared by hashes, which tell nobody anything.
+_HASHED = ("population", "validation", "model")
+# An object that holds itself is not followed for ever.
+_DEEP = 5
+# Entries of a large tensor that go into its fingerprint, evenly spread.
+_SAMPLED = 1 << 20
+# Hexadecimal digits of a fingerprint: 64 bits, against slips and not against an attacker.
+_DIGITS = 16
 
 
 class Checkpoint:
@@ -38,6 +49,11 @@ class Checkpoint:
     resume : bool
         Whether the run goes on from what is there. False refuses a file that exists, True one that
         does not: a slip in a path neither overwrites a run nor starts one from scratch.
+
+    Raises
+    ------
+    ValueError
+        Where the path and `resume` do not go together, or the folder is not there.
     """
 
     def __init__(self, path: str | os.PathLike[str], resume: bool) -> None:
@@ -56,8 +72,19 @@ class Checkpoint:
         if not self.path.parent.is_dir():
             raise ValueError(f"the folder {self.path.parent} does not exist: make it first")
 
-    def save(self, state: dict[str, Any]) -> None:
-        """Replace the file as a whole, on disk, with `state`."""
+    def save(self, state: State) -> None:
+        """Replace the file as a whole, on disk.
+
+        Parameters
+        ----------
+        state : dict
+            Numbers, strings, lists and tensors: what torch loads without running code.
+
+        Raises
+        ------
+        ValueError
+            Where the file cannot be written; the one before it is still there.
+        """
         try:
             with atomic(self.path) as temporary:
                 with contextlib.suppress(FileNotFoundError):
@@ -71,8 +98,23 @@ class Checkpoint:
                 "room, or give a path that you may write to"
             ) from None
 
-    def load(self, device: torch.device) -> dict[str, Any]:
-        """The state that `save` was given; ValueError for a file that does not hold one."""
+    def load(self, device: torch.device) -> State:
+        """The state that `save` was given.
+
+        Parameters
+        ----------
+        device : torch.device
+            Where its tensors are put.
+
+        Returns
+        -------
+        dict
+
+        Raises
+        ------
+        ValueError
+            For a file that does not hold a run.
+        """
         try:
             state = torch.load(self.path, map_location=device, weights_only=True)
             known = isinstance(state, dict) and state.get("format") == _FORMAT
@@ -87,8 +129,21 @@ class Checkpoint:
         return state
 
 
-def compare(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """ValueError that names the first part of a run that is not what it was."""
+def compare(path: Path, before: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Refuse to resume what is not the same run.
+
+    Parameters
+    ----------
+    path : Path
+        The checkpoint, for the message.
+    before, now : dict of str to str
+        The parts of the run that was saved, and of the one that would go on, in words.
+
+    Raises
+    ------
+    ValueError
+        It names the first part that is not what it was.
+    """
     for name, was in before.items():
         if was == now[name]:
             continue
@@ -106,11 +161,24 @@ def _changed(was: str, now: str) -> str:
     return f"it was {gone or was}, and is {new or now}"
 
 
-def described(piece: Any, depth: int = 0) -> str:
+def described(piece: object, depth: int = 0) -> str:
     """A server, clip, sampler or algorithm in words that two runs can compare.
 
     Settings count, state does not. Functions are known by their names only.
 
+    Parameters
+    ----------
+    piece : object
+        What a run is made of.
+    depth : int
+        How deep in another piece it stands.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
     >>> from fldp.simulation.server import FedAvgM
     >>> described(FedAvgM(momentum=0.5))
     'FedAvgM(average=0.0, cooldown=0.0, lr=1.0, momentum=0.5)'
@@ -128,18 +196,21 @@ def described(piece: Any, depth: int = 0) -> str:
         return f"data {fingerprint(torch.as_tensor(piece))}"
     if callable(piece) and hasattr(piece, "__qualname__"):
         return f"{piece.__module__}.{piece.__qualname__}"
+    return type(piece).__qualname__ + _settings(piece, depth)
+
+
+def _settings(piece: object, depth: int) -> str:
+    """The attributes of an object that are settings, in brackets; nothing where it has none."""
     if not hasattr(piece, "__dict__"):
-        return type(piece).__qualname__
-    settings = {
-        name: value
-        for name, value in vars(piece).items()
-        if not name.startswith("_") and name not in _SPEED and not _is_state(piece, name)
-    }
-    told = [f"{name}={described(value, depth + 1)}" for name, value in sorted(settings.items())]
-    return f"{type(piece).__qualname__}({', '.join(told)})"
+        return ""
+    told = []
+    for name, value in sorted(vars(piece).items()):
+        if not (name.startswith("_") or name in _SPEED or _is_state(piece, name)):
+            told.append(f"{name}={described(value, depth + 1)}")
+    return f"({', '.join(told)})"
 
 
-def _is_state(piece: Any, name: str) -> bool:
+def _is_state(piece: object, name: str) -> bool:
     """Whether a dataclass keeps something under `name` that is not an argument."""
     field = getattr(type(piece), "__dataclass_fields__", {}).get(name)
     return field is not None and not field.init
@@ -164,9 +235,24 @@ def outline(model: nn.Module) -> str:
 
 
 def fingerprint(value: Tensor) -> str:
-    """Type, shape and a hash of a tensor; of a large one, a million entries evenly spread."""
+    """Type, shape and a hash of a tensor; of a large one, a million entries evenly spread.
+
+    Parameters
+    ----------
+    value : Tensor
+        Of any shape and type.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> fingerprint(torch.zeros(2, 3))
+    'float32[2, 3] 9d908ecfb6b256de'
+    """
     flat = value.detach().reshape(-1)
     step = max(1, len(flat) // _SAMPLED)
     entries = flat[::step].cpu().contiguous().view(torch.uint8).numpy()
-    digest = hashlib.sha256(entries.data).hexdigest()[:16]
+    digest = hashlib.sha256(entries.data).hexdigest()[:_DIGITS]
     return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)} {digest}"

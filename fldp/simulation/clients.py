@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,22 +11,46 @@ from torch import Tensor
 
 from fldp._checks import choice, real, whole
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# What torch makes a tensor of.
+Array = Tensor | np.ndarray | Sequence[object]
+
 SCHEMES = ("iid", "dirichlet", "shards", "lognormal", "group")
+# Added before shares of records are rounded down, so that their exact sum is not lost.
+_ROUNDING = 1e-9
 
 
 class Population:
     """Clients' data sets as rows of an index table into shared records; nothing is copied.
 
-    `x` is (n, ...) float32, `y` is (n,) int64, `index` is (N, n_max) int64 with the record numbers
-    of client i in row i and -1 as padding at the end, `sizes` is (N,). Every client has a record;
-    two clients may hold the same record. ValueError says which input is wrong.
+    Every client has a record; two clients may hold the same record. `sizes` (N,) says how many
+    each has.
 
+    Parameters
+    ----------
+    x : array or Tensor
+        Records (n, ...), kept as float32.
+    y : array or Tensor
+        Their labels (n,), whole numbers from 0, kept as int64.
+    index : Tensor or sequence of sequences of int
+        The record numbers of each client: a list for each, or a table (N, n_max) with those of
+        client i in row i and -1 as padding at the end.
+
+    Raises
+    ------
+    ValueError
+        It says which input is wrong.
+
+    Examples
+    --------
     >>> people = Population(torch.zeros(3, 2), torch.tensor([0, 1, 1]), [[0, 1], [2]])
     >>> len(people), people.sizes.tolist()
     (2, [2, 1])
     """
 
-    def __init__(self, x: Any, y: Any, index: Tensor | Sequence[Sequence[int]]) -> None:
+    def __init__(self, x: Array, y: Array, index: Tensor | Sequence[Sequence[int]]) -> None:
         self.x, self.y = _records(x, y)
         if not isinstance(index, Tensor):
             order = [record for part in index for record in part]
@@ -45,7 +69,22 @@ class Population:
 
     @classmethod
     def from_datasets(cls, datasets: Sequence[Any]) -> Population:
-        """One client per torch Dataset; items are pairs (features, integer label)."""
+        """One client per torch Dataset.
+
+        Parameters
+        ----------
+        datasets : sequence of torch Dataset
+            Their items are pairs (features, integer label).
+
+        Returns
+        -------
+        Population
+
+        Raises
+        ------
+        ValueError
+            Where there are no records.
+        """
         items = [data[i] for data in datasets for i in range(len(data))]
         if not items:
             raise ValueError("there are no records: give one torch Dataset per client")
@@ -62,6 +101,7 @@ class Population:
 
     @property
     def device(self) -> torch.device:
+        """Where the records are."""
         return self.x.device
 
     def to(self, device: torch.device | str) -> Population:
@@ -73,9 +113,20 @@ class Population:
         return moved
 
     def rows(self, ids: Tensor | Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Record numbers (c, w) and mask of clients `ids`; w is the largest size among them.
+        """Record numbers of some clients, padded to one length.
 
         Padding repeats a client's own first record, so that nobody's row touches another's data.
+
+        Parameters
+        ----------
+        ids : Tensor or sequence of int
+            The clients' numbers (c,).
+
+        Returns
+        -------
+        (Tensor, Tensor)
+            The numbers (c, w), w the largest size among these clients, and a mask (c, w), which is
+            False on padding.
         """
         ids = torch.as_tensor(ids, dtype=torch.long)
         width = int(self.sizes[ids].max()) if len(ids) else 0
@@ -84,7 +135,18 @@ class Population:
         return torch.where(mask, index, index[:, :1]), mask
 
     def cohort(self, ids: Tensor | Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Padded x (c, w, ...), y (c, w) and mask (c, w), which is False on padding."""
+        """The records of some clients, padded to one length.
+
+        Parameters
+        ----------
+        ids : Tensor or sequence of int
+            The clients' numbers (c,).
+
+        Returns
+        -------
+        (Tensor, Tensor, Tensor)
+            x (c, w, ...), y (c, w) and a mask (c, w), which is False on padding.
+        """
         rows, mask = self.rows(ids)
         rows = rows.to(self.device)
         return self.x[rows], self.y[rows], mask.to(self.device)
@@ -102,7 +164,7 @@ class Population:
         flat = owner * labels + self.y.cpu()[self.index[kept]]
         return torch.bincount(flat, minlength=len(self) * labels).view(len(self), labels)
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, float]:
         """Clients, records, spread of sizes, and how many labels a client has on average."""
         sizes = self.sizes.double()
         return {
@@ -114,87 +176,154 @@ class Population:
             "labels_per_client": float((self.label_counts() > 0).sum(1).double().mean()),
         }
 
-    def plot(self, clients: int = 30) -> Any:
-        """Labels of the first `clients` clients and the sizes of all; returns the figure."""
-        import matplotlib.pyplot as plt
+    def plot(self, clients: int = 30) -> Figure:
+        """Draw the labels of the first clients, and the sizes of all.
 
+        Parameters
+        ----------
+        clients : int
+            How many clients are drawn by their labels.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+        """
         from fldp import plotting
 
-        with plotting.style():
-            figure, (left, right) = plt.subplots(1, 2, figsize=(8.0, 2.8))
-            counts = self.label_counts()[:clients].numpy()
-            base, shades = counts.cumsum(1) - counts, plt.get_cmap("viridis")
-            for label, (height, bottom) in enumerate(zip(counts.T, base.T, strict=True)):
-                shade = shades(label / len(counts.T))
-                left.bar(np.arange(len(counts)), height, bottom=bottom, color=shade)
-            left.set(xlabel="client", ylabel="records (colour: label)")
-            right.hist(self.sizes.numpy(), bins=min(30, int(self.sizes.max())))
-            right.set(xlabel="records of a client", ylabel="clients")
-        return figure
+        return plotting.population(self, clients)
 
 
 def partition(
-    x: Any, y: Any, clients: int | None = None, scheme: str = "iid", *, alpha: float = 0.5,
-    shards: int = 2, sigma: float = 1.0, groups: Any = None, seed: int = 0,
-) -> Population:  # fmt: skip
-    """Deal the records (x, y) to `clients` clients; every record to one client, nobody empty.
+    x: Array,
+    y: Array,
+    clients: int | None = None,
+    scheme: str = "iid",
+    *,
+    alpha: float = 0.5,
+    shards: int = 2,
+    sigma: float = 1.0,
+    groups: Sequence[object] | np.ndarray | None = None,
+    seed: int = 0,
+) -> Population:
+    """Deal records to clients; every record to one client, nobody empty.
 
-    - ``"iid"``: at random, sizes differ by at most one.
-    - ``"dirichlet"``: the same sizes; a client's label mix is drawn from a Dirichlet distribution
+    - `"iid"`: at random, sizes differ by at most one.
+    - `"dirichlet"`: the same sizes; a client's label mix is drawn from a Dirichlet distribution
       with parameter `alpha` per label, so small `alpha` means few labels (Hsu et al. 2019).
-    - ``"shards"``: records sorted by label and cut in runs, `shards` to each client (McMahan et al.
+    - `"shards"`: records sorted by label and cut in runs, `shards` to each client (McMahan et al.
       2017).
-    - ``"lognormal"``: at random, sizes proportional to exp(sigma · N(0, 1)).
-    - ``"group"``: one client per distinct value of `groups` (n,), in sorted order: natural clients.
+    - `"lognormal"`: at random, sizes proportional to exp(sigma · N(0, 1)).
+    - `"group"`: one client per distinct value of `groups`, in sorted order: natural clients.
 
-    `seed` decides who gets what: it makes up a public scenario, and no guarantee rests on it.
+    Parameters
+    ----------
+    x, y : array or Tensor
+        Records (n, ...) and labels (n,), as `Population` takes them.
+    clients : int, optional
+        N. None, with "group" only: as many as there are groups.
+    scheme : str
+        One of the above.
+    alpha : float
+        For "dirichlet", above 0.
+    shards : int
+        For "shards", at least 1.
+    sigma : float
+        For "lognormal", above 0.
+    groups : sequence, optional
+        For "group": to whom each record belongs (n,).
+    seed : int
+        It decides who gets what: a public scenario, on which no guarantee rests.
 
-    Raises ValueError for an unknown scheme, labels and records of different length, NaN, or more
-    clients than records.
+    Returns
+    -------
+    Population
 
+    Raises
+    ------
+    ValueError
+        For an unknown scheme, labels and records of different length, NaN, or more clients than
+        records.
+
+    Examples
+    --------
     >>> people = partition(torch.rand(100, 4), torch.arange(100) % 10, 20, "dirichlet", alpha=0.1)
     >>> len(people), people.summary()["records"]
     (20, 100)
     """
     choice("scheme", scheme, SCHEMES)
     x, y = _records(x, y)
-    n, rng = len(y), np.random.default_rng(seed)
     if scheme == "group":
-        if groups is None or len(groups) != n:
-            size = "None" if groups is None else len(groups)
-            raise ValueError(f"groups has length {size}: give one group per record, {n} in all")
-        owner = np.unique(np.asarray(groups), return_inverse=True)[1]
-        sizes = np.bincount(owner)
-        if clients is not None and clients != len(sizes):
-            raise ValueError(f"clients is {clients}, groups names {len(sizes)}: leave clients out")
-        return Population(x, y, _table(np.argsort(owner, kind="stable"), sizes))
-    clients, alpha, sigma = whole("clients", clients), real("alpha", alpha), real("sigma", sigma)
-    least = clients * (whole("shards", shards) if scheme == "shards" else 1)
-    if least > n:
-        raise ValueError(f"{clients} clients need at least {least} records, there are {n}")
-    sizes = np.full(clients, n // clients) + (np.arange(clients) < n % clients)
-    order = rng.permutation(n)
+        return Population(x, y, _grouped(groups, len(y), clients))
+    clients = whole("clients", clients)
+    alpha = real("alpha", alpha)
+    sigma = real("sigma", sigma)
+    least = clients
+    if scheme == "shards":
+        least *= whole("shards", shards)
+    if least > len(y):
+        raise ValueError(f"{clients} clients need at least {least} records, there are {len(y)}")
+    rng = np.random.default_rng(seed)
+    # Before anything else is drawn: who gets what depends on this order in every scheme.
+    order = rng.permutation(len(y))
     labels = y.cpu().numpy()
     if scheme == "dirichlet":
+        sizes = _even(len(y), clients)
         order = _dirichlet(labels, order, sizes, alpha, rng)
     elif scheme == "shards":
-        runs = np.array_split(order[np.argsort(labels[order], kind="stable")], clients * shards)
-        dealt = rng.permutation(clients * shards).reshape(clients, shards)
-        parts = [np.concatenate([runs[r] for r in row]) for row in dealt]
-        order, sizes = np.concatenate(parts), np.array([len(p) for p in parts])
+        order, sizes = _in_runs(labels, order, clients, shards, rng)
     elif scheme == "lognormal":
-        share = rng.lognormal(sigma=sigma, size=clients)
-        ends = np.floor(np.cumsum(share / share.sum()) * (n - clients) + 1e-9).astype(np.int64)
-        ends[-1] = n - clients
-        sizes = 1 + np.diff(ends, prepend=0)
+        sizes = _lognormal(len(y), clients, sigma, rng)
+    else:
+        sizes = _even(len(y), clients)
     return Population(x, y, _table(order, sizes))
 
 
-def _records(x: Any, y: Any) -> tuple[Tensor, Tensor]:
-    x, y = torch.as_tensor(x), torch.as_tensor(y)
+def _grouped(
+    groups: Sequence[object] | np.ndarray | None, records: int, clients: int | None
+) -> Tensor:
+    """The index of one client for each group."""
+    if groups is None or len(groups) != records:
+        size = "None" if groups is None else len(groups)
+        raise ValueError(f"groups has length {size}: give one group per record, {records} in all")
+    owner = np.unique(np.asarray(groups), return_inverse=True)[1]
+    sizes = np.bincount(owner)
+    if clients is not None and clients != len(sizes):
+        raise ValueError(f"clients is {clients}, groups names {len(sizes)}: leave clients out")
+    return _table(np.argsort(owner, kind="stable"), sizes)
+
+
+def _even(records: int, clients: int) -> np.ndarray:
+    """Sizes that differ by at most one, the larger ones first."""
+    return np.full(clients, records // clients) + (np.arange(clients) < records % clients)
+
+
+def _in_runs(
+    labels: np.ndarray, order: np.ndarray, clients: int, shards: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Records in client order, and sizes: runs of sorted labels, `shards` to each client."""
+    runs = np.array_split(order[np.argsort(labels[order], kind="stable")], clients * shards)
+    dealt = rng.permutation(clients * shards).reshape(clients, shards)
+    parts = [np.concatenate([runs[run] for run in row]) for row in dealt]
+    return np.concatenate(parts), np.array([len(part) for part in parts])
+
+
+def _lognormal(records: int, clients: int, sigma: float, rng: np.random.Generator) -> np.ndarray:
+    """Sizes of at least 1, proportional to lognormal draws."""
+    share = rng.lognormal(sigma=sigma, size=clients)
+    # One record each; the rest is cut where the cumulated shares end.
+    rest = records - clients
+    ends = np.floor(np.cumsum(share / share.sum()) * rest + _ROUNDING).astype(np.int64)
+    ends[-1] = rest
+    return 1 + np.diff(ends, prepend=0)
+
+
+def _records(x: Array, y: Array) -> tuple[Tensor, Tensor]:
+    """Records as float32 and labels as int64; a ValueError says what is wrong with them."""
+    x = torch.as_tensor(x)
+    y = torch.as_tensor(y)
     if x.ndim < 1 or y.ndim != 1 or len(x) != len(y):
-        shape, labels = tuple(x.shape), tuple(y.shape)
-        raise ValueError(f"x has shape {shape} and y {labels}: give one label per record")
+        shapes = f"x has shape {tuple(x.shape)} and y {tuple(y.shape)}"
+        raise ValueError(f"{shapes}: give one label per record")
     if len(y) == 0:
         raise ValueError("there are no records: x and y are empty")
     x = x.float()
@@ -220,16 +349,20 @@ def _dirichlet(
 ) -> np.ndarray:
     """Records in client order: each client's label mix is drawn from a Dirichlet distribution."""
     names, counts = np.unique(labels, return_counts=True)
+    # In random order: records of a label are dealt from the end.
     stock = [list(order[labels[order] == name]) for name in names]
     mixes = rng.dirichlet(alpha * len(names) * counts / len(labels), size=len(sizes))
-    left, dealt = counts.copy(), []
+    left = counts.copy()
+    dealt = []
     for mix, size in zip(mixes, sizes, strict=True):
         while size:
             weights = mix * (left > 0)
             if not weights.sum() > 0:  # the labels this client wanted are used up
                 weights = left / left.sum()
+            # Labels that run out give less than was drawn: the rest is drawn again.
             take = np.minimum(rng.multinomial(size, weights / weights.sum()), left)
             for label in take.nonzero()[0]:
                 dealt += [stock[label].pop() for _ in range(take[label])]
-            left, size = left - take, size - take.sum()
+            left = left - take
+            size -= take.sum()
     return np.array(dealt)

@@ -11,21 +11,27 @@ import hmac
 import operator
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from fldp.simulation.checkpoint import State
 
 if TYPE_CHECKING:
     from fldp.simulation.sampling import Sampler
 
 PURPOSES = ("cohort", "slots", "shuffle", "training")
 
-_KEY_BYTES = 32  # AES-256
-_WORDS_A_BLOCK = 2  # an AES block is 128 bits
+# AES-256.
+_KEY_BYTES = 32
+# An AES block is 128 bits, a word 64.
+_WORDS_A_BLOCK = 2
+_KEY_WORDS = 4
+# What keys are derived for: another version of this stream would derive others.
 _INFO = b"fldp draws, version 1"
 
 
@@ -71,9 +77,22 @@ class Draws:
 
     @classmethod
     def of(cls, source: Draws | torch.Generator | None) -> Draws:
-        """`source` as draws: None is a fresh secret key, a torch generator gives one of its own.
+        """A source of randomness as draws.
 
-        A generator moves on by four words, so that the next call gives another key.
+        Parameters
+        ----------
+        source : Draws or torch.Generator or None
+            None is a fresh secret key. A generator gives a key of its own and moves on by four
+            words, so that the next call gives another.
+
+        Returns
+        -------
+        Draws
+
+        Raises
+        ------
+        ValueError
+            For anything else.
         """
         if source is None:
             return cls()
@@ -81,17 +100,47 @@ class Draws:
             return source
         if not isinstance(source, torch.Generator):
             raise ValueError(f"draws is {source!r}: give a fldp.simulation.draws.Draws, or None")
-        where = source.device
-        words = torch.randint(-(2**63), 2**63 - 1, (4,), generator=source, device=where)
+        least = torch.iinfo(torch.int64).min
+        most = torch.iinfo(torch.int64).max
+        device = source.device
+        words = torch.randint(least, most, (_KEY_WORDS,), generator=source, device=device)
         drawn = cls(0)
         drawn._key = words.cpu().numpy().astype("<i8").tobytes()
         return drawn
 
     def words(
-        self, purpose: str, round: int, clients: Sequence[int] | np.ndarray, count: int = 2,
+        self,
+        purpose: str,
+        round: int,
+        clients: Sequence[int] | np.ndarray,
+        count: int = 2,
         first: int = 0,
-    ) -> np.ndarray:  # fmt: skip
-        """Words number 2·first to 2·first + count of each client, uint64 (len(clients), count)."""
+    ) -> np.ndarray:
+        """Random words of some clients in a round.
+
+        Parameters
+        ----------
+        purpose : str
+            One of `PURPOSES`; each has a stream to itself.
+        round : int
+            The number of the round, from 0.
+        clients : sequence of int
+            Their numbers (c,).
+        count : int
+            Words for each.
+        first : int
+            Half the number of the first word.
+
+        Returns
+        -------
+        numpy.ndarray
+            uint64 (c, count).
+
+        Raises
+        ------
+        ValueError
+            For another purpose.
+        """
         each = -(-count // _WORDS_A_BLOCK)
         blocks = np.empty((len(clients), each, _WORDS_A_BLOCK), "<u8")
         blocks[:, :, 0] = np.asarray(clients, "<u8")[:, None]
@@ -101,30 +150,61 @@ class Draws:
         return found[:, :count]
 
     def seeds(self, round: int, clients: Sequence[int] | np.ndarray) -> list[int]:
-        """A seed for each client's own generator in this round: 63 bits."""
+        """A seed of 63 bits for each client's own generator in a round.
+
+        Parameters
+        ----------
+        round : int
+            The number of the round, from 0.
+        clients : sequence of int
+            Their numbers (c,).
+
+        Returns
+        -------
+        list of int
+        """
         words = self.words("training", round, clients, 1)[:, 0]
         return (words >> np.uint64(1)).tolist()
 
-    def _cipher(self, purpose: str, round: int) -> Any:
+    def _cipher(self, purpose: str, round: int) -> CipherContext:
         if purpose not in PURPOSES:
             raise ValueError(f"purpose is {purpose!r}: choose one of {PURPOSES}")
         self.asked[purpose] = round
         # Slots are drawn once for all rounds and all restarts of a run.
         renewal = b"" if purpose == "slots" else self._renewal
+        # A label names one key: none of its parts holds the separator.
         label = b"|".join([purpose.encode(), str(operator.index(round)).encode(), renewal])
         key = hmac.digest(self._key, label, "sha256")
         # Every block that is encrypted under this key is different: ECB is a keyed permutation.
         return Cipher(algorithms.AES(key), modes.ECB()).encryptor()
 
     def participations(self, sampler: Sampler, clients: int, rounds: int) -> list[int]:
-        """The most rounds that any one client has served, after each of `rounds`: by drawing them.
+        """The most rounds that any one client has served, after each round: by drawing them.
 
+        Parameters
+        ----------
+        sampler : Sampler
+            Who draws; a copy is asked.
+        clients : int
+            N.
+        rounds : int
+            How many rounds.
+
+        Returns
+        -------
+        list of int
+            A count after each round.
+
+        Examples
+        --------
         >>> from fldp.simulation.sampling import MinSeparation
         >>> Draws(seed=3).participations(MinSeparation(2), clients=10, rounds=4)
         [1, 1, 2, 2]
         """
-        sampler, served = copy.deepcopy(sampler), np.zeros(clients, np.int64)
-        most, found = 0, []
+        sampler = copy.deepcopy(sampler)
+        served = np.zeros(clients, np.int64)
+        most = 0
+        found = []
         for round in range(rounds):
             ids = sampler.sample(clients, self, round).numpy()
             served[ids] += 1
@@ -133,25 +213,34 @@ class Draws:
         return found
 
     def most_participations(self, sampler: Sampler, clients: int, rounds: int) -> int:
-        """The most rounds, of `rounds`, in which these draws put any one of `clients` clients."""
-        return self.participations(sampler, clients, rounds)[-1] if rounds else 0
+        """The most rounds in which these draws put any one client; see `participations`."""
+        return max(self.participations(sampler, clients, rounds), default=0)
 
     def renew(self, label: bytes | None = None) -> None:
         """Draw everything but slots anew from here on: what was drawn before is never repeated.
 
         A round that a crash cut off may have been released. Its coins must not be tossed again for
         another release, because two releases with one cohort are not accounted as two cohorts.
-        `label` names the restart where the draws must stay reproducible.
-        """
-        self._renewal = os.urandom(_KEY_BYTES).hex().encode() if label is None else label
 
-    def state_dict(self) -> dict[str, Any]:
+        Parameters
+        ----------
+        label : bytes, optional
+            The name of the restart, where the draws must stay reproducible. None: 256 bits from
+            the operating system.
+        """
+        if label is None:
+            label = os.urandom(_KEY_BYTES).hex().encode()
+        self._renewal = label
+
+    def state_dict(self) -> State:
         """What the stream continues from; as private as the data."""
         renewal = self._renewal.decode()
         return {"key": self._key.hex(), "renewal": renewal, "seeded": self.seeded}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._key, self.seeded = bytes.fromhex(state["key"]), bool(state["seeded"])
+    def load_state_dict(self, state: State) -> None:
+        """Continue the stream of `state_dict`."""
+        self._key = bytes.fromhex(state["key"])
+        self.seeded = bool(state["seeded"])
         self._renewal = str(state["renewal"]).encode()
 
     def same(self, other: Draws) -> bool:

@@ -1,39 +1,82 @@
-"""How the gradients of many clients are computed: three engines with one interface.
-
-`engine.renew()` before a chunk of clients: they start from the model's own state, whatever others
-have left. A `single` engine trains one client at a time.
-
-`engine.accumulate(weights, target, scale, x, y, share)` adds `scale` times the gradient of each
-client's weighted cross-entropy to `target`. Weights and target are named views (c, *shape) of a
-matrix (c, d), one row per client; x is (c, B, ...), y and share are (c, B). `share` is 1/n for each
-of a client's n records in the batch and 0 on padding, which stands at the end.
-"""
+"""How the gradients of many clients are computed: three engines with one interface."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from fldp._checks import choice
 from fldp.simulation.isolation import Template, Traits, alone, traits
 from fldp.simulation.stacked import Stacked, Unsupported, Views
+
+ENGINES = ("auto", "stacked", "vmap", "loop")
 
 # Working set per chunk, in bytes: what stays in the last-level cache of a CPU, what fills a GPU.
 _BUDGET = {"cpu": 12 << 20, "cuda": 1 << 30}
 
+# Beyond so many clients to a chunk a kernel gains nothing.
+_MOST_TOGETHER = 512
+_BYTES = 4  # of a float32
+
 # Above this many parameters the loop is as fast as `torch.func`, in less memory.
 _VMAP_LIMIT = 100_000
 
-# Clients of the loop whose updates are handed on together, so that what is saved and restored
-# around a client's random numbers is saved and restored once for so many.
-_TOGETHER = 16
+# Clients that train by themselves and whose updates are handed on together, so that what is saved
+# and restored around a client's random numbers is saved and restored once for so many.
+TOGETHER = 16
+
+
+class Engine(Protocol):
+    """What computes gradients of a chunk of clients, a row of a matrix (c, d) each.
+
+    A `single` engine trains one client at a time.
+    """
+
+    single: bool
+
+    def renew(self) -> None:
+        """Before a chunk of clients: they start from the model's own state, whatever others left.
+
+        A chunk of a `single` engine is one client.
+        """
+
+    def accumulate(
+        self, weights: Views, target: Views, scale: float, x: Tensor, y: Tensor, share: Tensor
+    ) -> None:
+        """Add `scale` times the gradient of each client's weighted cross-entropy to `target`.
+
+        Parameters
+        ----------
+        weights, target : mapping of str to Tensor
+            Named views (c, *shape) of matrices (c, d), which may be one and the same.
+        scale : float
+            A factor on all gradients; minus the learning rate makes plain SGD of it.
+        x : Tensor
+            Records (c, B, ...).
+        y : Tensor
+            Labels (c, B).
+        share : Tensor
+            (c, B): 1/n for each of a client's n records, and 0 on padding, which stands at the end.
+        """
 
 
 def check_model(model: nn.Module) -> None:
-    """Refuse statistics over a batch: they leave a client without being clipped."""
+    """Refuse statistics over a batch: they leave a client without being clipped.
+
+    Parameters
+    ----------
+    model : nn.Module
+        What is to be trained.
+
+    Raises
+    ------
+    ValueError
+        It names the first layer that keeps running statistics.
+    """
     for name, module in model.named_modules():
         batch = isinstance(module, nn.modules.batchnorm._BatchNorm)
         if batch or getattr(module, "track_running_stats", False):
@@ -45,15 +88,22 @@ def check_model(model: nn.Module) -> None:
 
 
 class Vmapped:
-    """Any module that `torch.func` can batch over clients."""
+    """Any module that `torch.func` can batch over clients.
 
-    single = False
+    Parameters
+    ----------
+    template : Template
+        The model; a chunk of clients gets a copy.
+    """
+
+    single: bool = False
 
     def __init__(self, template: Template) -> None:
         self._template = template
         self.renew()
 
     def renew(self) -> None:
+        """See `Engine.renew`."""
         model = self._template.lent()
 
         def loss(p: dict[str, Tensor], x: Tensor, y: Tensor, share: Tensor) -> Tensor:
@@ -65,21 +115,29 @@ class Vmapped:
     def accumulate(
         self, weights: Views, target: Views, scale: float, x: Tensor, y: Tensor, share: Tensor
     ) -> None:
+        """See `Engine.accumulate`."""
         found = self._grad(dict(weights), x, y, share)
         for name, part in found.items():
             target[name].add_(part, alpha=scale)
 
 
 class Loop:
-    """One client after the other on an ordinary module: for any model, and for large ones."""
+    """One client after the other on an ordinary module: for any model, and for large ones.
 
-    single = True  # a layer may draw random numbers or move its own state
+    Parameters
+    ----------
+    template : Template
+        The model; every client gets a copy, unless nothing in it can move.
+    """
+
+    single: bool = True  # a layer may draw random numbers or move its own state
 
     def __init__(self, template: Template) -> None:
         self._template = template
         self._take()
 
     def renew(self) -> None:
+        """See `Engine.renew`."""
         if not self._template.plain:
             self._take()
 
@@ -90,6 +148,7 @@ class Loop:
     def accumulate(
         self, weights: Views, target: Views, scale: float, x: Tensor, y: Tensor, share: Tensor
     ) -> None:
+        """See `Engine.accumulate`."""
         for i, count in enumerate((share > 0).sum(1).tolist()):
             for name, leaf in self.parameters.items():
                 leaf.data = weights[name][i]
@@ -105,51 +164,84 @@ class Loop:
 
 def choose(
     model: nn.Module, flat: Tensor, shape: tuple[int, ...], batch: int, name: str, extra: bool
-) -> tuple[Any, int]:
-    """The engine for `model` and how many clients to train at once.
+) -> tuple[Engine, int]:
+    """The engine for a model, and how many clients to train at once.
 
-    Records have `shape`, `batch` of them make a step, `name` is "auto" or an engine, `extra` says
-    that gradients are held beside the weights. Stacked kernels where they exist; else `torch.func`
-    while weights are small; else the loop, also for layers that draw random numbers or keep state.
-    What is tried is tried on made-up records and on a copy: a record never reaches `model`.
+    Stacked kernels where they exist; else `torch.func` while weights are small; else the loop, also
+    for layers that draw random numbers or keep state. What is tried is tried on made-up records and
+    on a copy: a record never reaches `model`.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The prepared model.
+    flat : Tensor
+        Its trained parameters (d,).
+    shape : tuple of int
+        The shape of a record.
+    batch : int
+        Records in a step.
+    name : str
+        "auto", or the engine to take.
+    extra : bool
+        Whether gradients are held beside the weights.
+
+    Returns
+    -------
+    (Engine, int)
+
+    Raises
+    ------
+    ValueError
+        For an engine that cannot train this model, and where clients would reach one another.
     """
-    if name not in ("auto", "stacked", "vmap", "loop"):
-        raise ValueError(f"engine is {name!r}; use 'auto', 'stacked', 'vmap' or 'loop'")
+    choice("engine", name, ENGINES)
     record = flat.new_zeros(1, *shape)
     # torch.func has no batched kernel for recurrent layers, and refuses to draw random numbers.
-    drawn = [m for m in model.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p]
-    single = bool(drawn) or any(isinstance(m, nn.RNNBase) for m in model.modules())
-    engine: Any = None
-    activations = 0
-    if name == "stacked" or (name == "auto" and not single):
-        try:
-            engine = Stacked(model, record)
-            activations = engine.activations
-        except Unsupported as reason:
-            if name == "stacked":
-                text = f"no stacked kernel for this model ({reason}): use engine='vmap'"
-                raise ValueError(text) from None
-    if engine is None:
-        template = Template(model)
-        obstacle = _shared(traits(model, template, shape, flat), bool(drawn))
-        if name == "vmap" and obstacle:
-            raise ValueError(f"engine is 'vmap', but {obstacle}: use engine='loop'")
-        by_itself = single or bool(obstacle) or flat.numel() > _VMAP_LIMIT
-        if name == "loop" or (name == "auto" and by_itself):
-            return Loop(template), _TOGETHER
-        with alone(flat.device):
-            obstacle = _obstacle(template, flat, record)
-            if obstacle and name == "vmap":
-                raise ValueError(
-                    f"engine is 'vmap', but torch.func cannot batch this model ({obstacle}): use "
-                    "engine='loop'"
-                )
-            if obstacle:
-                return Loop(template), _TOGETHER
-            engine, activations = Vmapped(template), _activations(template, record)
+    drawn = any(_draws(module) for module in model.modules())
+    recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
+    stacked = _stacked(model, record, name, drawn or recurrent)
+    if stacked is not None:
+        return stacked, _together(flat, batch * stacked.activations, extra)
+    template = Template(model)
+    obstacle = _shared(traits(model, template, shape, flat), drawn)
+    by_itself = recurrent or flat.numel() > _VMAP_LIMIT
+    if name == "loop" or (name == "auto" and by_itself):
+        return Loop(template), TOGETHER
+    with alone(flat.device):
+        obstacle = obstacle or _obstacle(template, flat, record)
+        if not obstacle:
+            activations = _activations(template, record)
+            return Vmapped(template), _together(flat, batch * activations, extra)
+    if name == "vmap":
+        raise ValueError(f"engine is 'vmap', but {obstacle}: use engine='loop'")
+    return Loop(template), TOGETHER
+
+
+def _draws(module: nn.Module) -> bool:
+    return isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
+
+
+def _stacked(model: nn.Module, record: Tensor, name: str, unfit: bool) -> Stacked | None:
+    """Stacked kernels for `model`, or None; a ValueError where they were asked for by name."""
+    if name in ("vmap", "loop") or (name == "auto" and unfit):
+        return None
+    try:
+        return Stacked(model, record)
+    except Unsupported as reason:
+        if name == "stacked":
+            text = f"no stacked kernel for this model ({reason}): use engine='vmap'"
+            raise ValueError(text) from None
+        return None
+
+
+def _together(flat: Tensor, activations: int, extra: bool) -> int:
+    """How many clients' weights and activations stay within the budget."""
+    # Weights and the product that is added to them; else also gradients, and what steers these.
     copies = 4 if extra else 2
-    one = 4 * (copies * flat.numel() + 2 * batch * activations)
-    return engine, max(1, min(512, _BUDGET[flat.device.type] // one))
+    # Activations forward, and their derivatives backward.
+    one = _BYTES * (copies * flat.numel() + 2 * activations)
+    return max(1, min(_MOST_TOGETHER, _BUDGET[flat.device.type] // one))
 
 
 def _shared(seen: Traits, drawn: bool) -> str:
@@ -178,7 +270,7 @@ def _activations(template: Template, record: Tensor) -> int:
 
 
 def _obstacle(template: Template, flat: Tensor, record: Tensor) -> str:
-    """Why `torch.func` cannot batch this module, tried on two clients of one record; or nothing."""
+    """Why `torch.func` cannot batch this module, or nothing: tried on two clients of one record."""
     trained = {n: p for n, p in template.model.named_parameters() if p.requires_grad}
     weights = {n: p.detach().expand(2, *p.shape) for n, p in trained.items()}
     target = {n: torch.zeros_like(p) for n, p in weights.items()}
@@ -186,5 +278,6 @@ def _obstacle(template: Template, flat: Tensor, record: Tensor) -> str:
     try:
         Vmapped(template).accumulate(weights, target, 1.0, x, share.long() * 0, share)
     except Exception as error:  # whatever the module raises, the loop still runs it
-        return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        first_line = str(error).partition("\n")[0]
+        return f"torch.func cannot batch this model ({type(error).__name__}: {first_line})"
     return ""

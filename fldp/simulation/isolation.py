@@ -11,23 +11,30 @@ import copy
 import random
 import types
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-_WORD = 2**32  # numpy's legacy generator takes a seed in words of 32 bits
+# numpy's legacy generator takes a seed in words of 32 bits.
+_WORD = 2**32
+# On an accelerator sums may be rounded in another order, from one run to the next.
+_SLACK = 1e-4
 
 
 @contextmanager
 def threads(count: int | None) -> Iterator[None]:
-    """Run with `count` torch threads and restore the caller's setting; None leaves it alone.
+    """Run with so many torch threads and restore the caller's setting afterwards.
 
     Small models lose by threads: on a busy machine two threads took 46 times as long as one.
+
+    Parameters
+    ----------
+    count : int or None
+        None leaves torch's setting alone.
     """
     before = torch.get_num_threads()
     if count is not None and count != before:
@@ -47,10 +54,18 @@ def alone(device: torch.device) -> Iterator[Callable[[int], None]]:
     and Python, and puts back gradient mode, default dtype and threads, which the client before may
     have set. Afterwards everything is as the caller had it. torch's own generator keeps 32 bits of
     a seed: enough for dropout, too little for noise that protects anybody.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where clients train: a graphics card has a generator of its own.
     """
-    ours = torch.get_rng_state(), random.getstate(), np.random.get_state()  # noqa: NPY002
+    torch_state = torch.get_rng_state()
+    python_state = random.getstate()
+    numpy_state = np.random.get_state()  # noqa: NPY002
     on_device = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-    dtype, count = torch.get_default_dtype(), torch.get_num_threads()
+    dtype = torch.get_default_dtype()
+    count = torch.get_num_threads()
     gradients = torch.is_grad_enabled()
 
     def settle() -> None:
@@ -74,15 +89,30 @@ def alone(device: torch.device) -> Iterator[Callable[[int], None]]:
     finally:
         settle()
         torch.set_grad_enabled(gradients)
-        torch.set_rng_state(ours[0])
-        random.setstate(ours[1])
-        np.random.set_state(ours[2])  # noqa: NPY002
+        torch.set_rng_state(torch_state)
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)  # noqa: NPY002
         if on_device is not None:
             torch.cuda.set_rng_state(on_device, device)
 
 
 def copied(model: nn.Module) -> nn.Module:
-    """A deep copy of `model`; ValueError where torch cannot make one."""
+    """A deep copy.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Any module.
+
+    Returns
+    -------
+    nn.Module
+
+    Raises
+    ------
+    ValueError
+        Where torch cannot make one.
+    """
     try:
         return copy.deepcopy(model)
     except Exception as error:
@@ -99,15 +129,14 @@ def is_plain(module: nn.Module) -> bool:
     Torch's layers keep what moves in a forward pass in buffers; hooks and an instance's own
     `forward` may do anything, and an embedding with `max_norm` rescales its weight.
     """
-    hooks = (
-        module._forward_hooks, module._forward_pre_hooks, module._backward_hooks,
-        module._backward_pre_hooks,
-    )  # fmt: skip
+    forward = (module._forward_hooks, module._forward_pre_hooks)
+    backward = (module._backward_hooks, module._backward_pre_hooks)
     return (
         type(module).__module__.startswith("torch.nn.modules.")
         and not isinstance(module, nn.modules.lazy.LazyModuleMixin)
         and not module._buffers
-        and not any(hooks)
+        and not any(forward)
+        and not any(backward)
         and "forward" not in vars(module)
         and getattr(module, "max_norm", None) is None
     )
@@ -122,6 +151,11 @@ class Template:
     """A model as every client finds it, in training mode; it is copied and never run itself.
 
     `plain` says that all of it is torch's own layers (`is_plain`), which one object can serve.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Copied at once; a ValueError where torch cannot copy it.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -139,14 +173,29 @@ class Template:
         """
         if self.plain:
             return self.model
-        shared: dict[int, Any] = {
+        shared: dict[int, object] = {
             id(p): nn.Parameter(p.detach()) for p in self.model.parameters() if p.requires_grad
         }
         return copy.deepcopy(self.model, shared)
 
 
 def example(shape: tuple[int, ...], like: Tensor, phase: float = 0.0) -> Tensor:
-    """Two made-up records (2, *shape) for trying a module: a fixed pattern within (-1, 1)."""
+    """Two made-up records for trying a module: a fixed pattern within (-1, 1).
+
+    Parameters
+    ----------
+    shape : tuple of int
+        The shape of a record.
+    like : Tensor
+        Of the type, and on the device, that the records shall have.
+    phase : float
+        Where the pattern begins: another phase makes other records.
+
+    Returns
+    -------
+    Tensor
+        (2, *shape).
+    """
     size = 2 * int(np.prod(shape))
     return torch.sin(torch.arange(size, dtype=torch.float64) + 1 + phase).view(2, *shape).to(like)
 
@@ -164,7 +213,7 @@ class Traits:
     failed: str = ""
 
 
-_known: weakref.WeakKeyDictionary[nn.Module, tuple[Any, Traits]] = weakref.WeakKeyDictionary()
+_known: weakref.WeakKeyDictionary[nn.Module, tuple[object, Traits]] = weakref.WeakKeyDictionary()
 
 
 def traits(model: nn.Module, template: Template, shape: tuple[int, ...], like: Tensor) -> Traits:
@@ -174,6 +223,26 @@ def traits(model: nn.Module, template: Template, shape: tuple[int, ...], like: T
     show. Where it does, the module keeps something outside itself, in a closure, a class or a
     global, which no copy resets. Nothing of the trial stays: not in `model`, nor in the global
     random numbers.
+
+    Parameters
+    ----------
+    model : nn.Module
+        What is known of it is kept until it changes.
+    template : Template
+        Its template.
+    shape : tuple of int
+        The shape of a record.
+    like : Tensor
+        Of the type, and on the device, that records have.
+
+    Returns
+    -------
+    Traits
+
+    Raises
+    ------
+    ValueError
+        It names the part whose output depends on what was run before.
     """
     if template.plain:
         return Traits()
@@ -187,7 +256,9 @@ def traits(model: nn.Module, template: Template, shape: tuple[int, ...], like: T
 
 
 def _try(template: Template, shape: tuple[int, ...], like: Tensor) -> Traits:
-    one, other = example(shape, like), example(shape, like, phase=2.0)
+    one = example(shape, like)
+    other = example(shape, like, phase=2.0)
+    # One record, another, the first again: whatever the other leaves behind shows in the third.
     with alone(like.device) as start:
         try:
             first, moved, draws = _trial(template, one, start)
@@ -195,8 +266,7 @@ def _try(template: Template, shape: tuple[int, ...], like: Tensor) -> Traits:
             again, _, _ = _trial(template, one, start)
         except Exception as error:  # a module may refuse made-up records
             return Traits(failed=f"{type(error).__name__}: {error}")
-    # On an accelerator sums may be rounded in another order.
-    slack = 0.0 if like.device.type == "cpu" else 1e-4
+    slack = 0.0 if like.device.type == "cpu" else _SLACK
     for name, value in first.items():
         same = name in again and value.shape == again[name].shape
         if not (same and torch.allclose(value, again[name], slack, 0.0, equal_nan=True)):
@@ -214,7 +284,8 @@ def _trial(
 ) -> tuple[dict[str, Tensor], tuple[str, ...], bool]:
     """Outputs by module, names of what moved, and whether random numbers were drawn."""
     module = template.fresh()
-    before, outputs = holdings(module), dict[str, Tensor]()
+    before = holdings(module)
+    outputs = dict[str, Tensor]()
     start(0)
     drawn = _random_state()
     parts = list(module.named_modules())
@@ -222,6 +293,7 @@ def _trial(
     result = module(record.clone())
     for handle in handles:
         handle.remove()
+    # What a module changes in its backward hooks counts as well.
     total = sum(t.sum() for t in _floats(result))
     if isinstance(total, Tensor) and total.requires_grad:
         total.backward()
@@ -232,14 +304,14 @@ def _trial(
 
 
 def _recorder(name: str, outputs: dict[str, Tensor]) -> Callable[..., None]:
-    def hook(module: nn.Module, given: Any, output: Any) -> None:
+    def hook(module: nn.Module, given: object, output: object) -> None:
         for part in _floats(output)[:1]:
             outputs[name or "the model"] = part.detach().clone()
 
     return hook
 
 
-def _floats(value: Any) -> list[Tensor]:
+def _floats(value: object) -> list[Tensor]:
     if isinstance(value, Tensor):
         return [value] if value.is_floating_point() else []
     if isinstance(value, dict):
@@ -249,72 +321,95 @@ def _floats(value: Any) -> list[Tensor]:
     return []
 
 
-def _random_state() -> tuple[Any, ...]:
+def _random_state() -> tuple[object, ...]:
     ours = torch.get_rng_state().numpy().tobytes()
     return ours, random.getstate(), _told(np.random.get_state(), set())  # noqa: NPY002
 
 
-def _outline(model: nn.Module) -> tuple[Any, ...]:
+def _outline(model: nn.Module) -> tuple[object, ...]:
     """What distinguishes a model from itself after somebody has changed it."""
-    return tuple(
-        (
-            id(module), type(module), len(module._forward_hooks), len(module._forward_pre_hooks),
-            "forward" in vars(module), *(p.requires_grad for p in module._parameters.values()
-                                         if p is not None),
-        )
-        for module in model.modules()
-    )  # fmt: skip
+    return tuple(part for module in model.modules() for part in _features(module))
 
 
-def holdings(model: nn.Module) -> dict[str, Any]:
+def _features(module: nn.Module) -> Iterator[object]:
+    yield id(module)
+    yield type(module)
+    yield len(module._forward_hooks)
+    yield len(module._forward_pre_hooks)
+    yield "forward" in vars(module)
+    for parameter in module._parameters.values():
+        if parameter is not None:
+            yield parameter.requires_grad
+
+
+def holdings(model: nn.Module) -> dict[str, object]:
     """Everything a module holds, by name and comparable: buffers, attributes, hooks, flags.
 
     The values of trained weights are left out: they are what training is about.
 
+    Parameters
+    ----------
+    model : nn.Module
+        Any module.
+
+    Returns
+    -------
+    dict of str to object
+        Values that compare equal as long as nothing in them has changed.
+
+    Examples
+    --------
     >>> sorted(holdings(nn.Linear(2, 1)))[:3]
     ['_backward_hooks', '_backward_pre_hooks', '_buffers']
     """
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for path, module in model.named_modules():
         prefix = f"{path}." if path else ""
         for name, value in vars(module).items():
             found[prefix + name] = tuple(value) if name in _NAMED else _told(value, set())
-        for name, buffer in module._buffers.items():
-            found[prefix + name] = _told(buffer, set())
-        for name, parameter in module._parameters.items():
-            if parameter is not None:
-                found[prefix + name] = _told(parameter, set())
+        for name, tensor in (module._buffers | module._parameters).items():
+            if tensor is not None:
+                found[prefix + name] = _told(tensor, set())
     return found
 
 
+# Where a module keeps what has names; their contents are told one by one.
 _NAMED = ("_parameters", "_buffers", "_modules")
+# What code is made of: it is the same as long as it is the same object.
+_CODE = (types.FunctionType, types.BuiltinFunctionType, type, types.ModuleType, nn.Module)
 
 
-def _told(value: Any, seen: set[int]) -> Any:
+def _told(value: object, seen: set[int]) -> object:
     """`value` as something that compares equal as long as nothing in it has changed."""
     if value is None or isinstance(value, bool | int | str | bytes):
         return value
     if isinstance(value, float):
         return repr(value)  # NaN is NaN
-    if isinstance(value, nn.Parameter) and value.requires_grad:
-        return ("trained", tuple(value.shape))
     if isinstance(value, Tensor):
-        entries = value.detach().cpu().contiguous().view(-1).view(torch.uint8)
-        return (tuple(value.shape), str(value.dtype), entries.numpy().tobytes())
+        return _told_tensor(value)
     if isinstance(value, np.ndarray):
         return (value.shape, str(value.dtype), value.tobytes())
     if id(value) in seen:
         return "again"
     seen.add(id(value))
-    if isinstance(value, dict):
-        return tuple((_told(k, seen), _told(v, seen)) for k, v in value.items())
-    if isinstance(value, list | tuple):
-        return tuple(_told(part, seen) for part in value)
-    if isinstance(value, set | frozenset):
-        return frozenset(_told(part, seen) for part in value)
+    if isinstance(value, dict | list | tuple | set | frozenset):
+        return _told_parts(value, seen)
     if isinstance(value, weakref.ReferenceType):
         return "a weak reference"
-    code = (types.FunctionType, types.BuiltinFunctionType, type, types.ModuleType, nn.Module)
-    if isinstance(value, code) or not hasattr(value, "__dict__"):
+    if isinstance(value, _CODE) or not hasattr(value, "__dict__"):
         return (type(value).__qualname__, id(value))
     return (type(value).__qualname__, _told(vars(value), seen))
+
+
+def _told_tensor(value: Tensor) -> tuple[object, ...]:
+    if isinstance(value, nn.Parameter) and value.requires_grad:
+        return ("trained", tuple(value.shape))
+    entries = value.detach().cpu().contiguous().view(-1).view(torch.uint8)
+    return (tuple(value.shape), str(value.dtype), entries.numpy().tobytes())
+
+
+def _told_parts(value: Collection[object], seen: set[int]) -> object:
+    if isinstance(value, dict):
+        return tuple((_told(k, seen), _told(v, seen)) for k, v in value.items())
+    parts = (_told(part, seen) for part in value)
+    return frozenset(parts) if isinstance(value, set | frozenset) else tuple(parts)

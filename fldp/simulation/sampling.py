@@ -1,4 +1,4 @@
-"""Who takes part in a round: samplers that state the event they realise.
+"""Who takes part in a round: samplers that know which plans account for them.
 
 Amplification by sampling holds while it is secret who took part: the draws are as private as the
 data. A seed is for simulations and for teaching.
@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
 from fldp._checks import whole
-from fldp.accounting import Event
+from fldp.simulation.checkpoint import State
 from fldp.simulation.draws import Draws
 
 if TYPE_CHECKING:
     from fldp.plan import PrivacyPlan
 
-_WORD = 2**64  # how many values a random word takes
+# How many values a random word takes.
+_WORD = 2**64
+# A cohort of so many clients is shown whole in a message.
+_SHOWN = 20
 
 
 @dataclass
@@ -47,26 +50,30 @@ class Sampler:
             operating system. A torch generator is taken as the source of a new key.
         round : int
             The number of the round, from 0.
+
+        Returns
+        -------
+        Tensor
+            int64, sorted and distinct.
         """
         return torch.arange(clients)
-
-    def event(self, noise_multiplier: float, clients: int) -> Event:
-        """One round among `clients` clients, as an accountant composes it."""
-        return Event(noise_multiplier)
 
     def matches(self, plan: PrivacyPlan) -> bool:
         """Whether rounds drawn by this sampler are what `plan` accounts for.
 
         A subclass that overrides `sample` vouches for its own draws.
         """
+        # A subclass of the plan's own sampler, with the same rate and cap.
         wanted = for_plan(plan)
         same = all(getattr(self, k, None) == v for k, v in vars(wanted).items())
         return isinstance(self, type(wanted)) and same
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
+        """What the next round's draw depends on, besides the run's draws."""
         return dict(vars(self))
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
+        """Resume after `state_dict`."""
         vars(self).update(state)
 
 
@@ -111,6 +118,7 @@ class Poisson(Sampler):
     def sample(
         self, clients: int, draws: Draws | Generator | None = None, round: int = 0
     ) -> Tensor:
+        """Those whose coins fell so; see `Sampler.sample`."""
         words = Draws.of(draws).words("cohort", round, np.arange(clients))
         ids = np.arange(clients)
         if self.rate < 1:
@@ -120,14 +128,6 @@ class Poisson(Sampler):
             # The second word has decided nothing yet.
             ids = np.sort(ids[_smallest(words[ids, 1], words[ids, 0], self.cap)])
         return torch.from_numpy(ids)
-
-    def event(self, noise_multiplier: float, clients: int) -> Event:
-        return Event(noise_multiplier, self.rate, "poisson", 1, clients, self.cap)
-
-
-def CappedPoisson(rate: float, cap: int) -> Poisson:
-    """Poisson sampling with at most `cap` clients in a round."""
-    return Poisson(rate, cap)
 
 
 @dataclass
@@ -145,6 +145,11 @@ class FixedSize(Sampler):
     ------
     ValueError
         For a cohort that is not a whole number of at least 1, or above the number of clients.
+
+    Examples
+    --------
+    >>> len(FixedSize(3).sample(10))
+    3
     """
 
     cohort: int
@@ -155,15 +160,14 @@ class FixedSize(Sampler):
     def sample(
         self, clients: int, draws: Draws | Generator | None = None, round: int = 0
     ) -> Tensor:
+        """Those with the smallest words; see `Sampler.sample`."""
         if self.cohort > clients:
             raise ValueError(f"cohort is {self.cohort}, but there are only {clients} clients")
         words = Draws.of(draws).words("cohort", round, np.arange(clients))
         return torch.from_numpy(np.sort(_smallest(words[:, 0], words[:, 1], self.cohort)))
 
-    def event(self, noise_multiplier: float, clients: int) -> Event:
-        return Event(noise_multiplier, self.cohort / clients, "fixed", 1, clients)
-
     def matches(self, plan: PrivacyPlan) -> bool:
+        """Whether the plan's cohort is this one, and it does not add or remove clients."""
         stated = plan.sampling in ("fixed", "none") and plan.cohort == self.cohort
         return stated and plan.adjacency != "add-or-remove"
 
@@ -183,6 +187,11 @@ class MinSeparation(Sampler):
     seed : int, optional
         Fixes the slots. None: they come from the run's draws, or from the operating system where
         the sampler is used alone; then they stay as they are for the life of the sampler.
+
+    Raises
+    ------
+    ValueError
+        For a separation that is not a whole number of at least 1.
 
     Examples
     --------
@@ -205,6 +214,8 @@ class MinSeparation(Sampler):
     def sample(
         self, clients: int, draws: Draws | Generator | None = None, round: int = 0
     ) -> Tensor:
+        """Those whose slot it is; see `Sampler.sample`."""
+        # A torch generator moves on with each call, and slots must not: it does not count.
         shared = isinstance(draws, Draws) and self.seed is None
         source = draws if shared else self._own
         words = Draws.of(source).words("slots", 0, np.arange(clients), 1)[:, 0]
@@ -212,17 +223,36 @@ class MinSeparation(Sampler):
         return torch.from_numpy(np.flatnonzero(slots == round % self.separation))
 
     def matches(self, plan: PrivacyPlan) -> bool:
+        """Whether the plan claims no amplification, and its cohort is N/b."""
         return plan.sampling == "none" and plan.cohort == plan.clients / self.separation
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
+        """The key of the slots; as private as the data."""
         return {"own": self._own.state_dict()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
+        """Resume with the slots of `state_dict`."""
         self._own.load_state_dict(state["own"])
 
 
 def for_plan(plan: PrivacyPlan) -> Sampler:
-    """The sampler that `plan` accounts for; independent draws where it claims no amplification."""
+    """The sampler that a plan accounts for; independent draws where it claims no amplification.
+
+    Parameters
+    ----------
+    plan : PrivacyPlan
+        The plan.
+
+    Returns
+    -------
+    Sampler
+
+    Examples
+    --------
+    >>> import fldp
+    >>> for_plan(fldp.calibrate(epsilon=8.0, delta=1e-3, rounds=60, clients=480, cohort=120))
+    Poisson(rate=0.25, cap=None)
+    """
     if plan.sampling == "fixed":
         return FixedSize(int(plan.cohort))
     if plan.sampling == "none" and plan.cohort == plan.clients:
@@ -231,7 +261,18 @@ def for_plan(plan: PrivacyPlan) -> Sampler:
 
 
 def check_sampler(sampler: Sampler) -> None:
-    """Refuse a sampler whose `sample` cannot be told which round to draw: a ValueError."""
+    """Refuse a sampler whose `sample` cannot be told which round to draw.
+
+    Parameters
+    ----------
+    sampler : Sampler
+        Anything with a method `sample`.
+
+    Raises
+    ------
+    ValueError
+        Where it takes other arguments.
+    """
     try:
         inspect.signature(sampler.sample).bind(1, None, 0)
     except TypeError:
@@ -247,6 +288,22 @@ def drawn(sampler: Sampler, clients: int, draws: Draws, round: int) -> Tensor:
     """The cohort of a round; a ValueError unless its numbers are sorted, distinct and in range.
 
     A sampler that does not pass `round` on would draw one cohort for ever: refused as well.
+
+    Parameters
+    ----------
+    sampler : Sampler
+        Who is asked.
+    clients : int
+        N, how many clients there are.
+    draws : Draws
+        The run's keyed stream.
+    round : int
+        The number of the round, from 0.
+
+    Returns
+    -------
+    Tensor
+        int64, sorted and distinct; may be empty.
     """
     draws.asked.pop("cohort", None)
     ids = torch.as_tensor(sampler.sample(clients, draws, round))
@@ -260,8 +317,9 @@ def drawn(sampler: Sampler, clients: int, draws: Draws, round: int) -> Tensor:
         return ids.long()
     inside = whole_numbers and int(ids[0]) >= 0 and int(ids[-1]) < clients
     if not (inside and bool((ids[1:] > ids[:-1]).all())):
+        told = ids.tolist() if ids.numel() < _SHOWN else ids
         raise ValueError(
-            f"{sampler} drew {ids.tolist() if ids.numel() < 20 else ids}: a cohort is a sorted "
+            f"{sampler} drew {told}: a cohort is a sorted "
             f"tensor of different client numbers from 0 to {clients - 1}; a client counts once"
         )
     return ids

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fldp._checks import choice
 from fldp.mechanism.clipping import as_clip
-from fldp.mechanism.intake import check_equal, check_weights, listed
+from fldp.mechanism.intake import as_numbers, check_equal, check_weights
 from fldp.mechanism.noise import Gaussian
 from fldp.mechanism.updates import flatten
 from fldp.plan import PrivacyPlan
@@ -93,7 +93,7 @@ class Setting:
         if isinstance(each, str):
             choice("weights", each, ("records",))
             each = self.population.sizes
-        values = listed(each)
+        values = as_numbers(each)
         if len(values) != len(self.population):
             raise ValueError(
                 f"{len(values)} weights for {len(self.population)} clients: give one for each"
