@@ -28,7 +28,8 @@ from typing import Any
 import numpy as np
 
 from fldp.accounting.curve import Curve, laws_for
-from fldp.accounting.gaussian import LEAST_DELTA, falling_root
+from fldp.accounting.gaussian import LEAST_DELTA
+from fldp.accounting.search import falling_root
 from fldp.accounting.guide import TRUNCATION, Guide, Part, Round, Saddle
 from fldp.accounting.pairs import OutOfReach
 
@@ -166,7 +167,7 @@ def _alone(parts: Sequence[Part], delta: float | None, epsilon: float) -> float:
         high *= 2
         if high > _LARGEST:
             raise OutOfReach(f"epsilon is above {_LARGEST:g} at delta={delta:g}: use more noise")
-    return falling_root(lambda e: profile(e) / delta, high)
+    return falling_root(lambda e: math.log(profile(e) / delta), 0.0, high)
 
 
 def _curve(
