@@ -69,8 +69,8 @@ def falling_root(
 ) -> float:
     """The least x >= `low` with f(x) <= 0, from above, to a relative error of `digits`.
 
-    Two steps of regula falsi, one of bisection, in turn: fast where `f` is near to a line, and never
-    slower than three times a bisection.
+    Two steps of regula falsi, one of bisection, in turn: fast where `f` is near to a line, and at
+    most three times as slow as bisection.
 
     Parameters
     ----------
@@ -346,7 +346,7 @@ def _out_of_range(target: float, value: float, too_much: bool) -> ValueError:
 
 
 class _Counts:
-    """Secant steps towards the last count that fits, until it and the first that does not are known.
+    """Secant steps towards the last count that fits, until it and its successor are known.
 
     Each step goes a little beyond where its secant points to, so that the other side is seen too;
     on the same side again, farther beyond.
