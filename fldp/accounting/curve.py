@@ -13,20 +13,7 @@ import numpy as np
 
 from fldp.accounting.gaussian import LARGEST_EXP, Array
 from fldp.accounting.guide import Guide, Round, Window
-from fldp.accounting.laws import (
-    Kind,
-    Law,
-    Spectrum,
-    fitted,
-    law_of_round,
-    power,
-    round_off,
-    spectrum_of,
-    steepest,
-    unwrapped,
-)
-
-Laws = list[tuple[Law, int]]
+from fldp.accounting.laws import Kind, Law, Laws, fitted, law_of_round, steepest, summed
 
 # Stages are thought of for windows with more points than this.
 _STAGE_FROM = 1 << 15
@@ -42,13 +29,12 @@ _TILTED_STEP = 5.0
 _EXCESS_OF_STEP = 6
 # The looseness of a built grid may be this multiple of the one aimed at; below the other multiple a
 # long grid is made coarser.
-_LOOSE = 1.6
-_TIGHT = 0.25
+_LOOSE, _TIGHT = 1.6, 0.25
 _LONG = 1 << 13
 # By how much a step changes at a time, at least and at most, towards finer and towards coarser; and
 # the share of the largest step from which a coarser one is not worth it.
-_FINER = (1.1, 8.0)
-_COARSER = 4.0
+_LEAST_FINER, _MOST_FINER = 1.1, 8.0
+_MOST_COARSER = 4.0
 _LEAST_RATIO = 1e-3
 _NEARLY_LARGEST = 0.9
 _TRIES = 40
@@ -58,8 +44,7 @@ _ROUND_OFF_SDS = 8
 _ROUND_OFF_SEEN = 1e-7
 # Rounding that adds up over the rounds, each: of a power by squaring, and of the mean loss, whose
 # error counts tilt times.
-_POWER_ERROR = 4e-15
-_MEAN_ERROR = 1e-15
+_POWER_ERROR, _MEAN_ERROR = 4e-15, 1e-15
 _UNIT = float(np.finfo(np.float64).eps)
 # Where a weight exceeds e^150 the loss is far below the answer.
 _KEPT = 150.0
@@ -101,10 +86,9 @@ def laws_for(
     rounds: Sequence[Round],
     guide: Guide,
     window: Window,
-    log_delta: float,
     allowed: float,
     largest: float,
-    kind: Kind = np.float64,
+    kind: Kind,
 ) -> Laws:
     """Laws on a common grid, on which the sum has about the `allowed` variance too much.
 
@@ -112,8 +96,8 @@ def laws_for(
     ----------
     rounds, guide
         What ran, and its moments.
-    window, log_delta
-        Where the sum will be read, and about what delta is there.
+    window
+        Where the sum will be read.
     allowed
         Variance that the grid may add.
     largest
@@ -133,7 +117,7 @@ def laws_for(
     """
     counts = [n for _, n in rounds]
     stages, step = _cheapest(counts, guide, window, allowed, largest)
-    windows = [guide.block(index, 1, window, log_delta) for index in range(len(rounds))]
+    windows = [guide.block(index, 1, window) for index in range(len(rounds))]
     # how much a grid adds is known only once it is there: the step is mended until it fits
     for _ in range(_TRIES):
         starts = []
@@ -144,17 +128,15 @@ def laws_for(
         ratio = (excess + stages.later_excess(counts, step)) / allowed
         points = max((window.high - window.low) / step, *(law.mass.size for law in starts))
         if ratio > _LOOSE:
-            step /= min(_FINER[1], max(_FINER[0], ratio / _LOOSE))
+            step /= min(_MOST_FINER, max(_LEAST_FINER, ratio / _LOOSE))
         elif ratio < _TIGHT and points > _LONG and step < _NEARLY_LARGEST * largest:
-            step *= min(_COARSER, math.sqrt(1 / max(ratio, _LEAST_RATIO)))
-            step = min(largest, step)
+            coarser = min(_MOST_COARSER, math.sqrt(1 / max(ratio, _LEAST_RATIO)))
+            step = min(largest, step * coarser)
         else:
             break
-    out: Laws = []
+    out: list[tuple[Law, int]] = []
     for index, law in enumerate(starts):
-        blocks = _Blocks(guide, index, window, log_delta, kind)
-        factor = stages.factors[index]
-        out += blocks.staged(law, counts[index], factor, stages.changes[index])
+        out += _staged(law, index, counts[index], stages, guide, window, kind)
     return out
 
 
@@ -184,34 +166,24 @@ def _cheapest(
     return best
 
 
-class _Blocks:
-    """Compositions of some rounds of one kind, each on a window of its own."""
+def _staged(
+    law: Law, index: int, n: int, stages: _Stages, guide: Guide, window: Window, kind: Kind
+) -> Laws:
+    """`n` rounds of one kind as few laws on the last grid."""
 
-    def __init__(
-        self, guide: Guide, index: int, window: Window, log_delta: float, kind: Kind
-    ) -> None:
-        self.guide = guide
-        self.index = index
-        self.window = window
-        self.log_delta = log_delta
-        self.kind = kind
-
-    def composed(self, law: Law, times: int) -> Law:
+    def composed(times: int) -> Law:
         if times == 1:
             return law
-        block = self.guide.block(self.index, law.rounds * times, self.window, self.log_delta)
-        return law.composed(times, block, self.kind)
+        return law.composed(times, guide.block(index, law.rounds * times, window), kind)
 
-    def staged(self, law: Law, n: int, factor: int, changes: int) -> Laws:
-        """`n` rounds as few laws on the last grid, `changes` times coarser by `factor`."""
-        out: Laws = []
-        for change in range(changes, 0, -1):
-            n, left = divmod(n, factor * factor)
-            if left:
-                out.append((self.composed(law, left).coarser(factor**change), 1))
-            law = self.composed(law, factor * factor).coarser(factor)
-        out.append((law, n))
-        return out
+    factor = stages.factors[index]
+    out: list[tuple[Law, int]] = []
+    for change in range(stages.changes[index], 0, -1):
+        n, left = divmod(n, factor * factor)
+        if left:
+            out.append((composed(left).coarser(factor**change), 1))
+        law = composed(factor * factor).coarser(factor)
+    return [*out, (law, n)]
 
 
 class Curve:
@@ -231,13 +203,13 @@ class Curve:
         On one grid.
     window
         Where the sum is looked at.
-    centre, log_delta
-        About where the curve will be read.
     kind
         The precision of the transforms.
 
     Attributes
     ----------
+    centre, log_delta
+        Epsilon, and log delta, about where the curve will be read.
     loss
         The grid's losses from 0 upwards.
     size
@@ -253,28 +225,22 @@ class Curve:
         From this index on `down` is there; before, `centre` is too far above.
     """
 
-    def __init__(
-        self, laws: Laws, window: Window, centre: float, log_delta: float, kind: Kind = np.float64
-    ) -> None:
+    def __init__(self, laws: Laws, window: Window, kind: Kind = np.float64) -> None:
         self.window = window
-        self.centre = centre
-        self.log_delta = log_delta
+        self.centre = window.epsilon
+        self.log_delta = window.log_delta
         self.step = laws[0][0].step
         self.excess = sum(n * law.excess for law, n in laws)
         in_all = sum(n * law.rounds for law, n in laws)
         self.size, first = fitted(self.step, window, self.excess, in_all)
-        spectrum: Spectrum = np.ones(1, np.complex128)
-        for law, n in laws:
-            spectrum = spectrum * power(spectrum_of(law, self.size, kind), n)
-        sums = unwrapped(spectrum, self.size, first)
-        noise = round_off(laws, sums.mass, sums.unit) + sum(n * law.noise for law, n in laws)
+        sums, noise = summed(laws, self.size, first, kind)
         # a loss below 0 matters to no delta
         skip = min(max(0, -first), self.size - 1)
         self.loss = (first + np.arange(skip, self.size)) * self.step
         weight, behind = self._weights(sum(n * law.log_mgf for law, n in laws))
         # rounding that all masses share raises both sums
         per_round = _POWER_ERROR + _MEAN_ERROR * (window.tilt + 1)
-        mass = sums.mass[skip:] * weight * (1 + per_round * in_all)
+        mass = sums[skip:] * weight * (1 + per_round * in_all)
         self.up = _sums_from(mass)
         self.down = _sums_from(mass * behind)
         self.allowance = self._allowance(_ROUND_OFF_SDS * noise, weight, behind)

@@ -148,7 +148,7 @@ def gaussian_delta(mu: float, epsilon: float) -> float:
 
 
 def gaussian_epsilon(mu: float, delta: float) -> float:
-    """Exact epsilon of a Gaussian (Balle & Wang 2018), from above to 1e-12.
+    """Exact epsilon of a Gaussian (Balle & Wang 2018), from above.
 
     Parameters
     ----------
@@ -176,7 +176,7 @@ def gaussian_epsilon(mu: float, delta: float) -> float:
     goal = math.log(real("delta", delta, 1))
     # above the loss's mean mu^2/2 by so many of its standard deviations mu that less is left
     high = mu * mu / 2 + mu * (1 + math.sqrt(-2 * goal))
-    return falling_root(lambda e: _log_delta(mu, e) - goal, 0.0, high)
+    return falling_root(lambda e: _log_delta(mu, e) - goal, 0.0, high, digits=0.0)
 
 
 def gaussian_mu(epsilon: float, delta: float) -> float:

@@ -71,24 +71,28 @@ class Window(NamedTuple):
 
     Attributes
     ----------
+    epsilon, log_delta
+        About where the curve of the sum will be read.
     tilt
         The masses on the grid are those of the law times e^(tilt * loss).
     low, high
         Its ends.
-    top_tilt, low_tilt
-        The tilts by which Chernoff bounds best the mass above it, and the tilted mass below it.
+    low_tilt, top_tilt
+        The tilts by which Chernoff bounds best the tilted mass below it, and the mass above it.
     felt
         log of the tilted mass that would move delta by a share of `_FELT`.
     sds
         The standard deviations beyond which a normal law has delta times `TRUNCATION` left.
     """
 
+    epsilon: float
+    log_delta: float
     tilt: float
     low: float
     high: float
+    low_tilt: float
     top_tilt: float
     felt: float
-    low_tilt: float
     sds: float
 
 
@@ -265,32 +269,46 @@ class Guide:
         top = _top(t, k, log_delta + math.log(TRUNCATION))
         height = k_tilt - tilts * epsilon
         sds = math.sqrt(2 * (-math.log(TRUNCATION) - min(log_delta, 0.0)))
+        at = Window(epsilon, log_delta, tilt, 0.0, 0.0, 0.0, top.tilt, 0.0, sds)
         windows = []
         for i in np.flatnonzero(height <= height[0] + _DROP):
             felt = math.log(_FELT) + log_delta - float(height[i])
-            low, high = _ends(t, k, float(tilts[i]), float(k_tilt[i]), felt)
-            end = max(min(high.loss, self.top), top.loss)
-            windows.append(Window(float(tilts[i]), low.loss, end, top.tilt, felt, low.tilt, sds))
+            one = at._replace(tilt=float(tilts[i]), felt=felt)
+            windows.append(_between(one, t, k, float(k_tilt[i]), top.loss, self.top))
         return min(windows, key=lambda window: window.high - window.low)
 
-    def block(self, kind: int, times: int, window: Window, log_delta: float) -> Window:
-        """A window for `times` rounds of a kind, of which the sum may hold several."""
-        one = self.kinds[kind]
-        # the blocks share what may be cut
-        share = math.log(times / one.times)
+    def block(self, index: int, times: int, window: Window) -> Window:
+        """A window for `times` rounds of one kind, of which the sum may hold several."""
+        kind = self.kinds[index]
+        # the blocks share what may be cut, and what may be felt
+        share = math.log(times / kind.times)
         t = window.tilt * _AROUND
-        k = times * _tilted(one, t).log_mgf
-        k_tilt = times * float(_tilted(one, np.array([window.tilt])).log_mgf[0])
-        top = _top(t, k, log_delta + math.log(TRUNCATION) + share)
+        k = times * _tilted(kind, t).log_mgf
+        k_tilt = times * float(_tilted(kind, np.array([window.tilt])).log_mgf[0])
+        top = _top(t, k, window.log_delta + math.log(TRUNCATION) + share)
         felt = window.felt + share + math.log(_FELT_BY_BLOCK)
-        below, above = _ends(t, k, window.tilt, k_tilt, felt)
-        low = below.loss
-        if times == 1:
-            # what is below a single round's window is put on its end: all its mass, at worst, or
-            # the little that the quadrature leaves out
-            low = max((felt + k_tilt) / window.tilt, float(one.loss.min()))
-        high = max(min(above.loss, times * float(one.loss.max())), top.loss)
-        return Window(window.tilt, low, high, top.tilt, felt, below.tilt, window.sds)
+        one = window._replace(top_tilt=top.tilt, felt=felt)
+        found = _between(one, t, k, k_tilt, top.loss, times * float(kind.loss.max()))
+        if times > 1:
+            return found
+        # what is below a single round's window is put on its end: all its mass, at worst, or the
+        # little that the quadrature leaves out
+        return found._replace(low=max((felt + k_tilt) / window.tilt, float(kind.loss.min())))
+
+
+def _between(at: Window, t: Array, k: Array, k_tilt: float, top: float, largest: float) -> Window:
+    """`at` with ends beyond which the tilted mass is at most e^felt on each side (Chernoff).
+
+    `k` is K at the tilts `t`, `k_tilt` that at the window's own. The upper end need not be beyond
+    the `largest` loss, but is not below `top`: what is above that is added to delta.
+    """
+    below = t < at.tilt * (1 - _APART)
+    above = t > at.tilt * (1 + _APART)
+    lows = (at.felt - k[below] + k_tilt) / (at.tilt - t[below])
+    highs = (k[above] - k_tilt - at.felt) / (t[above] - at.tilt)
+    i = int(np.argmax(lows))
+    high = max(min(float(highs.min()), largest), top)
+    return at._replace(low=float(lows[i]), high=high, low_tilt=float(t[below][i]))
 
 
 def log_sum(logs: Array) -> float:
@@ -321,14 +339,3 @@ def _top(t: Array, k: Array, log_mass: float) -> _Tail:
     tops = (k[t > 0] - log_mass) / positive
     i = int(np.argmin(tops))
     return _Tail(float(tops[i]), float(positive[i]))
-
-
-def _ends(t: Array, k: Array, tilt: float, k_tilt: float, felt: float) -> tuple[_Tail, _Tail]:
-    """Below, and above, which loss the tilted mass is at most e^felt (Chernoff, likewise)."""
-    below = t < tilt * (1 - _APART)
-    above = t > tilt * (1 + _APART)
-    lows = (felt - k[below] + k_tilt) / (tilt - t[below])
-    highs = (k[above] - k_tilt - felt) / (t[above] - tilt)
-    i = int(np.argmax(lows))
-    j = int(np.argmin(highs))
-    return _Tail(float(lows[i]), float(t[below][i])), _Tail(float(highs[j]), float(t[above][j]))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,6 @@ from fldp.accounting.pairs import MAX_POINTS, Cells, too_fine
 
 # The precision of the transforms.
 Kind = type[np.float64] | type[np.longdouble]
-Spectrum = NDArray[np.complex128] | NDArray[np.clongdouble]
 
 # How many cells outside its window's ends a law on a grid is kept, at least.
 _GRID_CELLS = 14
@@ -101,18 +100,16 @@ class Law:
     def composed(self, times: int, window: Window, kind: Kind) -> Law:
         """The law of `times` such losses, on the window as the grid has it."""
         size, first = fitted(self.step, window, times * self.excess, times * self.rounds)
-        mass = power(spectrum_of(self, size, kind), times)
-        composed = unwrapped(mass, size, first)
-        rough = round_off([(self, times)], composed.mass, composed.unit)
+        mass, noise = summed([(self, times)], size, first, kind)
         out = replace(
             self,
             first=first,
-            mass=composed.mass,
+            mass=mass,
+            noise=noise,
             log_mgf=times * self.log_mgf,
             excess=times * self.excess,
             infinite=times * self.infinite,
             rounds=times * self.rounds,
-            noise=rough + times * self.noise,
             lost=times * self.lost,
             stages=(*self.stages, _Stage(times, 0.0)),
         )
@@ -168,21 +165,24 @@ class Law:
         )
 
 
+# Laws on one grid, each with how many times it is composed with itself.
+Laws = Sequence[tuple[Law, int]]
+
+
 def law_of_round(parts: Sequence[Part], step: float, window: Window) -> Law:
     """The law of one round, a mixture of pairs, on the multiples of `step`."""
-    tilt = window.tilt
     cells = _merged(parts, step, window)
     if not cells.mass.any():
         raise too_fine(math.inf)  # all of it is beyond the window
     loss = np.asarray(step * (cells.first + np.arange(cells.mass.size)), np.float64)
     with np.errstate(divide="ignore"):
         log_mass = np.log(cells.mass)
-    log_mgf = _log_moment(log_mass, loss, tilt)
-    mass = np.exp(log_mass + tilt * loss - log_mgf)
+    log_mgf = _log_moment(log_mass, loss, window.tilt)
+    mass = np.exp(log_mass + window.tilt * loss - log_mgf)
     ratio = np.divide(cells.spread, cells.mass, out=np.zeros_like(mass), where=cells.mass > 0)
     excess = float((mass * ratio).sum())
     start = log_mass, loss
-    return Law(step, tilt, cells.first, mass, log_mgf, excess, cells.infinite, start)
+    return Law(step, window.tilt, cells.first, mass, log_mgf, excess, cells.infinite, start)
 
 
 def _log_moment(log_mass: Array, loss: Array, t: float) -> float:
@@ -238,31 +238,33 @@ def _fast_size(n: float) -> int:
     return min(f * (1 << max(0, math.ceil(math.log2(n / f)))) for f in _ODD_FACTORS)
 
 
-def spectrum_of(law: Law, size: int, kind: Kind) -> Spectrum:
-    """The transform of the law's mass around a circle of `size` points."""
+def summed(laws: Laws, size: int, first: int, kind: Kind) -> tuple[Array, float]:
+    """Tilted masses of the sum of all losses on a circle that begins at index `first`.
+
+    Returns
+    -------
+    mass, noise
+        The masses, of shape (size,), and the standard deviation of each one's round-off.
+    """
+    spectrum: Any = 1.0
+    for law, n in laws:
+        spectrum = spectrum * _power(np.fft.rfft(_wrapped(law, size).astype(kind)), n)
+    mass = np.roll(np.fft.irfft(spectrum, size), -(first % size))
+    noise = _round_off(laws, mass) + sum(n * law.noise for law, n in laws)
+    return mass.astype(np.float64), noise
+
+
+def _wrapped(law: Law, size: int) -> Array:
+    """The law's mass around a circle of `size` points, index 0 first."""
     if law.mass.size > size:
         places = (law.first + np.arange(law.mass.size)) % size
-        return np.fft.rfft(np.bincount(places, law.mass, size).astype(kind))
-    wrapped = np.zeros(size)
-    wrapped[: law.mass.size] = law.mass
-    return np.fft.rfft(np.roll(wrapped, law.first % size).astype(kind))
+        return np.asarray(np.bincount(places, law.mass, size), np.float64)
+    out = np.zeros(size)
+    out[: law.mass.size] = law.mass
+    return np.roll(out, law.first % size)
 
 
-class Unwrapped(NamedTuple):
-    """Masses of a window, and the unit of round-off of the transform that gave them."""
-
-    mass: Array
-    unit: float
-
-
-def unwrapped(spectrum: Spectrum, size: int, first: int) -> Unwrapped:
-    """Back from a circle: the masses of a window that begins at index `first`."""
-    circle = np.fft.irfft(spectrum, size)
-    unit = float(np.finfo(circle.dtype).eps) / 2
-    return Unwrapped(np.roll(circle, -(first % size)).astype(np.float64), unit)
-
-
-def power(x: Spectrum, n: int) -> Spectrum:
+def _power(x: Any, n: int) -> Any:
     """x to the n-th, elementwise, by squaring: no complex logarithm loses its branch."""
     out = np.ones_like(x)
     while True:
@@ -274,13 +276,14 @@ def power(x: Spectrum, n: int) -> Spectrum:
         x = x * x
 
 
-def round_off(laws: Sequence[tuple[Law, int]], mass: Array, unit: float) -> float:
+def _round_off(laws: Laws, mass: NDArray[Any]) -> float:
     """Standard deviation, per point, of the round-off of one composition.
 
     A transform's relative error is near unit * sqrt(log2 size) in the mean square, a power repeats
     it n times; over the frequencies these errors are taken as independent. That is the one place
     where the kernel argues by probability and not by a bound: its users take 8 of these.
     """
+    unit = float(np.finfo(mass.dtype).eps) / 2
     root_log = math.sqrt(math.log2(mass.size))
     times = sum(n * (1 + root_log * math.sqrt(float((w.mass * w.mass).sum()))) for w, n in laws)
     back = root_log * math.sqrt(float((mass * mass).sum()))

@@ -26,7 +26,6 @@ each of its turns.
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -39,22 +38,6 @@ from fldp.accounting.guide import TRUNCATION, Guide, Part, Round, Saddle
 from fldp.accounting.laws import Kind
 from fldp.accounting.pairs import OutOfReach
 from fldp.accounting.search import FARTHEST, falling_root
-
-__all__ = [
-    "ACCURACY",
-    "OutOfReach",
-    "Part",
-    "Round",
-    "Saddle",
-    "Trace",
-    "Turn",
-    "ceiling",
-    "estimate",
-    "log_ceiling",
-    "saddle_at",
-    "solve",
-    "trace",
-]
 
 # Aimed looseness of the grid, relative in epsilon.
 ACCURACY = 2.5e-4
@@ -319,7 +302,7 @@ def _epsilon(rounds: Sequence[Round], delta: float, accuracy: float) -> Trace:
         return Trace(0.0, None, ())
     log_delta = math.log(delta)
     guide = Guide(rounds, log_delta)
-    return _ForEpsilon(rounds, guide, guide.at_delta(log_delta), accuracy).run()
+    return _Search(rounds, guide, guide.at_delta(log_delta), accuracy).run()
 
 
 def _delta(rounds: Sequence[Round], epsilon: float, accuracy: float) -> Trace:
@@ -328,7 +311,7 @@ def _delta(rounds: Sequence[Round], epsilon: float, accuracy: float) -> Trace:
         return Trace(_least_delta(rounds), None, ())
     saddle = guide.at_epsilon(epsilon)
     guide = Guide(rounds, min(saddle.log_delta, 0.0) - _SLACK)
-    return _ForDelta(rounds, guide, saddle, accuracy).run()
+    return _SearchForDelta(rounds, guide, saddle, accuracy).run()
 
 
 def _least_delta(rounds: Sequence[Round]) -> float:
@@ -342,7 +325,7 @@ class _Point(NamedTuple):
     log_delta: float
 
 
-class _Search(ABC):
+class _Search:
     """Curves around a guess, until one agrees with the guess that it was made for.
 
     The guess is a point (epsilon, log delta) of which one is asked about and stays. A turn makes
@@ -352,10 +335,12 @@ class _Search(ABC):
     Where the law is normal under the tilt, what a grid adds to epsilon follows from the variance
     that it adds, and one grid of the right step is enough. Where it is not, a coarse grid comes
     first, and finer ones until two of them show that the last is fine enough (:class:`_Refined`).
+
+    As it stands, it is epsilon that is looked for; :class:`_SearchForDelta` says what differs.
     """
 
-    # the least value that is looked for
-    least: float
+    # no smaller value is told apart
+    least = 0.0
 
     def __init__(
         self, rounds: Sequence[Round], guide: Guide, saddle: Saddle, accuracy: float
@@ -374,25 +359,26 @@ class _Search(ABC):
         self.extra = 0.0
         self.kind: Kind = np.float64
 
-    @abstractmethod
     def aim(self) -> float:
         """The looseness aimed at, in epsilon."""
+        return self.accuracy * self.near()
 
-    @abstractmethod
     def target(self, found: _Point) -> float:
-        """The looseness aimed at, in what is looked for."""
+        """The looseness aimed at, in what is looked for, where two grids show it."""
+        return 2 * self.accuracy * max(found.epsilon, self.near())
 
-    @abstractmethod
     def read(self, curve: Curve) -> _Point | None:
         """The point that is looked for; None if the window has missed it."""
+        epsilon = curve.epsilon()
+        return None if epsilon is None else _Point(epsilon, self.point.log_delta)
 
-    @abstractmethod
     def value(self, found: _Point) -> float:
         """What is looked for."""
+        return found.epsilon
 
-    @abstractmethod
     def answer(self, value: float) -> float:
-        """What is told."""
+        """What is told of it."""
+        return value
 
     def near(self) -> float:
         """What a looseness is relative to: epsilon, or a share of the spread next to 0."""
@@ -447,10 +433,8 @@ class _Search(ABC):
         window = window._replace(low=low, high=high)
         # a variance v too much moves epsilon by v (tilt + 1) / 2
         allowed = 2 * aim / (self.saddle.tilt + 1)
-        laws = laws_for(
-            self.rounds, self.guide, window, self.point.log_delta, allowed, largest, self.kind
-        )
-        return Curve(laws, window, *self.point, self.kind)
+        laws = laws_for(self.rounds, self.guide, window, allowed, largest, self.kind)
+        return Curve(laws, window, self.kind)
 
     def _give_way(self, error: OutOfReach) -> str:
         """A coarser grid where this one has too many points: a looser upper bound."""
@@ -506,30 +490,8 @@ class _Search(ABC):
         self.point = _Point(found.epsilon, min(found.log_delta, 0.0))
 
 
-class _ForEpsilon(_Search):
-    """Epsilon at a given delta."""
-
-    least = 0.0
-
-    def aim(self) -> float:
-        return self.accuracy * self.near()
-
-    def target(self, found: _Point) -> float:
-        return 2 * self.accuracy * max(found.epsilon, self.near())
-
-    def read(self, curve: Curve) -> _Point | None:
-        epsilon = curve.epsilon()
-        return None if epsilon is None else _Point(epsilon, self.point.log_delta)
-
-    def value(self, found: _Point) -> float:
-        return found.epsilon
-
-    def answer(self, value: float) -> float:
-        return value
-
-
-class _ForDelta(_Search):
-    """Delta at a given epsilon, in logarithms."""
+class _SearchForDelta(_Search):
+    """For delta at a given epsilon, in logarithms."""
 
     least = _LOG_LEAST
 
