@@ -16,15 +16,14 @@ In units of the clip norm, with noise N(0, z^2) and sampling rate q, the Gaussia
 
 All but the last are two mixtures of Gaussians whose loss rises with the output x, or falls with it
 (`add`). So the loss has a given value at one output only; and the mass of a cell of the loss axis
-is that of an interval of outputs, a difference of error functions (:class:`_Mixtures`).
+is that of an interval of outputs, a difference of error functions (:meth:`Subsampled.cells`).
 """
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar
 
 import numpy as np
 
@@ -41,6 +40,8 @@ _NODES_PER_SD = 3
 _NODES_AT_A_CORNER = 12
 # From here on asinh(e^r) = r + log 2 in double precision.
 _LARGE_ASINH = 20
+# No mass at all has no logarithm.
+_NO_MASS = 1e-300
 # Newton's steps to a group's output: they double the digits, so that a few are enough. They end
 # where a step is below the last digits of z.
 _NEWTON = 60
@@ -50,43 +51,21 @@ _NEWTON_DIGITS = 1e-14
 _ROUND_OFF = 8 * float(np.finfo(np.float64).eps)
 
 
-class Masses(NamedTuple):
-    """What a law puts between successive outputs, below the first of them, and above the last."""
-
-    between: Array
-    below: float
-    above: float
-
-
-def normal_masses(x: Array) -> Masses:
-    """Masses of N(0, 1) between the nodes `x`, which rise, and outside; tails keep their digits."""
+def normal_masses(x: Array) -> Array:
+    """Masses of N(0, 1) between successive nodes `x`, which rise; tails keep their digits."""
     # the smaller of the two tails at each node: differences of these do not cancel, far out
     tail = 0.5 * erfc(np.abs(x) * math.sqrt(0.5))
-    between = np.abs(np.diff(tail))
+    mass = np.abs(np.diff(tail))
     across = (x[:-1] < 0) & (x[1:] > 0)
-    between[across] = 1.0 - tail[:-1][across] - tail[1:][across]
-    first = float(tail[0])
-    last = float(tail[-1])
-    below = first if x[0] < 0 else 1.0 - first
-    above = last if x[-1] > 0 else 1.0 - last
-    return Masses(between, below, above)
+    mass[across] = 1.0 - tail[:-1][across] - tail[1:][across]
+    return mass
 
 
-def mixture_masses(x: Array, z: float, mixtures: tuple[Mixture, ...]) -> list[Masses]:
-    """Masses of mixtures of N(c, z^2) between the nodes `x`, and outside."""
-    centres = {c for mixture in mixtures for c in mixture}
-    parts = {c: normal_masses((x - c) / z) for c in centres}
-    found = []
-    for mixture in mixtures:
-        between = np.zeros(x.size - 1)
-        below = 0.0
-        above = 0.0
-        for c, weight in mixture.items():
-            between += weight * parts[c].between
-            below += weight * parts[c].below
-            above += weight * parts[c].above
-        found.append(Masses(between, below, above))
-    return found
+def mixture_masses(x: Array, z: float, *mixtures: Mixture) -> list[Array]:
+    """Masses of mixtures of N(c, z^2) below the nodes `x`, between them, and above."""
+    x = np.concatenate([[-math.inf], x, [math.inf]])
+    masses = {c: normal_masses((x - c) / z) for c in set().union(*mixtures)}
+    return [np.asarray(sum(w * masses[c] for c, w in mixture.items())) for mixture in mixtures]
 
 
 def _log_mix(q: float, y: Array) -> Array:
@@ -96,19 +75,13 @@ def _log_mix(q: float, y: Array) -> Array:
     return np.logaddexp(math.log1p(-q), math.log(q) + y)
 
 
-class _Outputs(NamedTuple):
+def _outputs(low: float, high: float, z: float, per_sd: int, most: int) -> tuple[Array, Array]:
     """Outputs of a quadrature, and the log of what N(0, z^2) has at each."""
-
-    x: Array
-    log_weight: Array
-
-
-def _outputs(low: float, high: float, z: float, per_sd: int, most: int) -> _Outputs:
     # z^2 is the scale on which a mixture's density turns from one centre to the next
     step = max(min(z / per_sd, z * z), (high - low) / most)
     x = np.arange(low, high + step, step)
     log_density = -x * x / (2 * z * z) - math.log(z * math.sqrt(2 * math.pi))
-    return _Outputs(x, log_density + math.log(step))
+    return x, log_density + math.log(step)
 
 
 def _tail_gap(x: float, z: float, p: Mixture, q: Mixture, epsilon: float) -> float:
@@ -128,76 +101,12 @@ def _scaled_tail(x: float, log_scale: float) -> float:
     return 0.5 * erfcx_one(x * math.sqrt(0.5)) * scale
 
 
-class _Mixtures(ABC):
-    """Two mixtures whose log ratio rises with the output; `kind` "add" asks for them reversed.
-
-    Written for P = `upper` and Q = `lower`. Reversed, the loss has the opposite sign, and masses
-    change places.
-    """
-
-    kind: str
-    z: float
-    smooth = True
-    infinite = 0.0
-
-    @property
-    @abstractmethod
-    def upper(self) -> Mixture:
-        """P, with its mass further up."""
-
-    @property
-    def lower(self) -> Mixture:
-        """Q: nobody of those in question took part."""
-        return {0.0: 1.0}
-
-    @property
-    @abstractmethod
-    def least(self) -> float:
-        """What log(P/Q) falls towards: where nobody took part P has a share of Q's density."""
-
-    @abstractmethod
-    def log_upper(self, x: Array) -> Array:
-        """log of P's density at output x, relative to that of N(0, z^2)."""
-
-    def log_lower(self, x: Array) -> Array:
-        """The same of Q."""
-        return np.zeros_like(x)
-
-    def loss(self, x: Array) -> Array:
-        """log(P/Q) at output x; it rises."""
-        return self.log_upper(x) - self.log_lower(x)
-
-    @abstractmethod
-    def output(self, loss: Array) -> Array:
-        """The inverse of :meth:`loss`; -inf below its range."""
-
-    def nodes(self, reach: float, most: int = MOST_NODES) -> tuple[Array, Array]:
-        low = min(*self.lower, *self.upper) - reach * self.z
-        high = max(self.upper) + reach * self.z
-        at = _outputs(low, high, self.z, _NODES_PER_SD, most)
-        log_upper = self.log_upper(at.x)
-        loss = log_upper - self.log_lower(at.x)
-        if self.kind == "add":
-            return -loss, at.log_weight
-        return loss, at.log_weight + log_upper
-
-    def cells(self, h: float, low: float, high: float) -> Cells:
-        backwards = self.kind == "add"
-        if backwards:
-            low, high = -high, -low
-        low = max(low, self.least)
-        first, losses = losses_around(low, max(low, high), h)
-        p, q = mixture_masses(self.output(losses), self.z, (self.upper, self.lower))
-        if not backwards:
-            # outputs below the window stand at its lowest loss; those above count as infinite
-            return placed(first, p.between, q.between, h, p.below, p.above)
-        last = first + losses.size - 1
-        return placed(-last, q.between[::-1], p.between[::-1], h, q.above, q.below)
-
-
 @dataclass(frozen=True)
-class Subsampled(_Mixtures):
+class Subsampled:
     """A client of a Poisson cohort.
+
+    Two mixtures, P = `upper` and Q = `lower`, whose log ratio rises with the output. "add" asks for
+    them reversed: the loss has the opposite sign, and masses change places.
 
     Parameters
     ----------
@@ -217,6 +126,8 @@ class Subsampled(_Mixtures):
     kind: str
     q: float
     z: float
+    smooth: ClassVar[bool] = True
+    infinite: ClassVar[float] = 0.0
 
     @property
     def upper(self) -> Mixture:
@@ -230,6 +141,7 @@ class Subsampled(_Mixtures):
 
     @property
     def least(self) -> float:
+        """What log(P/Q) falls towards: where nobody took part P has a share of Q's density."""
         if self.kind == "replace" or self.q == 1:
             return -math.inf
         return math.log1p(-self.q)
@@ -257,12 +169,15 @@ class Subsampled(_Mixtures):
         return left * gaussian_delta(1 / self.z, max(0.0, epsilon + math.log(q / left)))
 
     def log_upper(self, x: Array) -> Array:
+        """log of P's density at output x, relative to that of N(0, z^2)."""
         return _log_mix(self.q, (2 * x - 1) / (2 * self.z * self.z))
 
     def log_lower(self, x: Array) -> Array:
+        """The same of Q."""
         return self.log_upper(-x) if self.kind == "replace" else np.zeros_like(x)
 
     def output(self, loss: Array) -> Array:
+        """The output at which log(P/Q) has this value; -inf below its range."""
         q = self.q
         variance = self.z * self.z
         if q == 1:
@@ -280,6 +195,27 @@ class Subsampled(_Mixtures):
             # 1 - q + q e^((2x-1)/2z^2) = e^l solved for x, in logarithms
             y = np.maximum(loss - stay, 0.0)
             return np.asarray(variance * (y + np.log(-np.expm1(-y)) + stay - go) + 0.5)
+
+    def nodes(self, reach: float, most: int = MOST_NODES) -> tuple[Array, Array]:
+        low = min(*self.lower, *self.upper) - reach * self.z
+        high = max(self.upper) + reach * self.z
+        x, log_weight = _outputs(low, high, self.z, _NODES_PER_SD, most)
+        log_upper = self.log_upper(x)
+        loss = log_upper - self.log_lower(x)
+        if self.kind == "add":
+            return -loss, log_weight
+        return loss, log_weight + log_upper
+
+    def cells(self, h: float, low: float, high: float) -> Cells:
+        backwards = self.kind == "add"
+        if backwards:
+            low, high = -high, -low
+        low = max(low, self.least)
+        first, losses = losses_around(low, max(low, high), h)
+        p, q = mixture_masses(self.output(losses), self.z, self.upper, self.lower)
+        if backwards:
+            return placed(1 - first - losses.size, q[::-1], p[::-1], h)
+        return placed(first, p, q, h)
 
 
 @dataclass(frozen=True)
@@ -301,8 +237,8 @@ class Fixed:
 
     q: float
     z: float
-    smooth = True
-    infinite = 0.0
+    smooth: ClassVar[bool] = True
+    infinite: ClassVar[float] = 0.0
 
     @property
     def _above(self) -> Subsampled:
@@ -318,31 +254,32 @@ class Fixed:
 
     def nodes(self, reach: float, most: int = MOST_NODES) -> tuple[Array, Array]:
         z = self.z / 2
-        at = _outputs(-reach * z, 1 + reach * z, z, _NODES_AT_A_CORNER, most)
-        loss = self._above.loss(at.x)
-        log_weight = at.log_weight[loss > 0]
+        x, log_weight = _outputs(-reach * z, 1 + reach * z, z, _NODES_AT_A_CORNER, most)
+        loss = self._above.log_upper(x)
+        log_weight = log_weight[loss > 0]
         loss = loss[loss > 0]
         # P's mass at a loss, and at its mirror image, where it is Q's
         both = np.concatenate([log_weight + loss, log_weight])
-        rest = math.log(max(1e-300, 1 - float(np.exp(both).sum())))
+        rest = math.log(max(_NO_MASS, 1 - float(np.exp(both).sum())))
         return np.concatenate([loss, -loss, [0.0]]), np.append(both, rest)
 
     def cells(self, h: float, low: float, high: float) -> Cells:
         pair = self._above
         _, losses = losses_around(0.0, max(0.0, high), h)
-        p, q = mixture_masses(pair.output(losses), pair.z, (pair.upper, pair.lower))
+        p, q = mixture_masses(pair.output(losses), pair.z, pair.upper, pair.lower)
         # cells below 0 that are kept; the mass of the others stands at the lowest of them
         kept = min(losses.size - 1, max(1, math.ceil(-low / h)))
-        bottom = float(q.between[kept:].sum()) + q.above
-        up = np.concatenate([q.between[:kept][::-1], p.between])
-        down = np.concatenate([p.between[:kept][::-1], q.between])
-        cells = placed(-kept, up, down, h, bottom, p.above)
-        cells.mass[kept] += max(0.0, 1 - float(up.sum()) - p.above - bottom)
+        bottom = float(q[kept + 1 : -1].sum()) + float(q[-1])
+        up = np.concatenate([[bottom], q[1 : kept + 1][::-1], p[1:]])
+        down = np.concatenate([[0.0], p[1 : kept + 1][::-1], q[1:]])
+        cells = placed(-kept, up, down, h)
+        # at 0 stands what is neither above nor below it
+        cells.mass[kept] += max(0.0, 1 - float(up[1:-1].sum()) - cells.infinite - bottom)
         return cells
 
 
 @dataclass(frozen=True)
-class Group(_Mixtures):
+class Group(Subsampled):
     """k clients of a Poisson cohort at rate q that leave together ("remove") or come ("add").
 
     Any contributions of the group are dominated by k equal ones: N(0), ..., N(k) with the weights
@@ -366,9 +303,6 @@ class Group(_Mixtures):
     True
     """
 
-    kind: str
-    q: float
-    z: float
     k: int
 
     @property

@@ -250,7 +250,7 @@ def summed(laws: Laws, size: int, first: int, kind: Kind) -> tuple[Array, float]
     for law, n in laws:
         spectrum = spectrum * _power(np.fft.rfft(_wrapped(law, size).astype(kind)), n)
     mass = np.roll(np.fft.irfft(spectrum, size), -(first % size))
-    noise = _round_off(laws, mass) + sum(n * law.noise for law, n in laws)
+    noise = round_off(laws, mass) + sum(n * law.noise for law, n in laws)
     return mass.astype(np.float64), noise
 
 
@@ -276,7 +276,7 @@ def _power(x: Any, n: int) -> Any:
         x = x * x
 
 
-def _round_off(laws: Laws, mass: NDArray[Any]) -> float:
+def round_off(laws: Laws, mass: NDArray[Any]) -> float:
     """Standard deviation, per point, of the round-off of one composition.
 
     A transform's relative error is near unit * sqrt(log2 size) in the mean square, a power repeats

@@ -122,7 +122,7 @@ def losses_around(low: float, high: float, h: float) -> tuple[int, Array]:
     return first, np.arange(first, last + 1, dtype=np.float64) * h
 
 
-def placed(first: int, p: Array, q: Array, h: float, bottom: float, infinite: float) -> Cells:
+def placed(first: int, p: Array, q: Array, h: float) -> Cells:
     """ "Connect the dots" (Doroshenko et al. 2022): the masses of cells, moved to the grid.
 
     The P- and the Q-mass of a cell between two multiples of h both move to its two ends; two
@@ -131,18 +131,18 @@ def placed(first: int, p: Array, q: Array, h: float, bottom: float, infinite: fl
     delta, which is convex in e^epsilon: never below it. Rounding each loss up would also be a
     bound, but with an error of h instead of h^2.
 
+    P-mass below the grid moves up to its first loss, and above it has a loss that counts as
+    infinite.
+
     Parameters
     ----------
     first
         The grid's first loss is first * h.
     p, q
-        P- and Q-masses of the cells between successive multiples of `h`, of shape (n,).
+        P- and Q-masses of the losses below the grid, between successive multiples of `h`, and above
+        the last one; of shape (n + 2,).
     h
         The grid's step.
-    bottom
-        P-mass below the first loss: it moves up to it.
-    infinite
-        P-mass above the last one: its loss counts as infinite.
 
     Returns
     -------
@@ -151,21 +151,20 @@ def placed(first: int, p: Array, q: Array, h: float, bottom: float, infinite: fl
 
     Examples
     --------
-    >>> cells = placed(0, np.array([0.5]), np.array([0.4]), 1.0, bottom=0.5, infinite=0.0)
-    >>> cells.mass.round(3).tolist()
-    [0.842, 0.158]
+    >>> cells = placed(0, np.array([0.4, 0.5, 0.1]), np.array([0.5, 0.4, 0.0]), 1.0)
+    >>> cells.mass.round(3).tolist(), cells.infinite
+    ([0.742, 0.158], 0.1)
     """
-    lower = (first + np.arange(p.size)) * h
+    inside = p[1:-1]
+    lower = (first + np.arange(inside.size)) * h
     # the cap on exp can only move mass upwards
-    up = (p - q * np.exp(np.minimum(lower, LARGEST_EXP))) / -math.expm1(-h)
-    up = np.clip(up, 0.0, p)
-    mass = np.zeros(p.size + 1)
-    mass[:-1] = p - up
-    spread = np.zeros(p.size + 1)
-    spread[:-1] = up * mass[:-1] / np.maximum(p, LEAST_DELTA) * h * h
+    up = (inside - q[1:-1] * np.exp(np.minimum(lower, LARGEST_EXP))) / -math.expm1(-h)
+    up = np.clip(up, 0.0, inside)
+    mass = np.append(inside - up, 0.0)
+    spread = np.append(up * mass[:-1] / np.maximum(inside, LEAST_DELTA) * h * h, 0.0)
     mass[1:] += up
-    mass[0] += bottom
-    return Cells(first, mass, spread, infinite)
+    mass[0] += p[0]
+    return Cells(first, mass, spread, float(p[-1]))
 
 
 @dataclass(frozen=True)
@@ -216,11 +215,10 @@ class Shifted:
         p = 0.5 * np.exp(-x[1:] / b) * -np.expm1((x[1:] - x[:-1]) / b)
         q = 0.5 * np.exp((x[:-1] - 1) / b) * -np.expm1((x[1:] - x[:-1]) / b)
         # the atoms at both ends
-        p[-1] += 0.5
-        q[-1] += 0.5 * math.exp(-1 / b)
-        p[0] += 0.5 * math.exp(-1 / b)
-        q[0] += 0.5
-        return placed(first, p, q, h, 0.0, 0.0)
+        ends = np.array([0.5 * math.exp(-1 / b), 0.5])
+        p[[0, -1]] += ends
+        q[[0, -1]] += ends[::-1]
+        return placed(first, np.pad(p, 1), np.pad(q, 1), h)
 
 
 @dataclass(frozen=True, eq=False)
