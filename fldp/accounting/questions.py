@@ -10,9 +10,7 @@ import math
 from fldp._checks import between, choice, real, whole
 from fldp.accounting.account import ACCOUNTANTS, delta_of, epsilon_of
 from fldp.accounting.calibration import cohort_for, noise_for, rounds_for
-from fldp.accounting.events import (
-    Event,
-)
+from fldp.accounting.events import Event
 from fldp.accounting.opacus import warn_if_approximate
 
 
