@@ -15,18 +15,10 @@ from typing import NamedTuple
 import numpy as np
 
 from fldp._checks import MOST_RHO, between, choice
-from fldp.accounting import opacus, pld
+from fldp.accounting import gaussian, opacus, pld
 from fldp.accounting.composition import disclosed, mu_of, prepared, rho_of, rounds_of
 from fldp.accounting.events import AnyEvent, Approximate, Concentrated, Event, Laplace
-from fldp.accounting.gaussian import (
-    LEAST_DELTA,
-    gaussian_delta,
-    gaussian_epsilon,
-    known_delta,
-    known_epsilon,
-    zcdp_epsilon,
-    zcdp_log_deltas,
-)
+from fldp.accounting.gaussian import LEAST_DELTA
 
 ACCOUNTANTS = ("pld", "prv", "rdp", "gdp")
 
@@ -55,8 +47,8 @@ def _closed(events: Sequence[AnyEvent], ask: _Question) -> float | None:
     if all(isinstance(e, Concentrated) for e in events):
         rho = rho_of(events, ask.group)
         if ask.delta is None:
-            return float(np.exp(zcdp_log_deltas(rho, np.array([epsilon])))[0])
-        return zcdp_epsilon(rho, ask.delta)
+            return float(np.exp(gaussian.zcdp_log_deltas(rho, np.array([epsilon])))[0])
+        return gaussian.zcdp_epsilon(rho, ask.delta)
     plain = [e for e in events if isinstance(e, Event) and e.everyone]
     known = [e for e in events if isinstance(e, Event) and e.known and not e.everyone]
     kinds = {(e.noise_multiplier, e.sampling_rate) for e in known}
@@ -68,11 +60,11 @@ def _closed(events: Sequence[AnyEvent], ask: _Question) -> float | None:
         rate = known[0].sampling_rate
         rounds = sum(e.rounds for e in known)
         if ask.delta is None:
-            return known_delta(unit, rate, rounds, epsilon, base)
-        return known_epsilon(unit, rate, rounds, ask.delta, base)
+            return gaussian.known_delta(unit, rate, rounds, epsilon, base)
+        return gaussian.known_epsilon(unit, rate, rounds, ask.delta, base)
     if ask.delta is None:
-        return gaussian_delta(base, epsilon)
-    return gaussian_epsilon(base, ask.delta)
+        return gaussian.gaussian_delta(base, epsilon)
+    return gaussian.gaussian_epsilon(base, ask.delta)
 
 
 def _ask(events: Sequence[AnyEvent], ask: _Question) -> float:

@@ -44,24 +44,20 @@ _TRIES = 100
 _HALVE = 5
 # Ends of a bracket closer than this in log z hold nothing that matters.
 _WIDTH = 1e-9
-# Ratios to the budget are told apart down to this.
-_LEAST_RATIO = 1e-12
+# Scores in logarithms are told apart down to this ratio.
+_LEAST_SCORED = 1e-12
 
 # More rounds than this are found to one part in a million: the answer's own digits end there.
 EXACT_ROUNDS = 10**6
 # Epsilon grows about like the root of the rounds; secants may say otherwise within these limits.
 _ROOT_SLOPE = 0.5
-_SLOPES = (0.1, 4.0)
+_LEAST_SLOPE, _STEEPEST = 0.1, 4.0
 # How far beyond the answer of a secant a search for rounds steps at first, how much farther each
 # time that it stays on the same side, and how much less far once it has changed sides.
 _BEYOND = 1e-7
-_FARTHER = 4
-_NEARER = 16
+_FARTHER, _NEARER = 4, 16
 # Ratios to the budget beyond these say no more about where the answer is.
-_RATIOS = (0.05, 20.0)
-# What an epsilon of 0, or of infinity, counts as: a ratio that says "many more", or "far fewer".
-_MANY_MORE = 4.0
-_FAR_FEWER = 0.25
+_LEAST_RATIO, _MOST_RATIO = 0.05, 20.0
 
 
 def falling_root(
@@ -94,37 +90,28 @@ def falling_root(
     at_low = f(low)
     if at_low <= 0:
         return low
-    at_high = f(high)
-    while at_high > 0:
-        low = high
-        at_low = at_high
+    while (at_high := f(high)) > 0:
+        low, at_low = high, at_high
         high *= 2
         if high > FARTHEST:
             return math.inf
-        at_high = f(high)
     in_a_row = 0
-    while high - low > digits * high:
+    while at_high < 0 and high - low > digits * high:
         share = at_low / (at_low - at_high)
-        if in_a_row < 2 and 0.0 < share < 1.0:
-            in_a_row += 1
-            step = min(_LONGEST_STEP, share * (1 + _ABOVE_STEP) + _ABOVE_BRACKET)
-        else:
+        in_a_row += 1
+        if in_a_row > 2 or not 0.0 < share < 1.0:
             in_a_row = 0
-            step = 0.5
-        x = low + (high - low) * step
+            share = 0.5
+        x = low + (high - low) * min(_LONGEST_STEP, share * (1 + _ABOVE_STEP) + _ABOVE_BRACKET)
         if not low < x < high:
             x = 0.5 * (low + high)
         if not low < x < high:
             break  # no number lies between the two
         value = f(x)
         if value > 0:
-            low = x
-            at_low = value
+            low, at_low = x, value
         else:
-            high = x
-            at_high = value
-        if value == 0:
-            break
+            high, at_high = x, value
     return high
 
 
@@ -212,11 +199,9 @@ class _Bracket:
         self.low, self.high = (math.log(limit) for limit in limits)
         self.x = min(self.high, max(self.low, start.x))
         self.slope = start.slope
-        self.left = -math.inf
-        self.right = math.inf
+        self.left, self.right = -math.inf, math.inf
         self.last: tuple[float, float] | None = None
-        self.turn = 0
-        self.repeats = 0
+        self.turn, self.repeats = 0, 0
 
     def note(self, score: float, flat: bool) -> None:
         """Take the score at x in."""
@@ -302,15 +287,12 @@ def settle(
     >>> 0.0999 <= math.exp(-found.x) <= 0.1
     True
     """
-    aim = target
-    most = target * (1 + tolerance)
-    if final:
-        aim = target * (1 - tolerance / 2)
-        most = target
+    aim = target * (1 - tolerance / 2) if final else target
+    most = target if final else target * (1 + tolerance)
     search = _Bracket(start, limits)
     for _ in range(_TRIES):
         value = f(search.x)
-        score = _score(value / aim, start.steep)
+        score = value / aim - 1 if start.steep else math.log(max(value / aim, _LEAST_SCORED))
         search.note(score, flat=value <= 0)
         if target * (1 - tolerance) <= value <= most:
             x = search.x if final else search.x - score / search.slope
@@ -324,13 +306,6 @@ def settle(
     if not final:
         return start._replace(x=search.x, slope=search.slope)
     raise ValueError(f"epsilon is {target:g}: no noise multiplier found; change it slightly")
-
-
-def _score(ratio: float, steep: bool) -> float:
-    """How far a value is above what is aimed at: linearly if `steep`, else in logarithms."""
-    if steep:
-        return ratio - 1
-    return math.log(max(ratio, _LEAST_RATIO))
 
 
 def _out_of_range(target: float, value: float, too_much: bool) -> ValueError:
@@ -354,8 +329,7 @@ class _Counts:
 
     def __init__(self, target: float) -> None:
         self.target = target
-        self.good = 1
-        self.bad = MOST + 1
+        self.good, self.bad = 1, MOST + 1
         self.slope = _ROOT_SLOPE
         self.beyond = _BEYOND
         self.last: tuple[int, float] | None = None
@@ -363,33 +337,23 @@ class _Counts:
     def note(self, count: int, value: float) -> None:
         """Take the value at a count in."""
         fits = value <= self.target
-        if fits:
-            self.good = count
-        else:
-            self.bad = count
-        same_side = False
-        if self.last is not None:
-            same_side = fits == (self.last[1] <= self.target)
-            if self.last[0] != count and 0 < value != self.last[1] > 0:
-                slope = math.log(value / self.last[1]) / math.log(count / self.last[0])
-                self.slope = min(_SLOPES[1], max(_SLOPES[0], slope))
+        self.good = count if fits else self.good
+        self.bad = self.bad if fits else count
+        same_side = self.last is not None and fits == (self.last[1] <= self.target)
         self.beyond = self.beyond * _FARTHER if same_side else max(_BEYOND, self.beyond / _NEARER)
+        if self.last is not None and self.last[0] != count and 0 < value != self.last[1] > 0:
+            slope = math.log(value / self.last[1]) / math.log(count / self.last[0])
+            self.slope = min(_STEEPEST, max(_LEAST_SLOPE, slope))
         self.last = count, value
 
     def closed(self) -> bool:
         """Whether no count that matters lies between the two."""
         return self.bad - self.good <= 1 + self.good // EXACT_ROUNDS
 
-    def next(self, halve: bool) -> int:
-        """The next count to ask about, strictly between the two."""
-        count, value = self.last or (1, 0.0)
-        if value == 0:
-            ratio = _MANY_MORE
-        elif value == math.inf:
-            ratio = _FAR_FEWER
-        else:
-            ratio = min(_RATIOS[1], max(_RATIOS[0], self.target / value))
-        aim = count * ratio ** (1 / self.slope)
+    def next(self, count: int, value: float, halve: bool) -> int:
+        """The next count after this one, strictly between the two."""
+        ratio = self.target / value if value > 0 else math.inf
+        aim = count * min(_MOST_RATIO, max(_LEAST_RATIO, ratio)) ** (1 / self.slope)
         if value <= self.target:
             guess = math.ceil(aim * (1 + self.beyond))
         else:
@@ -423,9 +387,10 @@ def last_that_fits(f: Callable[[int], float], target: float, guess: int) -> int:
     """
     search = _Counts(target)
     guess = min(MOST, max(1, guess))
-    for turn in range(_TRIES):
-        search.note(guess, f(guess))
+    for turn in range(1, _TRIES + 1):
+        value = f(guess)
+        search.note(guess, value)
         if search.closed():
             break
-        guess = search.next(halve=turn % _HALVE == _HALVE - 1)
+        guess = search.next(guess, value, halve=turn % _HALVE == 0)
     return search.good
