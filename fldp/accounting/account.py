@@ -18,7 +18,6 @@ from fldp._checks import MOST_RHO, between, choice
 from fldp.accounting import gaussian, opacus, pld
 from fldp.accounting.composition import disclosed, mu_of, prepared, rho_of, rounds_of
 from fldp.accounting.events import AnyEvent, Approximate, Concentrated, Event, Laplace
-from fldp.accounting.gaussian import LEAST_DELTA
 
 ACCOUNTANTS = ("pld", "prv", "rdp", "gdp")
 
@@ -152,8 +151,8 @@ def spent(
     True
     """
     delta = between("delta", delta)
-    if 0 < delta < LEAST_DELTA:
-        raise ValueError(f"delta is {delta:g}: give 0, or at least {LEAST_DELTA:g}")
+    if 0 < delta < gaussian.LEAST_DELTA:
+        raise ValueError(f"delta is {delta:g}: give 0, or at least {gaussian.LEAST_DELTA:g}")
     choice("accountant", accountant, ACCOUNTANTS)
     found = prepared(events, adjacency, group)
     if not found or delta == 1:

@@ -65,11 +65,8 @@ class _Stages:
         # excess of the sum in units of (last step)^2 / 6: each level adds that of its members
         self.weight = 0.0
         for n in counts:
-            factor = 1
-            changes = 0
-            if n >= _STAGED_ROUNDS and round(n ** (1 / (2 * levels))) > 1:
-                factor = round(n ** (1 / (2 * levels)))
-                changes = levels - 1
+            factor = round(n ** (1 / (2 * levels))) if n >= _STAGED_ROUNDS else 1
+            changes = levels - 1 if factor > 1 else 0
             self.factors.append(factor if changes else 1)
             self.changes.append(changes)
             self.weight += (changes + 1) * n / float(factor) ** (2 * changes)
@@ -149,8 +146,7 @@ def _cheapest(
     if max(counts) < _STAGED_ROUNDS or (window.high - window.low) / step <= _STAGE_FROM:
         return stages, step
     spans = [float(kind.loss.max() - kind.loss.min()) for kind in guide.kinds]
-    fewest = math.inf
-    best = stages, step
+    fewest, best = math.inf, (stages, step)
     for levels in range(1, _MOST_STAGES + 1):
         stages = _Stages(counts, levels)
         step = min(largest, math.sqrt(_EXCESS_OF_STEP * allowed / stages.weight))
@@ -161,8 +157,7 @@ def _cheapest(
             # one round on the finest grid, and blocks that are at least as wide
             points += (_ROUND_COST + changes) * span * factor**changes / step
         if points < fewest:
-            fewest = points
-            best = stages, step
+            fewest, best = points, (stages, step)
     return best
 
 
@@ -227,8 +222,7 @@ class Curve:
 
     def __init__(self, laws: Laws, window: Window, kind: Kind = np.float64) -> None:
         self.window = window
-        self.centre = window.epsilon
-        self.log_delta = window.log_delta
+        self.centre, self.log_delta = window.epsilon, window.log_delta
         self.step = laws[0][0].step
         self.excess = sum(n * law.excess for law, n in laws)
         in_all = sum(n * law.rounds for law, n in laws)

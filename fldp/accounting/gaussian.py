@@ -54,8 +54,7 @@ _LEAST_MU = 1e-300
 _ORDERS_LESS_ONE = np.geomspace(1e-8, 1e12, 401)
 _ORDERS_CLOSER = (101, 101)
 # The same for many epsilons at once, as multiples of the order that is best for a Gaussian's tail.
-_LOWEST_ORDER = 1e-3
-_HIGHEST_ORDER = 10
+_LOWEST_ORDER, _HIGHEST_ORDER = 1e-3, 10
 _ZCDP_SIZES = (60, 20, 20)
 
 
@@ -105,14 +104,10 @@ def _log_delta(mu: float, epsilon: float) -> float:
         return math.log(max(math.erf(mu / math.sqrt(8)) * (1 + _ROUND_OFF), LEAST_DELTA))
     near = (epsilon / mu - mu / 2) * math.sqrt(0.5)
     far = (epsilon / mu + mu / 2) * math.sqrt(0.5)
+    inside, outside, scale = erfcx_one(max(near, 0.0)), erfcx_one(far), near * near
     if near < 0:
-        inside = math.erfc(near)
-        outside = math.exp(-near * near) * erfcx_one(far)
-        scale = 0.0
-    else:
-        inside = erfcx_one(near)
-        outside = erfcx_one(far)
-        scale = near * near
+        # the factor is left in: without it erfc(near), which is near to 2, is not in range
+        inside, outside, scale = math.erfc(near), math.exp(-scale) * outside, 0.0
     gap = 0.5 * (inside - outside + _ROUND_OFF * inside)
     return math.log(max(gap, LEAST_DELTA)) - scale
 
@@ -142,8 +137,7 @@ def gaussian_delta(mu: float, epsilon: float) -> float:
     >>> round(gaussian_delta(1.0, 1.0), 6)
     0.126937
     """
-    mu = real("mu", mu)
-    epsilon = between("epsilon", epsilon, math.inf)
+    mu, epsilon = real("mu", mu), between("epsilon", epsilon, math.inf)
     return max(LEAST_DELTA, math.exp(_log_delta(mu, epsilon)))
 
 
@@ -319,10 +313,8 @@ class _Known(NamedTuple):
 
 
 def _known_law(mu: float, rate: float, rounds: int, base: float, failure: float) -> _Known:
-    mu = real("mu", mu)
-    rate = between("rate", rate)
-    rounds = whole("rounds", rounds)
-    base = between("base", base, math.inf)
+    mu, base = real("mu", mu), between("base", base, math.inf)
+    rate, rounds = between("rate", rate), whole("rounds", rounds)
     counts, weights = binomial(rounds, rate, failure)
     return _Known(np.sqrt(counts * mu * mu + base * base), weights, failure)
 
@@ -357,8 +349,7 @@ def zcdp_log_deltas(rho: float, epsilons: Array) -> Array:
     best = np.zeros(epsilons.size)
     # orders around the one that is best for a Gaussian's tail
     scale = (1 / math.sqrt(2 * rho) + epsilons / (2 * rho))[:, None]
-    low = _LOWEST_ORDER * scale
-    high = _HIGHEST_ORDER * scale
+    low, high = _LOWEST_ORDER * scale, _HIGHEST_ORDER * scale
     # as search.least does, for many epsilons at once
     for size in _ZCDP_SIZES:
         a = low * (high / low) ** np.linspace(0, 1, size)

@@ -36,16 +36,14 @@ Mixture = dict[float, float]
 
 # Nodes of a quadrature per standard deviation: three are exact to 1e-9 for a smooth function of a
 # normal output, and twelve see the corner of a fixed cohort's loss at 0.
-_NODES_PER_SD = 3
-_NODES_AT_A_CORNER = 12
+_NODES_PER_SD, _NODES_AT_A_CORNER = 3, 12
 # From here on asinh(e^r) = r + log 2 in double precision.
 _LARGE_ASINH = 20
 # No mass at all has no logarithm.
 _NO_MASS = 1e-300
 # Newton's steps to a group's output: they double the digits, so that a few are enough. They end
 # where a step is below the last digits of z.
-_NEWTON = 60
-_NEWTON_DIGITS = 1e-14
+_NEWTON, _NEWTON_DIGITS = 60, 1e-14
 # What rounding may take off a difference of two tails, per unit of their sum: erfc and exp are each
 # right to two or three last digits.
 _ROUND_OFF = 8 * float(np.finfo(np.float64).eps)
@@ -70,9 +68,7 @@ def mixture_masses(x: Array, z: float, *mixtures: Mixture) -> list[Array]:
 
 def _log_mix(q: float, y: Array) -> Array:
     """log(1 - q + q e^y)."""
-    if q == 1:
-        return y
-    return np.logaddexp(math.log1p(-q), math.log(q) + y)
+    return np.logaddexp(math.log1p(-q), math.log(q) + y) if q < 1 else y
 
 
 def _outputs(low: float, high: float, z: float, per_sd: int, most: int) -> tuple[Array, Array]:
@@ -135,9 +131,7 @@ class Subsampled:
 
     @property
     def lower(self) -> Mixture:
-        if self.kind == "replace":
-            return {0.0: 1 - self.q, -1.0: self.q}
-        return {0.0: 1.0}
+        return {0.0: 1 - self.q, -1.0: self.q} if self.kind == "replace" else {0.0: 1.0}
 
     @property
     def least(self) -> float:
@@ -159,9 +153,8 @@ class Subsampled:
         # be for that of the sampled one to be epsilon.
         q = self.q
         if self.kind == "remove":
-            inner = epsilon - math.log(q)
-            if epsilon < LARGEST_EXP:
-                inner = math.log1p(math.expm1(epsilon) / q)
+            large = epsilon >= LARGEST_EXP
+            inner = epsilon - math.log(q) if large else math.log1p(math.expm1(epsilon) / q)
             return q * gaussian_delta(1 / self.z, inner)
         if epsilon >= -self.least:
             return 0.0  # that loss is not reached: P has at least a share 1 - q of Q
@@ -182,8 +175,7 @@ class Subsampled:
         variance = self.z * self.z
         if q == 1:
             return variance * loss / 2 if self.kind == "replace" else variance * loss + 0.5
-        stay = math.log1p(-q)
-        go = math.log(q)
+        stay, go = math.log1p(-q), math.log(q)
         with np.errstate(divide="ignore", invalid="ignore"):
             if self.kind == "replace":
                 # z^2 (l/2 + asinh((1-q)/q e^(1/2z^2) sinh(l/2))), in logarithms
@@ -256,8 +248,7 @@ class Fixed:
         z = self.z / 2
         x, log_weight = _outputs(-reach * z, 1 + reach * z, z, _NODES_AT_A_CORNER, most)
         loss = self._above.log_upper(x)
-        log_weight = log_weight[loss > 0]
-        loss = loss[loss > 0]
+        loss, log_weight = loss[loss > 0], log_weight[loss > 0]
         # P's mass at a loss, and at its mirror image, where it is Q's
         both = np.concatenate([log_weight + loss, log_weight])
         rest = math.log(max(_NO_MASS, 1 - float(np.exp(both).sum())))

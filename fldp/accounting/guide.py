@@ -112,27 +112,12 @@ class _Tilted(NamedTuple):
     log_mgf: Array
 
 
-class _Cumulants(NamedTuple):
-    """K(t) and its first two derivatives."""
-
-    log_mgf: Array
-    mean: Array
-    variance: Array
-
-
 class _Saddles(NamedTuple):
     """Of each tilt as a saddle point."""
 
     epsilon: Array
     log_delta: Array
     variance: Array
-
-
-class _Tail(NamedTuple):
-    """A loss beyond which there is no more than some mass, and the tilt that says so."""
-
-    loss: float
-    tilt: float
 
 
 class Guide:
@@ -164,8 +149,7 @@ class Guide:
         self.smooth = all(pair.smooth for parts, _ in rounds for _, pair in parts)
         self.kinds: list[Kind] = []
         for parts, n in rounds:
-            losses = []
-            log_weights = []
+            losses, log_weights = [], []
             for weight, pair in parts:
                 loss, log_weight = pair.nodes(reach)
                 losses.append(loss)
@@ -180,11 +164,9 @@ class Guide:
             out += kind.times * _tilted(kind, t).log_mgf
         return out
 
-    def cumulants(self, t: Array) -> _Cumulants:
-        """K and its first two derivatives at each t."""
-        log_mgf = np.zeros(t.size)
-        mean = np.zeros(t.size)
-        variance = np.zeros(t.size)
+    def cumulants(self, t: Array) -> tuple[Array, Array, Array]:
+        """K and its first two derivatives at each t: log E[e^(tS)], mean and variance under t."""
+        log_mgf, mean, variance = np.zeros((3, t.size))
         for kind in self.kinds:
             tilted = _tilted(kind, t)
             first = tilted.weight @ kind.loss / tilted.total
@@ -192,7 +174,7 @@ class Guide:
             log_mgf += kind.times * tilted.log_mgf
             mean += kind.times * first
             variance += kind.times * np.maximum(second - first * first, 0.0)
-        return _Cumulants(log_mgf, mean, variance)
+        return log_mgf, mean, variance
 
     def at_delta(self, log_delta: float) -> Saddle:
         """The saddle point at which delta has this value; its epsilon may be negative."""
@@ -229,11 +211,11 @@ class Guide:
         2022); its exponent, with the poles' logarithms, is stationary at t. That fixes epsilon, and
         the integral of a parabola through that point is delta.
         """
-        at = self.cumulants(t)
-        epsilon = at.mean - 1 / t - 1 / (t + 1)
-        curvature = at.variance + 1 / t**2 + 1 / (t + 1) ** 2
-        log_delta = at.log_mgf - t * epsilon - np.log(t * (t + 1))
-        return _Saddles(epsilon, log_delta - 0.5 * np.log(2 * math.pi * curvature), at.variance)
+        k, mean, variance = self.cumulants(t)
+        epsilon = mean - 1 / t - 1 / (t + 1)
+        curvature = variance + 1 / t**2 + 1 / (t + 1) ** 2
+        logs = k - t * epsilon - np.log(t * (t + 1)) - 0.5 * np.log(2 * math.pi * curvature)
+        return _Saddles(epsilon, logs, variance)
 
     def renyi_epsilon(self, log_delta: float) -> float:
         """Epsilon from the Rényi divergence of the best order (Canonne et al. 2020)."""
@@ -248,7 +230,7 @@ class Guide:
         """Whether the tilted law is so far from normal that the saddle point may mislead."""
         if not self.smooth:
             return True
-        variance = self.cumulants(np.array([tilt, _TILT_MORE * tilt])).variance
+        variance = self.cumulants(np.array([tilt, _TILT_MORE * tilt]))[2]
         return bool(variance[1] > _GROWS * variance[0])
 
     def window(self, tilt: float, epsilon: float, log_delta: float) -> Window:
@@ -266,15 +248,15 @@ class Guide:
         k = self.log_mgf(t)
         k_tilt = self.log_mgf(tilts)
         # the mass above is cut and added to delta; the tilted mass outside wraps round and is felt
-        top = _top(t, k, log_delta + math.log(TRUNCATION))
+        top, top_tilt = _top(t, k, log_delta + math.log(TRUNCATION))
         height = k_tilt - tilts * epsilon
         sds = math.sqrt(2 * (-math.log(TRUNCATION) - min(log_delta, 0.0)))
-        at = Window(epsilon, log_delta, tilt, 0.0, 0.0, 0.0, top.tilt, 0.0, sds)
+        at = Window(epsilon, log_delta, tilt, 0.0, 0.0, 0.0, top_tilt, 0.0, sds)
         windows = []
         for i in np.flatnonzero(height <= height[0] + _DROP):
             felt = math.log(_FELT) + log_delta - float(height[i])
             one = at._replace(tilt=float(tilts[i]), felt=felt)
-            windows.append(_between(one, t, k, float(k_tilt[i]), top.loss, self.top))
+            windows.append(_between(one, t, k, float(k_tilt[i]), top, self.top))
         return min(windows, key=lambda window: window.high - window.low)
 
     def block(self, index: int, times: int, window: Window) -> Window:
@@ -285,10 +267,10 @@ class Guide:
         t = window.tilt * _AROUND
         k = times * _tilted(kind, t).log_mgf
         k_tilt = times * float(_tilted(kind, np.array([window.tilt])).log_mgf[0])
-        top = _top(t, k, window.log_delta + math.log(TRUNCATION) + share)
+        top, top_tilt = _top(t, k, window.log_delta + math.log(TRUNCATION) + share)
         felt = window.felt + share + math.log(_FELT_BY_BLOCK)
-        one = window._replace(top_tilt=top.tilt, felt=felt)
-        found = _between(one, t, k, k_tilt, top.loss, times * float(kind.loss.max()))
+        one = window._replace(top_tilt=top_tilt, felt=felt)
+        found = _between(one, t, k, k_tilt, top, times * float(kind.loss.max()))
         if times > 1:
             return found
         # what is below a single round's window is put on its end: all its mass, at worst, or the
@@ -333,9 +315,12 @@ def _order_term(t: Array) -> Array:
     return np.asarray(t * np.log(t) - (t + 1) * np.log1p(t))
 
 
-def _top(t: Array, k: Array, log_mass: float) -> _Tail:
-    """Above which loss there is at most e^log_mass: P[S > x] <= e^(K(t) - tx) (Chernoff)."""
+def _top(t: Array, k: Array, log_mass: float) -> tuple[float, float]:
+    """Above which loss there is at most e^log_mass, and the tilt that says so.
+
+    P[S > x] <= e^(K(t) - tx) for every t > 0 (Chernoff).
+    """
     positive = t[t > 0]
     tops = (k[t > 0] - log_mass) / positive
     i = int(np.argmin(tops))
-    return _Tail(float(tops[i]), float(positive[i]))
+    return float(tops[i]), float(positive[i])

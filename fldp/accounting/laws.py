@@ -118,8 +118,7 @@ class Law:
         # loss, where taking the tilt off leaves less of it: it may count for too little later, so
         # it is kept account of.
         steep = steepest(window, self.step, out.excess)
-        infinite = out.infinite
-        lost = out.lost
+        infinite, lost = out.infinite, out.lost
         if out.last < times * self.last:
             t = min(window.top_tilt, steep)
             infinite += _chernoff(out.log_moment(t) - t * self.step * out.last)
@@ -198,8 +197,7 @@ def _merged(parts: Sequence[Part], step: float, window: Window) -> Cells:
     size = max(cells.first + cells.mass.size for _, cells in built) - first
     if size > MAX_POINTS:
         raise too_fine(size)
-    mass = np.zeros(size)
-    spread = np.zeros(size)
+    mass, spread = np.zeros((2, size))
     for weight, cells in built:
         at = slice(cells.first - first, cells.first - first + cells.mass.size)
         mass[at] += weight * cells.mass
@@ -226,9 +224,7 @@ def steepest(window: Window, step: float, excess: float) -> float:
     A bound on a tail by a steeper tilt would be ruled by what the grid adds.
     """
     moves = excess / step**2
-    if moves <= 0:
-        return math.inf
-    return math.log1p(_cells(window, step, excess) / moves) / step
+    return math.log1p(_cells(window, step, excess) / moves) / step if moves > 0 else math.inf
 
 
 def _fast_size(n: float) -> int:

@@ -203,8 +203,7 @@ class Shifted:
         density = -x / self.b - math.log(2 * self.b * _LAPLACE_NODES)
         loss = np.concatenate([[1 / self.b], (1 - 2 * x) / self.b, [-1 / self.b]])
         # outputs below 0 have the largest loss, those above 1 the smallest
-        below = math.log(0.5)
-        above = math.log(0.5) - 1 / self.b
+        below, above = math.log(0.5), math.log(0.5) - 1 / self.b
         return loss, np.concatenate([[below], density, [above]])
 
     def cells(self, h: float, low: float, high: float) -> Cells:
@@ -318,11 +317,9 @@ def concentrated(rho: float) -> Atoms:
     grown = 1 + np.exp(np.minimum(losses, LARGEST_EXP))
     profile[0] = float((1 - 2 * (1 - profile) / grown).min())
     kept = _convex(losses, profile)
-    losses = losses[kept]
-    profile = profile[kept]
+    losses, profile = losses[kept], profile[kept]
     # the P-mass at a corner is the change there of delta's slope in k, times k
-    falls = profile[:-1] - profile[1:]
-    gaps = np.diff(losses)
+    falls, gaps = -np.diff(profile), np.diff(losses)
     before = falls / -np.expm1(-gaps)
     after = np.append(falls[1:] / np.expm1(np.minimum(gaps[1:], LARGEST_EXP)), 0.0)
     up = np.maximum(before - after, 0.0)  # P-mass at losses[1:]
@@ -348,14 +345,12 @@ def _tabulated(rho: float) -> Array:
 
 def _convex(losses: Array, profile: Array) -> list[int]:
     """Indices of the corners of the largest convex function of e^loss below the profile."""
-    at = losses.tolist()
-    value = profile.tolist()
+    at, value = losses.tolist(), profile.tolist()
     kept: list[int] = []
     for m in range(len(at)):
         # the last corner goes while the slope falls beyond it (Andrew's monotone chain)
         while len(kept) > 1:
-            i = kept[-2]
-            j = kept[-1]
+            i, j = kept[-2:]
             before = (value[i] - value[j]) / -math.expm1(at[i] - at[j])
             if before * math.expm1(min(LARGEST_EXP, at[m] - at[j])) > value[j] - value[m]:
                 break

@@ -347,8 +347,7 @@ class _Search:
     ) -> None:
         self.rounds = rounds
         self.guide = guide
-        self.guess = saddle
-        self.saddle = saddle
+        self.guess = self.saddle = saddle
         self.accuracy = accuracy
         self.point = _Point(max(saddle.epsilon, 0.0), min(saddle.log_delta, 0.0))
         self.normal = not guide.bends(saddle.tilt)
@@ -407,15 +406,10 @@ class _Search:
         if found is not None:
             round_off = curve.round_off(found.epsilon) * delta
             turn = turn._replace(round_off=round_off, found=self.answer(self.value(found)))
-        return turn._replace(
-            tilt=curve.window.tilt,
-            low=curve.window.low,
-            high=curve.window.high,
-            step=curve.step,
-            points=curve.size,
-            truncated=curve.cut * delta,
-            then=self._conclude(curve, found),
-        )
+        at = curve.window
+        turn = turn._replace(tilt=at.tilt, low=at.low, high=at.high, truncated=curve.cut * delta)
+        then = self._conclude(curve, found)
+        return turn._replace(step=curve.step, points=curve.size, then=then)
 
     def _curve(self) -> Curve:
         """The curve around the guess.
@@ -529,26 +523,20 @@ class _Refined:
 
     def __init__(self, smooth: bool) -> None:
         self.smooth = smooth
-        self.best = math.inf
-        self.last = math.inf
-        self.excess = math.inf
-        self.dial = math.inf
+        self.best = self.last = math.inf
+        self.excess = self.dial = math.inf
 
     def finer_by(self, found: float, excess: float, target: float, dial: float) -> float:
         """What to turn the dial down by; 1 if the best so far is loose by `target` at most."""
-        finer = min(excess, self.excess)
-        coarser = max(excess, self.excess)
+        finer, coarser = sorted([excess, self.excess])
         if not self.smooth:
-            finer = math.sqrt(finer)
-            coarser = math.sqrt(coarser)
+            finer, coarser = math.sqrt(finer), math.sqrt(coarser)
         error = math.inf
         if _APART * finer < coarser < math.inf:
             # looseness is as the excess: with two of each, that of the finer one is known
             error = _UNSURE * abs(self.last - found) * finer / (coarser - finer)
         self.best = min(self.best, found)
-        self.last = found
-        self.excess = excess
-        self.dial = dial
+        self.last, self.excess, self.dial = found, excess, dial
         if error <= target:
             return 1.0
         return min(_FINER, max(1 / _COARSE, _ON_TARGET * target / error))

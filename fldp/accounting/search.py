@@ -341,8 +341,9 @@ class _Counts:
         self.bad = self.bad if fits else count
         same_side = self.last is not None and fits == (self.last[1] <= self.target)
         self.beyond = self.beyond * _FARTHER if same_side else max(_BEYOND, self.beyond / _NEARER)
-        if self.last is not None and self.last[0] != count and 0 < value != self.last[1] > 0:
-            slope = math.log(value / self.last[1]) / math.log(count / self.last[0])
+        before, was = self.last or (count, value)
+        if before != count and 0 < min(value, was) < max(value, was) < math.inf:
+            slope = math.log(value / was) / math.log(count / before)
             self.slope = min(_STEEPEST, max(_LEAST_SLOPE, slope))
         self.last = count, value
 
