@@ -8,7 +8,7 @@ participation, and zCDP alone have closed forms and take no kernel.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -20,6 +20,8 @@ from fldp.accounting.composition import disclosed, mu_of, prepared, rho_of, roun
 from fldp.accounting.events import AnyEvent, Approximate, Concentrated, Event, Laplace
 
 ACCOUNTANTS = ("pld", "prv", "rdp", "gdp")
+
+Answer = Callable[[float], float]
 
 # Room for the quadrature behind a bound by moments.
 _MARGIN = 1e-3
@@ -35,6 +37,12 @@ class _Question(NamedTuple):
     delta: float | None
     epsilon: float | None = None
 
+    def by(self, delta_at: Answer, epsilon_at: Answer) -> float:
+        """The one that is asked for, of a function of epsilon and one of delta."""
+        if self.delta is None:
+            return delta_at(self.epsilon or 0.0)
+        return epsilon_at(self.delta)
+
 
 def _closed(events: Sequence[AnyEvent], ask: _Question) -> float | None:
     """The answer by a closed form, or None if there is none.
@@ -42,28 +50,29 @@ def _closed(events: Sequence[AnyEvent], ask: _Question) -> float | None:
     There is one for zCDP alone, and for plain Gaussians with at most one kind of round in which it
     is known who took part.
     """
-    epsilon = ask.epsilon or 0.0
     if all(isinstance(e, Concentrated) for e in events):
         rho = rho_of(events, ask.group)
-        if ask.delta is None:
-            return float(np.exp(gaussian.zcdp_log_deltas(rho, np.array([epsilon])))[0])
-        return gaussian.zcdp_epsilon(rho, ask.delta)
+        return ask.by(
+            lambda epsilon: math.exp(gaussian.zcdp_log_deltas(rho, np.array([epsilon]))[0]),
+            lambda delta: gaussian.zcdp_epsilon(rho, delta),
+        )
     plain = [e for e in events if isinstance(e, Event) and e.everyone]
     known = [e for e in events if isinstance(e, Event) and e.known and not e.everyone]
     kinds = {(e.noise_multiplier, e.sampling_rate) for e in known}
     if len(plain) + len(known) < len(events) or len(kinds) > 1 or (known and ask.group > 1):
         return None
     base = mu_of(plain, ask.adjacency, ask.group)
-    if known:
-        unit = mu_of([replace(known[0], rounds=1)], ask.adjacency)
-        rate = known[0].sampling_rate
-        rounds = sum(e.rounds for e in known)
-        if ask.delta is None:
-            return gaussian.known_delta(unit, rate, rounds, epsilon, base)
-        return gaussian.known_epsilon(unit, rate, rounds, ask.delta, base)
-    if ask.delta is None:
-        return gaussian.gaussian_delta(base, epsilon)
-    return gaussian.gaussian_epsilon(base, ask.delta)
+    if not known:
+        return ask.by(
+            lambda epsilon: gaussian.gaussian_delta(base, epsilon),
+            lambda delta: gaussian.gaussian_epsilon(base, delta),
+        )
+    unit = mu_of([replace(known[0], rounds=1)], ask.adjacency)
+    law = unit, known[0].sampling_rate, sum(e.rounds for e in known)
+    return ask.by(
+        lambda epsilon: gaussian.known_delta(*law, epsilon, base),
+        lambda delta: gaussian.known_epsilon(*law, delta, base),
+    )
 
 
 def _ask(events: Sequence[AnyEvent], ask: _Question) -> float:
@@ -83,9 +92,10 @@ def _ask(events: Sequence[AnyEvent], ask: _Question) -> float:
 
 
 def _by_moments(rounds: Sequence[pld.Round], ask: _Question) -> float:
-    if ask.delta is None:
-        return math.exp(pld.log_ceiling(rounds, ask.epsilon or 0.0))
-    return pld.ceiling(rounds, ask.delta)
+    return ask.by(
+        lambda epsilon: math.exp(pld.log_ceiling(rounds, epsilon)),
+        lambda delta: pld.ceiling(rounds, delta),
+    )
 
 
 def _one_sided(events: Sequence[AnyEvent], adjacency: str) -> bool:

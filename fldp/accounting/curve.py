@@ -62,21 +62,17 @@ class _Stages:
     def __init__(self, counts: Sequence[int], levels: int) -> None:
         self.factors: list[int] = []
         self.changes: list[int] = []
-        # excess of the sum in units of (last step)^2 / 6: each level adds that of its members
-        self.weight = 0.0
+        # excess of the sum in units of (last step)^2 / 6: each level adds that of its members, the
+        # first one when the rounds move to the grid, the others at the changes
+        self.weight = self.later = 0.0
         for n in counts:
             factor = round(n ** (1 / (2 * levels))) if n >= _STAGED_ROUNDS else 1
             changes = levels - 1 if factor > 1 else 0
             self.factors.append(factor if changes else 1)
             self.changes.append(changes)
-            self.weight += (changes + 1) * n / float(factor) ** (2 * changes)
-
-    def later_excess(self, counts: Sequence[int], step: float) -> float:
-        """The variance that the changes of grid will add."""
-        total = 0.0
-        for n, factor, changes in zip(counts, self.factors, self.changes, strict=True):
-            total += changes * n / float(factor) ** (2 * changes)
-        return total * step * step / _EXCESS_OF_STEP
+            level = n / float(factor) ** (2 * changes)
+            self.later += changes * level
+            self.weight += (changes + 1) * level
 
 
 def laws_for(
@@ -122,7 +118,7 @@ def laws_for(
             finest = step / stages.factors[index] ** stages.changes[index]
             starts.append(law_of_round(parts, finest, windows[index]))
         excess = sum(n * law.excess for law, n in zip(starts, counts, strict=True))
-        ratio = (excess + stages.later_excess(counts, step)) / allowed
+        ratio = (excess + stages.later * step * step / _EXCESS_OF_STEP) / allowed
         points = max((window.high - window.low) / step, *(law.mass.size for law in starts))
         if ratio > _LOOSE:
             step /= min(_MOST_FINER, max(_LEAST_FINER, ratio / _LOOSE))

@@ -100,11 +100,6 @@ class Event:
         """The fields, ready for JSON."""
         return asdict(self)
 
-    @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> Event:
-        """The inverse of :meth:`to_dict`."""
-        return _made(cls, fields)
-
 
 def _conflict(event: Event) -> str:
     """What does not go together in an event whose fields are each in range; "" if all does."""

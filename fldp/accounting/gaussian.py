@@ -137,8 +137,8 @@ def gaussian_delta(mu: float, epsilon: float) -> float:
     >>> round(gaussian_delta(1.0, 1.0), 6)
     0.126937
     """
-    mu, epsilon = real("mu", mu), between("epsilon", epsilon, math.inf)
-    return max(LEAST_DELTA, math.exp(_log_delta(mu, epsilon)))
+    log_delta = _log_delta(real("mu", mu), between("epsilon", epsilon, math.inf))
+    return max(LEAST_DELTA, math.exp(log_delta))
 
 
 def gaussian_epsilon(mu: float, delta: float) -> float:
@@ -313,10 +313,9 @@ class _Known(NamedTuple):
 
 
 def _known_law(mu: float, rate: float, rounds: int, base: float, failure: float) -> _Known:
-    mu, base = real("mu", mu), between("base", base, math.inf)
-    rate, rounds = between("rate", rate), whole("rounds", rounds)
-    counts, weights = binomial(rounds, rate, failure)
-    return _Known(np.sqrt(counts * mu * mu + base * base), weights, failure)
+    counts, weights = binomial(whole("rounds", rounds), between("rate", rate), failure)
+    certain = between("base", base, math.inf) ** 2
+    return _Known(np.sqrt(counts * real("mu", mu) ** 2 + certain), weights, failure)
 
 
 def _converted(rho: float, log_delta: float, order_less_one: Array) -> Array:

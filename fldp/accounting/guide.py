@@ -112,14 +112,6 @@ class _Tilted(NamedTuple):
     log_mgf: Array
 
 
-class _Saddles(NamedTuple):
-    """Of each tilt as a saddle point."""
-
-    epsilon: Array
-    log_delta: Array
-    variance: Array
-
-
 class Guide:
     """K(t) by quadrature, and what follows from it.
 
@@ -179,32 +171,32 @@ class Guide:
     def at_delta(self, log_delta: float) -> Saddle:
         """The saddle point at which delta has this value; its epsilon may be negative."""
         # the first: log delta falls with t until, far out, its digits are lost
-        found = self._saddle(lambda at: int(np.argmax(at.log_delta <= log_delta)))
+        found = self._saddle(lambda at, logs: int(np.argmax(logs <= log_delta)))
         # log delta falls with slope -tilt
         epsilon = found.epsilon + (found.log_delta - log_delta) / found.tilt
         return found._replace(epsilon=epsilon, log_delta=log_delta)
 
     def at_epsilon(self, epsilon: float) -> Saddle:
         """The saddle point at this epsilon."""
-        found = self._saddle(lambda at: int(np.argmin(np.abs(at.epsilon - epsilon))))
+        found = self._saddle(lambda at, logs: int(np.argmin(np.abs(at - epsilon))))
         log_delta = found.log_delta - found.tilt * (epsilon - found.epsilon)
         return found._replace(epsilon=epsilon, log_delta=log_delta)
 
-    def _saddle(self, pick: Callable[[_Saddles], int]) -> Saddle:
-        """The one that `pick` takes, from ever closer tilts."""
+    def _saddle(self, pick: Callable[[Array, Array], int]) -> Saddle:
+        """The one that `pick` takes, by epsilons and log deltas, from ever closer tilts."""
         taken: list[Saddle] = []
 
         def nearest(t: Array) -> int:
-            at = self._saddles(t)
-            i = pick(at)
-            spread = math.sqrt(at.variance[i])
-            taken.append(Saddle(float(t[i]), float(at.epsilon[i]), float(at.log_delta[i]), spread))
+            epsilon, logs, variance = self._saddles(t)
+            i = pick(epsilon, logs)
+            spread = math.sqrt(variance[i])
+            taken.append(Saddle(float(t[i]), float(epsilon[i]), float(logs[i]), spread))
             return i
 
         zoomed(nearest, _TILTS, _CLOSER)
         return taken[-1]
 
-    def _saddles(self, t: Array) -> _Saddles:
+    def _saddles(self, t: Array) -> tuple[Array, Array, Array]:
         """For each t as a saddle point: its epsilon, its log delta, and the variance of S.
 
         Delta is an integral along Re t of e^(K(t) - t epsilon) / (t (t + 1)) (Alghamdi et al.
@@ -215,7 +207,7 @@ class Guide:
         epsilon = mean - 1 / t - 1 / (t + 1)
         curvature = variance + 1 / t**2 + 1 / (t + 1) ** 2
         logs = k - t * epsilon - np.log(t * (t + 1)) - 0.5 * np.log(2 * math.pi * curvature)
-        return _Saddles(epsilon, logs, variance)
+        return epsilon, logs, variance
 
     def renyi_epsilon(self, log_delta: float) -> float:
         """Epsilon from the Rényi divergence of the best order (Canonne et al. 2020)."""

@@ -11,13 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fldp.accounting.gaussian import Array
-from fldp.accounting.guide import Part, Window
+from fldp.accounting.guide import Part, Window, log_sum
 from fldp.accounting.pairs import MAX_POINTS, Cells, too_fine
 
 # The precision of the transforms.
@@ -33,13 +33,6 @@ _ODD_FACTORS = (1, 3, 5, 9, 15, 25, 45)
 # the lower one, where steep tilts have their largest growth; and by how much it may miss that.
 _BETWEEN_DOTS = np.concatenate([np.linspace(0, 1, 201), np.geomspace(1e-6, 0.1, 100)])
 _MISSED = 1e-3
-
-
-class _Stage(NamedTuple):
-    """What has happened to a law: composed so many times, then moved to a grid of this step."""
-
-    times: int
-    step: float  # 0 if it stayed on its grid
 
 
 @dataclass(frozen=True)
@@ -67,7 +60,8 @@ class Law:
     lost
         Tilted mass that was low, and is not represented.
     stages
-        How it came from `start`.
+        How it came from `start`: each time composed so often, and moved to a grid of this step (0
+        if it stayed on its own).
     """
 
     step: float
@@ -81,7 +75,7 @@ class Law:
     rounds: int = 1
     noise: float = 0.0
     lost: float = 0.0
-    stages: tuple[_Stage, ...] = ()
+    stages: tuple[tuple[int, float], ...] = ()
 
     @property
     def last(self) -> int:
@@ -90,43 +84,44 @@ class Law:
 
     def log_moment(self, t: float) -> float:
         """log E[e^(tL)], or more: from the masses of the first grid, whose tails hold no noise."""
-        total = _log_moment(*self.start, t)
-        for stage in self.stages:
-            total *= stage.times
-            if stage.step:
-                total += _moment_growth(t, stage.step)
+        log_mass, loss = self.start
+        total = log_sum(log_mass + t * loss)
+        for times, step in self.stages:
+            total = times * total + (_moment_growth(t, step) if step else 0.0)
         return total
 
     def composed(self, times: int, window: Window, kind: Kind) -> Law:
         """The law of `times` such losses, on the window as the grid has it."""
-        size, first = fitted(self.step, window, times * self.excess, times * self.rounds)
+        excess = times * self.excess
+        size, first = fitted(self.step, window, excess, times * self.rounds)
         mass, noise = summed([(self, times)], size, first, kind)
-        out = replace(
+        infinite = times * self.infinite
+        lost = times * self.lost
+        # What passed an end of the window came in again at the other one. Above, its true mass
+        # (at most, by Chernoff) counts as infinite loss. Below, tilted mass now stands at a high
+        # loss, where taking the tilt off leaves less of it: it may count for too little later, so
+        # it is kept account of.
+        last = first + size - 1
+        steep = steepest(window, self.step, excess)
+        if last < times * self.last:
+            t = min(window.top_tilt, steep)
+            infinite += _chernoff(times * self.log_moment(t) - t * self.step * last)
+        if first > times * self.first:
+            t = max(window.low_tilt, self.tilt - steep)
+            log_share = times * self.log_moment(t) - times * self.log_mgf
+            lost += _chernoff(log_share + (self.tilt - t) * self.step * first)
+        return replace(
             self,
             first=first,
             mass=mass,
             noise=noise,
             log_mgf=times * self.log_mgf,
-            excess=times * self.excess,
-            infinite=times * self.infinite,
+            excess=excess,
+            infinite=infinite,
             rounds=times * self.rounds,
-            lost=times * self.lost,
-            stages=(*self.stages, _Stage(times, 0.0)),
+            lost=lost,
+            stages=(*self.stages, (times, 0.0)),
         )
-        # What passed an end of the window came in again at the other one. Above, its true mass
-        # (at most, by Chernoff) counts as infinite loss. Below, tilted mass now stands at a high
-        # loss, where taking the tilt off leaves less of it: it may count for too little later, so
-        # it is kept account of.
-        steep = steepest(window, self.step, out.excess)
-        infinite, lost = out.infinite, out.lost
-        if out.last < times * self.last:
-            t = min(window.top_tilt, steep)
-            infinite += _chernoff(out.log_moment(t) - t * self.step * out.last)
-        if first > times * self.first:
-            t = max(window.low_tilt, self.tilt - steep)
-            log_share = out.log_moment(t) - out.log_mgf
-            lost += _chernoff(log_share + (self.tilt - t) * self.step * first)
-        return replace(out, infinite=infinite, lost=lost)
 
     def coarser(self, factor: int) -> Law:
         """The same law moved to multiples of `factor` steps, by connecting the dots."""
@@ -160,7 +155,7 @@ class Law:
             log_mgf=self.log_mgf + math.log(total),
             excess=self.excess + max(0.0, spread),  # round-off may make it negative
             noise=self.noise * growth,
-            stages=(*self.stages, _Stage(1, step)),
+            stages=(*self.stages, (1, step)),
         )
 
 
@@ -176,18 +171,12 @@ def law_of_round(parts: Sequence[Part], step: float, window: Window) -> Law:
     loss = np.asarray(step * (cells.first + np.arange(cells.mass.size)), np.float64)
     with np.errstate(divide="ignore"):
         log_mass = np.log(cells.mass)
-    log_mgf = _log_moment(log_mass, loss, window.tilt)
+    log_mgf = log_sum(log_mass + window.tilt * loss)
     mass = np.exp(log_mass + window.tilt * loss - log_mgf)
     ratio = np.divide(cells.spread, cells.mass, out=np.zeros_like(mass), where=cells.mass > 0)
     excess = float((mass * ratio).sum())
     start = log_mass, loss
     return Law(step, window.tilt, cells.first, mass, log_mgf, excess, cells.infinite, start)
-
-
-def _log_moment(log_mass: Array, loss: Array, t: float) -> float:
-    e = log_mass + t * loss
-    top = float(e.max())
-    return top + math.log(float(np.exp(e - top).sum()))
 
 
 def _merged(parts: Sequence[Part], step: float, window: Window) -> Cells:

@@ -319,7 +319,8 @@ def concentrated(rho: float) -> Atoms:
     kept = _convex(losses, profile)
     losses, profile = losses[kept], profile[kept]
     # the P-mass at a corner is the change there of delta's slope in k, times k
-    falls, gaps = -np.diff(profile), np.diff(losses)
+    falls = profile[:-1] - profile[1:]
+    gaps = np.diff(losses)
     before = falls / -np.expm1(-gaps)
     after = np.append(falls[1:] / np.expm1(np.minimum(gaps[1:], LARGEST_EXP)), 0.0)
     up = np.maximum(before - after, 0.0)  # P-mass at losses[1:]

@@ -76,8 +76,9 @@ _AGREES = 0.15
 _TRIES = 40
 # What may be round-off, as a share of delta, before long doubles are used.
 _ROUND_OFF_SHARE = 1e-4
-# Digits in a trace.
+# Digits in a trace, and the row of it that is rounded up.
 _DIGITS = 5
+_FOUND = -2
 # A guide made for one delta serves for others down to e^-3 of it.
 _SLACK = 3.0
 
@@ -183,12 +184,8 @@ class Trace(NamedTuple):
 
     def __str__(self) -> str:
         columns = [f"turn {i}" for i in range(1, len(self.turns) + 1)]
-        rows = []
-        for name in Turn._fields:
-            values = [getattr(turn, name) for turn in self.turns]
-            if name == "found":
-                values = [up(value, _DIGITS) for value in values]
-            rows.append((name.replace("_", "-"), *values))
+        rows = list(zip(Turn._fields, *self.turns, strict=True))
+        rows[_FOUND] = ("found", *(up(turn.found, _DIGITS) for turn in self.turns))
         lines = [f"answer: {up(self.answer, _DIGITS)}"]
         if self.guess is not None:
             guess = f"epsilon {self.guess.epsilon:.5g}, log delta {self.guess.log_delta:.5g}"

@@ -199,9 +199,10 @@ class _Bracket:
         self.low, self.high = (math.log(limit) for limit in limits)
         self.x = min(self.high, max(self.low, start.x))
         self.slope = start.slope
-        self.left, self.right = -math.inf, math.inf
+        self.left = -math.inf
+        self.right = math.inf
         self.last: tuple[float, float] | None = None
-        self.turn, self.repeats = 0, 0
+        self.turn = self.repeats = 0
 
     def note(self, score: float, flat: bool) -> None:
         """Take the score at x in."""
