@@ -59,10 +59,13 @@ def test_the_last_that_fits_is_found_whatever_the_curve():
 
 
 def test_the_last_that_fits_may_jump_from_nothing_to_infinity():
-    assert search.last_that_fits(lambda n: 0.0 if n <= 777 else math.inf, 1.0, 1) == 777
+    for low in (0.0, 0.5, 1.0):
+        assert search.last_that_fits(lambda n, v=low: v if n <= 777 else math.inf, 1.0, 10) == 777
+    assert search.last_that_fits(lambda n: n if n <= 777 else math.inf, 800.0, 10**6) == 777
 
 
 def test_settling_says_when_the_limits_are_in_the_way():
+    start = search.Start(0.0, limits=(0.1, 10.0))
     for target, words in ((1e-9, "cannot be reached"), (1e9, "almost no noise")):
         with pytest.raises(ValueError, match=words):
-            search.settle(lambda x: math.exp(-x), target, search.Start(0.0), 1e-3, (0.1, 10), True)
+            search.settle(lambda x: math.exp(-x), target, start, 1e-3, final=True)

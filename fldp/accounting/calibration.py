@@ -19,9 +19,10 @@ from fldp.accounting.events import Event
 from fldp.accounting.gaussian import gaussian_mu
 from fldp.accounting.search import EXACT_ROUNDS, Start, last_that_fits, settle
 
-# Where a noise multiplier is looked for: by our own accountant, and by those of Opacus, which fail
-# outside their range.
-_OURS, _OPACUS = (1e-6, 1e12), (0.05, 1e3)
+Setting = tuple[str, str, str]
+
+# Where a noise multiplier is looked for by the accountants of Opacus, which fail outside.
+_OPACUS = (0.05, 1e3)
 # The largest epsilon that is worth a search; beyond, the answer is "no privacy" anyway.
 MOST_EPSILON = 1e7
 # The final answer lies between this share below the budget and the budget.
@@ -99,8 +100,9 @@ def noise_for(
         start = Start(0.0)
     else:
         start = _start(target, delta, event, adjacency)
-    limits = _OURS if accountant == "pld" else _OPACUS
-    return math.exp(settle(full, target, start, _TOLERANCE, limits, final=True).x)
+    if accountant != "pld":
+        start = start._replace(limits=_OPACUS)
+    return math.exp(settle(full, target, start, _TOLERANCE, final=True).x)
 
 
 def _with_noise(event: Event, x: float) -> list[Event]:
@@ -121,20 +123,15 @@ def _start(target: float, delta: float, event: Event, adjacency: str) -> Start:
         # log delta is near to a power of z, whether epsilon is large or next to zero
         return math.log(delta) / min(at(x).log_delta, _NO_DELTA)
 
-    start = settle(saddle, 1.0, start, _NEAR, _OURS)
+    start = settle(saddle, 1.0, start, _NEAR)
     start = _local(at(start.x), saddle(start.x + _SHIFT), start.x, target, delta)
     if event.rounds == 1:
         return start
-    return _coarsely(lambda x: _with_noise(event, x), target, delta, adjacency, start, _OURS)
+    return _coarsely(lambda x: _with_noise(event, x), target, delta, adjacency, start)
 
 
 def _coarsely(
-    run: Callable[[float], list[Event]],
-    target: float,
-    delta: float,
-    adjacency: str,
-    start: Start,
-    limits: tuple[float, float],
+    run: Callable[[float], list[Event]], target: float, delta: float, adjacency: str, start: Start
 ) -> Start:
     """By a coarse grid, in one direction."""
 
@@ -143,7 +140,7 @@ def _coarsely(
         return pld.solve(rounds, delta=delta, accuracy=_COARSE * pld.ACCURACY)
 
     # what the coarse grid adds is known: aim above by as much
-    return settle(rough, target * (1 + _ADDS * pld.ACCURACY), start, _NEAR, limits)
+    return settle(rough, target * (1 + _ADDS * pld.ACCURACY), start, _NEAR)
 
 
 def _local(here: pld.Saddle, there: float, x: float, target: float, delta: float) -> Start:
@@ -176,7 +173,7 @@ def _for_zero(delta: float, event: Event, adjacency: str, accountant: str) -> fl
 
     first = max(_FIRST_VARIATION, event.sampling_rate / delta)
     start = Start(math.log(first), _SLOPE_OF_VARIATION)
-    z = math.exp(settle(variation, delta, start, _TOLERANCE, _OURS, final=True).x)
+    z = math.exp(settle(variation, delta, start, _TOLERANCE, final=True).x)
     while spent([replace(event, noise_multiplier=z)], delta, adjacency, accountant) > 0:
         z *= 1 + _TOLERANCE  # the two questions may differ in the last digits
     return z
@@ -191,6 +188,11 @@ def rounds_for(target: float, delta: float, event: Event, adjacency: str, accoun
         As in :func:`fldp.max_rounds`; `target` is its epsilon.
     event
         Everything but the number of rounds.
+
+    Returns
+    -------
+    int
+        At most 1e15.
 
     Raises
     ------
@@ -241,18 +243,12 @@ def _guessed(target: float, delta: float, event: Event, adjacency: str) -> Start
 
     mu = mu_of([replace(event, rounds=1)], adjacency) * event.sampling_rate
     first = -2 * math.log(max(1.0, gaussian_mu(target, delta) / mu))
-    limits = (1 / MOST, 1.0)
-    start = settle(saddle, target, Start(first, _SLOPE_OF_ROUNDS), _NEAR, limits)
-    return _coarsely(run, target, delta, adjacency, start, limits)
+    start = Start(first, _SLOPE_OF_ROUNDS, limits=(1 / MOST, 1.0))
+    return _coarsely(run, target, delta, adjacency, settle(saddle, target, start, _NEAR))
 
 
 def cohort_for(
-    target: float,
-    delta: float,
-    rounds: int,
-    clients: int,
-    ratio: float,
-    setting: tuple[str, str, str],
+    target: float, delta: float, rounds: int, clients: int, ratio: float, setting: Setting
 ) -> int:
     """The smallest cohort m that meets the budget with noise `ratio` * m on its sum.
 
@@ -262,6 +258,11 @@ def cohort_for(
         As in :func:`fldp.min_cohort`; `target` is its epsilon, `ratio` its noise on the mean.
     setting
         Sampling, adjacency and accountant.
+
+    Returns
+    -------
+    int
+        m, at most `clients`.
 
     Raises
     ------

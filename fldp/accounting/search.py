@@ -181,11 +181,13 @@ class Start(NamedTuple):
     """Where a search begins: log z, and the slope there of log epsilon, or of epsilon if `steep`.
 
     Next to zero a straight line in epsilon is the better model, and it ends at 0 with a bend.
+    `limits` are the least and the largest z that are tried.
     """
 
     x: float
     slope: float = -1.5
     steep: bool = False
+    limits: tuple[float, float] = (1e-6, 1e12)
 
 
 class _Bracket:
@@ -195,8 +197,8 @@ class _Bracket:
     end at 0 the score is flat, and has no slope.
     """
 
-    def __init__(self, start: Start, limits: tuple[float, float]) -> None:
-        self.low, self.high = (math.log(limit) for limit in limits)
+    def __init__(self, start: Start) -> None:
+        self.low, self.high = (math.log(limit) for limit in start.limits)
         self.x = min(self.high, max(self.low, start.x))
         self.slope = start.slope
         self.left = -math.inf
@@ -247,12 +249,7 @@ class _Bracket:
 
 
 def settle(
-    f: Callable[[float], float],
-    target: float,
-    start: Start,
-    tolerance: float,
-    limits: tuple[float, float],
-    final: bool = False,
+    f: Callable[[float], float], target: float, start: Start, tolerance: float, final: bool = False
 ) -> Start:
     """log z at which the falling `f` is `target` up to `tolerance`.
 
@@ -263,11 +260,9 @@ def settle(
     target
         > 0.
     start
-        Where to begin, and the slope there.
+        Where to begin, the slope there, and within which limits.
     tolerance
         Relative, in `f`.
-    limits
-        The least and the largest z that are tried.
     final
         The answer has f <= target, and it is one that was asked for; else it may be a step of the
         secant ahead, or at an end of the limits: a start for the next search.
@@ -275,7 +270,7 @@ def settle(
     Returns
     -------
     Start
-        log z, and the slope there.
+        log z, and the slope there; the rest as it was.
 
     Raises
     ------
@@ -284,13 +279,13 @@ def settle(
 
     Examples
     --------
-    >>> found = settle(lambda x: math.exp(-x), 0.1, Start(0.0), 1e-3, (1e-6, 1e6), final=True)
+    >>> found = settle(lambda x: math.exp(-x), 0.1, Start(0.0), 1e-3, final=True)
     >>> 0.0999 <= math.exp(-found.x) <= 0.1
     True
     """
     aim = target * (1 - tolerance / 2) if final else target
     most = target if final else target * (1 + tolerance)
-    search = _Bracket(start, limits)
+    search = _Bracket(start)
     for _ in range(_TRIES):
         value = f(search.x)
         score = value / aim - 1 if start.steep else math.log(max(value / aim, _LEAST_SCORED))
@@ -298,15 +293,15 @@ def settle(
         if target * (1 - tolerance) <= value <= most:
             x = search.x if final else search.x - score / search.slope
             return start._replace(x=x, slope=search.slope)
-        if final and search.at_end(score):
+        ends = search.at_end(score)
+        if ends and final:
             raise _out_of_range(target, value, score > 0)
-        if search.at_end(score) or search.narrow():
-            x = search.right if math.isfinite(search.right) else search.x
-            return start._replace(x=x, slope=search.slope)
+        if ends or search.narrow():
+            return start._replace(x=min(search.right, search.high), slope=search.slope)
         search.move(score, flat=value <= 0)
-    if not final:
-        return start._replace(x=search.x, slope=search.slope)
-    raise ValueError(f"epsilon is {target:g}: no noise multiplier found; change it slightly")
+    if final:
+        raise ValueError(f"epsilon is {target:g}: no noise multiplier found; change it slightly")
+    return start._replace(x=search.x, slope=search.slope)
 
 
 def _out_of_range(target: float, value: float, too_much: bool) -> ValueError:
