@@ -10,9 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
-
-import numpy as np
 
 from fldp._checks import MOST_RHO, between, choice
 from fldp.accounting import gaussian, opacus, pld
@@ -52,10 +51,7 @@ def _closed(events: Sequence[AnyEvent], ask: _Question) -> float | None:
     """
     if all(isinstance(e, Concentrated) for e in events):
         rho = rho_of(events, ask.group)
-        return ask.by(
-            lambda epsilon: math.exp(gaussian.zcdp_log_deltas(rho, np.array([epsilon]))[0]),
-            lambda delta: gaussian.zcdp_epsilon(rho, delta),
-        )
+        return ask.by(partial(gaussian.zcdp_delta, rho), partial(gaussian.zcdp_epsilon, rho))
     plain = [e for e in events if isinstance(e, Event) and e.everyone]
     known = [e for e in events if isinstance(e, Event) and e.known and not e.everyone]
     kinds = {(e.noise_multiplier, e.sampling_rate) for e in known}
@@ -64,14 +60,13 @@ def _closed(events: Sequence[AnyEvent], ask: _Question) -> float | None:
     base = mu_of(plain, ask.adjacency, ask.group)
     if not known:
         return ask.by(
-            lambda epsilon: gaussian.gaussian_delta(base, epsilon),
-            lambda delta: gaussian.gaussian_epsilon(base, delta),
+            partial(gaussian.gaussian_delta, base), partial(gaussian.gaussian_epsilon, base)
         )
     unit = mu_of([replace(known[0], rounds=1)], ask.adjacency)
     law = unit, known[0].sampling_rate, sum(e.rounds for e in known)
     return ask.by(
-        lambda epsilon: gaussian.known_delta(*law, epsilon, base),
-        lambda delta: gaussian.known_epsilon(*law, delta, base),
+        partial(gaussian.known_delta, *law, base=base),
+        partial(gaussian.known_epsilon, *law, base=base),
     )
 
 
@@ -92,10 +87,7 @@ def _ask(events: Sequence[AnyEvent], ask: _Question) -> float:
 
 
 def _by_moments(rounds: Sequence[pld.Round], ask: _Question) -> float:
-    return ask.by(
-        lambda epsilon: math.exp(pld.log_ceiling(rounds, epsilon)),
-        lambda delta: pld.ceiling(rounds, delta),
-    )
+    return ask.by(partial(pld.delta_ceiling, rounds), partial(pld.ceiling, rounds))
 
 
 def _one_sided(events: Sequence[AnyEvent], adjacency: str) -> bool:

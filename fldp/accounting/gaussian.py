@@ -361,6 +361,15 @@ def zcdp_log_deltas(rho: float, epsilons: Array) -> Array:
     return best
 
 
+def zcdp_delta(rho: float, epsilon: float) -> float:
+    """The least delta that follows from rho-zCDP alone at one epsilon >= 0, likewise.
+
+    >>> round(zcdp_delta(0.5, 1.0), 3)
+    0.247
+    """
+    return math.exp(zcdp_log_deltas(rho, np.array([epsilon]))[0])
+
+
 def zcdp_epsilon(rho: float, delta: float) -> float:
     """The least epsilon that follows from rho-zCDP alone, whatever the mechanism.
 

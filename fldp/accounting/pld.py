@@ -76,21 +76,15 @@ _AGREES = 0.15
 _TRIES = 40
 # What may be round-off, as a share of delta, before long doubles are used.
 _ROUND_OFF_SHARE = 1e-4
-# Digits in a trace, and the row of it that is rounded up.
+# Digits in a trace.
 _DIGITS = 5
-_FOUND = -2
 # A guide made for one delta serves for others down to e^-3 of it.
 _SLACK = 3.0
 
 _LOG_LEAST = math.log(LEAST_DELTA)
 
-# What may follow on a turn, as `Turn.then` tells it.
+# What a search ends with, as `Turn.then` tells it.
 _DONE = "the answer"
-_WIDER = "wider window"
-_LONGER = "long doubles"
-_AROUND = "around that"
-_FINER_GRID = "finer grid"
-_COARSER_GRID = "coarser grid"
 
 
 def estimate(rounds: Sequence[Round], delta: float) -> float:
@@ -117,10 +111,10 @@ def ceiling(rounds: Sequence[Round], delta: float) -> float:
     return max(0.0, Guide(rounds, math.log(left)).renyi_epsilon(math.log(left)))
 
 
-def log_ceiling(rounds: Sequence[Round], epsilon: float) -> float:
-    """log delta from moments (Rényi), likewise."""
-    found = Guide(rounds, math.log(LEAST_DELTA)).renyi_log_delta(epsilon)
-    return min(0.0, math.log(math.exp(found) + _infinite(rounds) + LEAST_DELTA))
+def delta_ceiling(rounds: Sequence[Round], epsilon: float) -> float:
+    """Delta from moments (Rényi), likewise; at least 1e-300."""
+    found = Guide(rounds, _LOG_LEAST).renyi_log_delta(epsilon)
+    return min(1.0, math.exp(found) + _infinite(rounds) + LEAST_DELTA)
 
 
 def _infinite(rounds: Sequence[Round]) -> float:
@@ -147,7 +141,8 @@ class Turn(NamedTuple):
     found
         Epsilon, or delta, as this grid has it: an upper bound. nan if the window has missed it.
     then
-        What follows from it.
+        What follows from it: "wider window", "long doubles" (round-off may be felt), "around that"
+        (the guess was too far off), "finer grid", "coarser grid", or that it is "the answer".
 
     Of a grid with too many points there is nothing but `epsilon`, `delta`, `tilt` and `then`.
     """
@@ -185,7 +180,10 @@ class Trace(NamedTuple):
     def __str__(self) -> str:
         columns = [f"turn {i}" for i in range(1, len(self.turns) + 1)]
         rows = list(zip(Turn._fields, *self.turns, strict=True))
-        rows[_FOUND] = ("found", *(up(turn.found, _DIGITS) for turn in self.turns))
+        rows[Turn._fields.index("found")] = (
+            "found",
+            *(up(turn.found, _DIGITS) for turn in self.turns),
+        )
         lines = [f"answer: {up(self.answer, _DIGITS)}"]
         if self.guess is not None:
             guess = f"epsilon {self.guess.epsilon:.5g}, log delta {self.guess.log_delta:.5g}"
@@ -435,13 +433,13 @@ class _Search:
             return _DONE  # that one has been tried
         if self.dial > _COARSEST:
             raise error
-        return _COARSER_GRID
+        return "coarser grid"
 
     def _conclude(self, curve: Curve, found: _Point | None) -> str:
         """What follows from a curve; changes the search accordingly."""
         if found is None:
             self.extra += curve.window.high - curve.window.low
-            return _WIDER
+            return "wider window"
         value = self.value(found)
         if value <= self.least:
             self.refined.best = value  # an upper bound, however coarse
@@ -450,12 +448,12 @@ class _Search:
         felt = _ROUND_OFF_SHARE * math.exp(found.log_delta - self.point.log_delta)
         if self.kind is np.float64 and curve.round_off(found.epsilon) > felt:
             self.kind = np.longdouble
-            return _LONGER
+            return "long doubles"
         if self._is_off(found):
             self.normal = False
             self.refined.finer_by(value, curve.excess, 0.0, self.dial)
             self._move(found)
-            return _AROUND
+            return "around that"
         if self.normal:
             self.refined.best = min(value, self.refined.best)
             return _DONE
@@ -464,7 +462,7 @@ class _Search:
             return _DONE
         self.point = found
         self.dial *= turn
-        return _FINER_GRID
+        return "finer grid"
 
     def _is_off(self, found: _Point) -> bool:
         """Whether window and tilt were made for a point too far from the answer."""
@@ -487,16 +485,13 @@ class _SearchForDelta(_Search):
     least = _LOG_LEAST
 
     def aim(self) -> float:
-        fine = self._fine() / (self.saddle.tilt + 1)
+        fine = self.target(self.point) / (self.saddle.tilt + 1)
         # where that takes very many points, what epsilon would be given has to do
         step = self.saddle.spread / _PER_SPREAD
         cheap = self.guide.times * step**2 * (self.saddle.tilt + 1) / _EPSILON_OF_STEP
         return min(self.accuracy * self.near(), max(fine, cheap))
 
     def target(self, found: _Point) -> float:
-        return self._fine()
-
-    def _fine(self) -> float:
         return self.accuracy / ACCURACY * _ACCURACY_OF_DELTA
 
     def read(self, curve: Curve) -> _Point | None:

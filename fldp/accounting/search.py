@@ -103,8 +103,7 @@ def falling_root(
             in_a_row = 0
             share = 0.5
         x = low + (high - low) * min(_LONGEST_STEP, share * (1 + _ABOVE_STEP) + _ABOVE_BRACKET)
-        if not low < x < high:
-            x = 0.5 * (low + high)
+        x = x if low < x < high else 0.5 * (low + high)
         if not low < x < high:
             break  # no number lies between the two
         value = f(x)
