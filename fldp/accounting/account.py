@@ -16,7 +16,7 @@ from typing import NamedTuple
 from fldp._checks import MOST_RHO, between, choice
 from fldp.accounting import gaussian, opacus, pld
 from fldp.accounting.composition import disclosed, mu_of, prepared, rho_of, rounds_of
-from fldp.accounting.events import AnyEvent, Approximate, Concentrated, Event, Laplace
+from fldp.accounting.events import AnyEvent, Approximate, Concentrated, Event, Events, Laplace
 
 ACCOUNTANTS = ("pld", "prv", "rdp", "gdp")
 
@@ -43,15 +43,11 @@ class _Question(NamedTuple):
         return epsilon_at(self.delta)
 
 
-def _closed(events: Sequence[AnyEvent], ask: _Question) -> float | None:
-    """The answer by a closed form, or None if there is none.
+def _closed(events: Events, ask: _Question) -> float | None:
+    """The answer for plain Gaussians and at most one kind of round in which it is known who came.
 
-    There is one for zCDP alone, and for plain Gaussians with at most one kind of round in which it
-    is known who took part.
+    None if there is something else: only these have a closed form.
     """
-    if all(isinstance(e, Concentrated) for e in events):
-        rho = rho_of(events, ask.group)
-        return ask.by(partial(gaussian.zcdp_delta, rho), partial(gaussian.zcdp_epsilon, rho))
     plain = [e for e in events if isinstance(e, Event) and e.everyone]
     known = [e for e in events if isinstance(e, Event) and e.known and not e.everyone]
     kinds = {(e.noise_multiplier, e.sampling_rate) for e in known}
@@ -70,8 +66,11 @@ def _closed(events: Sequence[AnyEvent], ask: _Question) -> float | None:
     )
 
 
-def _ask(events: Sequence[AnyEvent], ask: _Question) -> float:
+def _ask(events: Events, ask: _Question) -> float:
     """The answer by a closed form, or by the kernel: the larger one of the two directions."""
+    if all(isinstance(e, Concentrated) for e in events):
+        rho = rho_of(events, ask.group)
+        return ask.by(partial(gaussian.zcdp_delta, rho), partial(gaussian.zcdp_epsilon, rho))
     closed = _closed(events, ask)
     if closed is not None:
         return closed
@@ -90,7 +89,7 @@ def _by_moments(rounds: Sequence[pld.Round], ask: _Question) -> float:
     return ask.by(partial(pld.delta_ceiling, rounds), partial(pld.ceiling, rounds))
 
 
-def _one_sided(events: Sequence[AnyEvent], adjacency: str) -> bool:
+def _one_sided(events: Events, adjacency: str) -> bool:
     """Whether leaving and coming are told apart differently well."""
     if adjacency == "replace-one":
         return False
@@ -98,7 +97,7 @@ def _one_sided(events: Sequence[AnyEvent], adjacency: str) -> bool:
 
 
 def epsilon_of(
-    events: Sequence[AnyEvent],
+    events: Events,
     delta: float,
     adjacency: str = "add-or-remove",
     accountant: str = "pld",
@@ -142,9 +141,7 @@ def epsilon_of(
     return found
 
 
-def spent(
-    events: Sequence[AnyEvent], delta: float, adjacency: str, accountant: str, group: int = 1
-) -> float:
+def spent(events: Events, delta: float, adjacency: str, accountant: str, group: int = 1) -> float:
     """:func:`epsilon_of` for searches, which ask many times: without a warning.
 
     Parameters, what is returned and what is raised are as there.
@@ -178,7 +175,7 @@ def spent(
         raise
 
 
-def _pure(events: Sequence[AnyEvent], group: int) -> float:
+def _pure(events: Events, group: int) -> float:
     """Epsilon at delta = 0."""
     total = 0.0
     for event in events:
@@ -191,13 +188,13 @@ def _pure(events: Sequence[AnyEvent], group: int) -> float:
     return total
 
 
-def _pure_steps(events: Sequence[AnyEvent], group: int) -> float:
+def _pure_steps(events: Events, group: int) -> float:
     """The sum of the epsilons of pure and (ε, δ) steps; infinite if there are none."""
     steps = [e for e in events if isinstance(e, Laplace | Approximate)]
     return _pure(_without_deltas(steps), group) if steps else math.inf
 
 
-def _infinite(events: Sequence[AnyEvent]) -> float:
+def _infinite(events: Events) -> float:
     """The chance that some (ε, δ) step fails altogether: no smaller delta has an epsilon."""
     log = 0.0
     for event in events:
@@ -206,11 +203,11 @@ def _infinite(events: Sequence[AnyEvent]) -> float:
     return -math.expm1(log)
 
 
-def _without_deltas(events: Sequence[AnyEvent]) -> list[AnyEvent]:
+def _without_deltas(events: Events) -> list[AnyEvent]:
     return [replace(e, delta=0.0) if isinstance(e, Approximate) else e for e in events]
 
 
-def _basic(events: Sequence[AnyEvent], ask: _Question, delta: float) -> float:
+def _basic(events: Events, ask: _Question, delta: float) -> float:
     """Epsilon by adding up the epsilons of pure and (ε, δ) steps to that of the rest."""
     steps = [e for e in events if isinstance(e, Laplace | Approximate)]
     if not steps:
@@ -224,10 +221,7 @@ def _basic(events: Sequence[AnyEvent], ask: _Question, delta: float) -> float:
 
 
 def delta_of(
-    events: Sequence[AnyEvent],
-    epsilon: float,
-    adjacency: str = "add-or-remove",
-    group: int = 1,
+    events: Events, epsilon: float, adjacency: str = "add-or-remove", group: int = 1
 ) -> float:
     """Delta of rounds that may differ in mechanism, noise and sampling, fixed beforehand.
 
@@ -257,7 +251,7 @@ def delta_of(
     return _delta(prepared(events, adjacency, group), epsilon, adjacency, group)
 
 
-def _delta(events: Sequence[AnyEvent], epsilon: float, adjacency: str, group: int) -> float:
+def _delta(events: Events, epsilon: float, adjacency: str, group: int) -> float:
     """Delta of prepared events."""
     if not events or epsilon >= _pure(events, group):
         return 0.0
@@ -280,7 +274,7 @@ def _delta(events: Sequence[AnyEvent], epsilon: float, adjacency: str, group: in
         return min(basic, _without_grid(events, ask))
 
 
-def _without_grid(events: Sequence[AnyEvent], ask: _Question) -> float:
+def _without_grid(events: Events, ask: _Question) -> float:
     """A looser bound for what the grid cannot hold: by moments, or by known participation."""
     directions = ("remove", "add") if _one_sided(events, ask.adjacency) else ("remove",)
     runs = [rounds_of(events, ask.adjacency, one, ask.group) for one in directions]

@@ -20,6 +20,7 @@ from fldp.accounting.events import (
     Approximate,
     Concentrated,
     Event,
+    Events,
     Laplace,
     checked,
 )
@@ -115,9 +116,7 @@ def mu_of(events: Sequence[Event], adjacency: str, group: int = 1) -> float:
     return sensitivity * group * math.sqrt(sum(e.rounds / e.noise_multiplier**2 for e in events))
 
 
-def rounds_of(
-    events: Sequence[AnyEvent], adjacency: str, direction: str, group: int = 1
-) -> list[Round]:
+def rounds_of(events: Events, adjacency: str, direction: str, group: int = 1) -> list[Round]:
     """What the kernel composes.
 
     Parameters
@@ -153,7 +152,7 @@ def rounds_of(
     return rounds
 
 
-def _counted(events: Sequence[AnyEvent]) -> dict[AnyEvent, int]:
+def _counted(events: Events) -> dict[AnyEvent, int]:
     """One round of each event that is neither a plain Gaussian nor zCDP, and how often it ran."""
     counts: dict[AnyEvent, int] = {}
     for event in events:
@@ -164,7 +163,7 @@ def _counted(events: Sequence[AnyEvent]) -> dict[AnyEvent, int]:
     return counts
 
 
-def rho_of(events: Sequence[AnyEvent], group: int) -> float:
+def rho_of(events: Events, group: int) -> float:
     """The zCDP of all steps that state one, for `group` clients.
 
     >>> rho_of([Concentrated(0.5, rounds=2)], group=3)
@@ -193,7 +192,7 @@ def _says_something(event: AnyEvent) -> bool:
     return not isinstance(event, Approximate) or event.epsilon > 0 or event.delta > 0
 
 
-def prepared(events: Sequence[AnyEvent], adjacency: str, group: int) -> list[AnyEvent]:
+def prepared(events: Events, adjacency: str, group: int) -> list[AnyEvent]:
     """The events that count, checked against the adjacency and with (ε, δ) steps for the group.
 
     Parameters, and what is raised, are as in :func:`fldp.accounting.epsilon_of`.
@@ -210,9 +209,7 @@ def prepared(events: Sequence[AnyEvent], adjacency: str, group: int) -> list[Any
         if isinstance(event, Event):
             _agree(event, adjacency, group)
     counted = [_grouped(event, group) for event in found if _says_something(event)]
-    return [
-        disclosed(event, adjacency) if _is_visible(event, adjacency) else event for event in counted
-    ]
+    return [disclosed(e, adjacency) if _is_visible(e, adjacency) else e for e in counted]
 
 
 def _is_visible(event: AnyEvent, adjacency: str) -> bool:

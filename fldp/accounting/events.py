@@ -216,6 +216,7 @@ class Concentrated:
 
 
 AnyEvent = Event | Laplace | Approximate | Concentrated
+Events = Sequence[AnyEvent]
 _KINDS: dict[str, type[Laplace] | type[Approximate] | type[Concentrated]] = {
     "laplace": Laplace,
     "approximate": Approximate,
@@ -247,7 +248,7 @@ def event_from_dict(fields: dict[str, Any]) -> AnyEvent:
     return _made(_KINDS[kind], rest)
 
 
-def checked(events: Sequence[AnyEvent]) -> list[AnyEvent]:
+def checked(events: Events) -> list[AnyEvent]:
     """`events` as a list, or a ValueError that names what is none."""
     try:
         found = list(events)

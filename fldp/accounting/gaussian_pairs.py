@@ -29,7 +29,7 @@ import numpy as np
 
 from fldp.accounting.binomial import log_pmf
 from fldp.accounting.gaussian import LARGEST_EXP, Array, erfc, erfcx_one, gaussian_delta
-from fldp.accounting.pairs import MOST_NODES, Cells, losses_around, placed
+from fldp.accounting.pairs import MOST_NODES, Cells, multiples_around, placed
 
 # A mixture of N(c, z^2): the weight of each centre c.
 Mixture = dict[float, float]
@@ -203,11 +203,11 @@ class Subsampled:
         if backwards:
             low, high = -high, -low
         low = max(low, self.least)
-        first, losses = losses_around(low, max(low, high), h)
-        p, q = mixture_masses(self.output(losses), self.z, self.upper, self.lower)
+        grid = multiples_around(low, max(low, high), h)
+        p, q = mixture_masses(self.output(grid * h), self.z, self.upper, self.lower)
         if backwards:
-            return placed(1 - first - losses.size, q[::-1], p[::-1], h)
-        return placed(first, p, q, h)
+            return placed(-int(grid[-1]), q[::-1], p[::-1], h)
+        return placed(int(grid[0]), p, q, h)
 
 
 @dataclass(frozen=True)
@@ -256,10 +256,10 @@ class Fixed:
 
     def cells(self, h: float, low: float, high: float) -> Cells:
         pair = self._above
-        _, losses = losses_around(0.0, max(0.0, high), h)
-        p, q = mixture_masses(pair.output(losses), pair.z, pair.upper, pair.lower)
+        grid = multiples_around(0.0, max(0.0, high), h)
+        p, q = mixture_masses(pair.output(grid * h), pair.z, pair.upper, pair.lower)
         # cells below 0 that are kept; the mass of the others stands at the lowest of them
-        kept = min(losses.size - 1, max(1, math.ceil(-low / h)))
+        kept = min(grid.size - 1, max(1, math.ceil(-low / h)))
         bottom = float(q[kept + 1 : -1].sum()) + float(q[-1])
         up = np.concatenate([[bottom], q[1 : kept + 1][::-1], p[1:]])
         down = np.concatenate([[0.0], p[1 : kept + 1][::-1], q[1:]])

@@ -84,8 +84,7 @@ class Law:
 
     def log_moment(self, t: float) -> float:
         """log E[e^(tL)], or more: from the masses of the first grid, whose tails hold no noise."""
-        log_mass, loss = self.start
-        total = log_sum(log_mass + t * loss)
+        total = log_sum(self.start[0] + t * self.start[1])
         for times, step in self.stages:
             total = times * total + (_moment_growth(t, step) if step else 0.0)
         return total
@@ -105,11 +104,12 @@ class Law:
         steep = steepest(window, self.step, excess)
         if last < times * self.last:
             t = min(window.top_tilt, steep)
-            infinite += _chernoff(times * self.log_moment(t) - t * self.step * last)
+            log_share = times * self.log_moment(t) - t * self.step * last
+            infinite += math.exp(min(0.0, log_share))
         if first > times * self.first:
             t = max(window.low_tilt, self.tilt - steep)
             log_share = times * self.log_moment(t) - times * self.log_mgf
-            lost += _chernoff(log_share + (self.tilt - t) * self.step * first)
+            lost += math.exp(min(0.0, log_share + (self.tilt - t) * self.step * first))
         return replace(
             self,
             first=first,
@@ -273,10 +273,6 @@ def round_off(laws: Laws, mass: NDArray[Any]) -> float:
     times = sum(n * (1 + root_log * math.sqrt(float((w.mass * w.mass).sum()))) for w, n in laws)
     back = root_log * math.sqrt(float((mass * mass).sum()))
     return unit * (times + back) / math.sqrt(mass.size)
-
-
-def _chernoff(log_bound: float) -> float:
-    return math.exp(min(0.0, log_bound))
 
 
 def _moment_growth(t: float, step: float) -> float:

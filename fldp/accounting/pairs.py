@@ -105,8 +105,8 @@ def too_fine(points: float) -> OutOfReach:
     )
 
 
-def losses_around(low: float, high: float, h: float) -> tuple[int, Array]:
-    """The multiples of `h` around [low, high], at least two, and the first one's index.
+def multiples_around(low: float, high: float, h: float) -> Array:
+    """n for the multiples n h of `h` around [low, high], at least two.
 
     Raises
     ------
@@ -118,8 +118,7 @@ def losses_around(low: float, high: float, h: float) -> tuple[int, Array]:
     if max(abs(low), abs(high)) > _LAST_INDEX * h:
         raise too_fine(max(abs(low), abs(high)) / h)
     first = math.floor(low / h)
-    last = max(math.ceil(high / h), first + 1)
-    return first, np.arange(first, last + 1, dtype=np.float64) * h
+    return np.arange(first, max(math.ceil(high / h), first + 1) + 1, dtype=np.float64)
 
 
 def placed(first: int, p: Array, q: Array, h: float) -> Cells:
@@ -208,16 +207,16 @@ class Shifted:
 
     def cells(self, h: float, low: float, high: float) -> Cells:
         b = self.b
-        first, losses = losses_around(-1 / b, 1 / b, h)
+        grid = multiples_around(-1 / b, 1 / b, h)
         # outputs fall from 1 to 0 while losses rise
-        x = np.clip(0.5 - 0.5 * b * losses, 0.0, 1.0)
+        x = np.clip(0.5 - 0.5 * b * (grid * h), 0.0, 1.0)
         p = 0.5 * np.exp(-x[1:] / b) * -np.expm1((x[1:] - x[:-1]) / b)
         q = 0.5 * np.exp((x[:-1] - 1) / b) * -np.expm1((x[1:] - x[:-1]) / b)
         # the atoms at both ends
         ends = np.array([0.5 * math.exp(-1 / b), 0.5])
         p[[0, -1]] += ends
         q[[0, -1]] += ends[::-1]
-        return placed(first, np.pad(p, 1), np.pad(q, 1), h)
+        return placed(int(grid[0]), np.pad(p, 1), np.pad(q, 1), h)
 
 
 @dataclass(frozen=True, eq=False)
@@ -258,15 +257,16 @@ class Atoms:
         kept = self.losses <= max(high, float(self.losses.min()))
         values = np.maximum(self.losses[kept], min(low, high))
         weights = self.masses[kept]
-        first, losses = losses_around(float(values.min()), float(values.max()), h)
-        cell = np.minimum(np.floor(values / h).astype(np.int64) - first, losses.size - 2)
+        grid = multiples_around(float(values.min()), float(values.max()), h)
+        first = int(grid[0])
+        cell = np.minimum(np.floor(values / h).astype(np.int64) - first, grid.size - 2)
         # an atom's Q-mass is e^(-value) of its P-mass: `placed`, solved for the share that goes up
         share = np.clip(np.expm1((first + cell) * h - values) / math.expm1(-h), 0.0, 1.0)
-        mass = np.zeros(losses.size)
+        mass = np.zeros(grid.size)
         np.add.at(mass, cell, weights * (1 - share))
         np.add.at(mass, cell + 1, weights * share)
         middle = weights * share * (1 - share) * h * h
-        spread = np.zeros(losses.size)
+        spread = np.zeros(grid.size)
         np.add.at(spread, cell, middle / 2)
         np.add.at(spread, cell + 1, middle / 2)
         return Cells(first, mass, spread, self.infinite + float(self.masses[~kept].sum()))

@@ -236,7 +236,6 @@ def min_cohort(
     """
     target, ratio = real("epsilon", epsilon), real("noise_on_mean", noise_on_mean)
     clients = whole("clients", clients)
-    setting = sampling, adjacency, accountant
-    smallest = cohort_for(target, delta, rounds, clients, ratio, setting)
+    smallest = cohort_for(target, delta, rounds, clients, ratio, (sampling, adjacency, accountant))
     warn_if_approximate(accountant)
     return smallest
