@@ -226,7 +226,12 @@ _KINDS: dict[str, type[Laplace] | type[Approximate] | type[Concentrated]] = {
 
 
 def event_from_dict(fields: dict[str, Any]) -> AnyEvent:
-    """The event that `to_dict` wrote; without a "kind" it is a Gaussian :class:`Event`.
+    """The event that `to_dict` wrote.
+
+    Parameters
+    ----------
+    fields
+        Its dictionary; without a "kind" it is a Gaussian :class:`Event`.
 
     Raises
     ------

@@ -105,7 +105,13 @@ class Population:
         return self.x.device
 
     def to(self, device: torch.device | str) -> Population:
-        """The same population with its records on `device`; the index table stays on the CPU."""
+        """The same population with its records elsewhere; the index table stays on the CPU.
+
+        Parameters
+        ----------
+        device : torch.device or str
+            Where the records go.
+        """
         if torch.device(device) == self.x.device:
             return self
         moved = object.__new__(Population)
@@ -152,7 +158,13 @@ class Population:
         return self.x[rows], self.y[rows], mask.to(self.device)
 
     def client(self, i: int) -> tuple[Tensor, Tensor]:
-        """The records of client `i`: x (n_i, ...) and y (n_i,)."""
+        """The records of client `i`: x (n_i, ...) and y (n_i,).
+
+        Parameters
+        ----------
+        i : int
+            The client's number, from 0.
+        """
         rows = self.index[i, : int(self.sizes[i])].to(self.device)
         return self.x[rows], self.y[rows]
 

@@ -213,7 +213,13 @@ class Draws:
         return found
 
     def most_participations(self, sampler: Sampler, clients: int, rounds: int) -> int:
-        """The most rounds in which these draws put any one client; see `participations`."""
+        """The most rounds in which these draws put any one client.
+
+        Parameters
+        ----------
+        sampler, clients, rounds
+            As for `participations`.
+        """
         return max(self.participations(sampler, clients, rounds), default=0)
 
     def renew(self, label: bytes | None = None) -> None:

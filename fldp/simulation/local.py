@@ -514,7 +514,9 @@ class FedProx(LocalSGD):
     Parameters
     ----------
     proximal : float
-        μ; the others are those of `LocalSGD`.
+        μ, at least 0.
+    lr, epochs, batch_size, momentum, weight_decay, schedule, trainable, engine, threads
+        As for `LocalSGD`.
 
     Examples
     --------

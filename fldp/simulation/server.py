@@ -115,7 +115,9 @@ class FedAvgM(FedAvg):
     Parameters
     ----------
     momentum : float
-        The factor on the sum before a mean is added, in [0, 1). The others are `FedAvg`'s.
+        The factor on the sum before a mean is added, in [0, 1).
+    lr, cooldown, average
+        As for `FedAvg`.
 
     Raises
     ------
@@ -156,7 +158,9 @@ class FedAdam(FedAvg):
         The decay of the first and of the second moment, each in [0, 1).
     eps : float
         The paper's adaptivity τ, above 0: with noise, take it well above the noise on a
-        coordinate's mean. The others are `FedAvg`'s.
+        coordinate's mean.
+    cooldown, average
+        As for `FedAvg`.
 
     Raises
     ------
@@ -199,7 +203,10 @@ class FedAdam(FedAvg):
 class FedYogi(FedAdam):
     """FedAdam whose second moment moves additively: slower to forget (Reddi et al. 2021).
 
-    The parameters are those of `FedAdam`.
+    Parameters
+    ----------
+    lr, betas, eps, cooldown, average
+        As for `FedAdam`.
     """
 
     def second(self, before: Tensor, square: Tensor) -> Tensor:
