@@ -105,7 +105,18 @@ class Population:
         return self.x.device
 
     def to(self, device: torch.device | str) -> Population:
-        """The same population with its records on `device`; the index table stays on the CPU."""
+        """The same population with its records on `device`; the index table stays on the CPU.
+
+        Parameters
+        ----------
+        device : torch.device or str
+            Where the records shall be.
+
+        Returns
+        -------
+        Population
+            This one, where they are there already.
+        """
         if torch.device(device) == self.x.device:
             return self
         moved = object.__new__(Population)
@@ -152,7 +163,17 @@ class Population:
         return self.x[rows], self.y[rows], mask.to(self.device)
 
     def client(self, i: int) -> tuple[Tensor, Tensor]:
-        """The records of client `i`: x (n_i, ...) and y (n_i,)."""
+        """The records of client `i`: x (n_i, ...) and y (n_i,).
+
+        Parameters
+        ----------
+        i : int
+            The number of the client.
+
+        Returns
+        -------
+        (Tensor, Tensor)
+        """
         rows = self.index[i, : int(self.sizes[i])].to(self.device)
         return self.x[rows], self.y[rows]
 

@@ -213,7 +213,17 @@ class Draws:
         return found
 
     def most_participations(self, sampler: Sampler, clients: int, rounds: int) -> int:
-        """The most rounds in which these draws put any one client; see `participations`."""
+        """The most rounds in which these draws put any one client.
+
+        Parameters
+        ----------
+        sampler, clients, rounds
+            As for `participations`.
+
+        Returns
+        -------
+        int
+        """
         return max(self.participations(sampler, clients, rounds), default=0)
 
     def renew(self, label: bytes | None = None) -> None:
@@ -244,7 +254,17 @@ class Draws:
         self._renewal = str(state["renewal"]).encode()
 
     def same(self, other: Draws) -> bool:
-        """Whether both have one key."""
+        """Whether both have one key.
+
+        Parameters
+        ----------
+        other : Draws
+            Another stream.
+
+        Returns
+        -------
+        bool
+        """
         return hmac.compare_digest(self._key, other._key)
 
 

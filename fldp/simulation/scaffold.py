@@ -29,8 +29,9 @@ class Scaffold(LocalSGD):
     control_scale : float, optional
         The public factor s that balances the halves. None: lr · epochs; with full batches they
         then start equally long. The noise stays in the server's control and adds up over t
-        rounds, to √t · zC / (N·s): a larger s leaves less of it, and less of the clip to Δw. The
-        other parameters are those of `LocalSGD`.
+        rounds, to √t · zC / (N·s): a larger s leaves less of it, and less of the clip to Δw.
+    lr, epochs, batch_size, momentum, weight_decay, proximal, schedule, trainable, engine, threads
+        As for `LocalSGD`; `momentum` must be 0.
 
     Raises
     ------
