@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import math
-import warnings
-from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -263,62 +260,3 @@ def choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
         options = ", ".join(map(repr, allowed))
         raise ValueError(f"{name} is {shown(value)}: choose one of {options}")
     return str(value)
-
-
-def warn_of_name(old: str, new: str, stacklevel: int = 3) -> None:
-    """A DeprecationWarning that `old` is `new` now.
-
-    Parameters
-    ----------
-    old, new
-        The two names.
-    stacklevel
-        Which line is named, as `warnings.warn` counts; 3: that which called our caller.
-    """
-    warnings.warn(
-        f"{old} is {new} now; the old name goes with the next version",
-        DeprecationWarning,
-        stacklevel=stacklevel,
-    )
-
-
-def renamed(**names: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
-    """A decorator: keywords of a function under their old names, for one version, with a warning.
-
-    Signature and types are those of the new names alone.
-
-    Parameters
-    ----------
-    **names
-        Old keyword -> new keyword.
-
-    Returns
-    -------
-    function
-        The decorator.
-
-    Examples
-    --------
-    >>> import inspect
-    >>> @renamed(colour="color")
-    ... def paint(color: str = "grey") -> str:
-    ...     return color
-    >>> list(inspect.signature(paint).parameters), paint(color="red")
-    (['color'], 'red')
-    """
-
-    def wrap(function: Callable[_P, _R]) -> Callable[_P, _R]:
-        @functools.wraps(function)
-        def call(*args: _P.args, **keywords: _P.kwargs) -> _R:
-            for old, new in names.items():
-                if old not in keywords:
-                    continue
-                if new in keywords:
-                    raise ValueError(f"{old} is the old name of {new}: give the new one alone")
-                warn_of_name(old, new)
-                keywords[new] = keywords.pop(old)
-            return function(*args, **keywords)
-
-        return call
-
-    return wrap

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 import warnings
@@ -12,12 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
-from fldp._checks import renamed, warn_of_name
-
-__all__ = ["OLD", "SHORT", "fields", "find", "install", "renamed"]
-
+P = ParamSpec("P")
+R = TypeVar("R")
 Kind = TypeVar("Kind")
 
 SHORT = {"clients": "simulation.clients", "attacks": "audit.attacks"}
@@ -70,11 +69,7 @@ class OldPaths(MetaPathFinder, Loader):
     def exec_module(self, module: ModuleType) -> None:
         name = module.__name__.partition(".")[2]
         if name in OLD:
-            warnings.warn(
-                f"fldp.{name} is fldp.{OLD[name]} now; the old path goes with the next version",
-                DeprecationWarning,
-                stacklevel=2,
-            )
+            warn_of_name(f"fldp.{name}", f"fldp.{OLD[name]}")
         place = (SHORT | OLD)[name]
         # The import system takes what stands here when this returns.
         sys.modules[module.__name__] = importlib.import_module(f"fldp.{place}")
@@ -84,6 +79,65 @@ def install() -> None:
     """Make old paths importable."""
     if not any(isinstance(finder, OldPaths) for finder in sys.meta_path):
         sys.meta_path.insert(0, OldPaths())
+
+
+def warn_of_name(old: str, new: str, stacklevel: int = 3) -> None:
+    """A DeprecationWarning that `old` is `new` now.
+
+    Parameters
+    ----------
+    old, new
+        The two names.
+    stacklevel
+        Which line is named, as `warnings.warn` counts; 3: that which called our caller.
+    """
+    warnings.warn(
+        f"{old} is {new} now; the old name goes with the next version",
+        DeprecationWarning,
+        stacklevel=stacklevel,
+    )
+
+
+def renamed(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """A decorator: keywords of a function under their old names, for one version, with a warning.
+
+    Signature and types are those of the new names alone.
+
+    Parameters
+    ----------
+    **names
+        Old keyword -> new keyword.
+
+    Returns
+    -------
+    function
+        The decorator.
+
+    Examples
+    --------
+    >>> import inspect
+    >>> @renamed(colour="color")
+    ... def paint(color: str = "grey") -> str:
+    ...     return color
+    >>> list(inspect.signature(paint).parameters), paint(color="red")
+    (['color'], 'red')
+    """
+
+    def wrap(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def call(*args: P.args, **keywords: P.kwargs) -> R:
+            for old, new in names.items():
+                if old not in keywords:
+                    continue
+                if new in keywords:
+                    raise ValueError(f"{old} is the old name of {new}: give the new one alone")
+                warn_of_name(old, new)
+                keywords[new] = keywords.pop(old)
+            return function(*args, **keywords)
+
+        return call
+
+    return wrap
 
 
 def fields(**names: str) -> Callable[[type[Kind]], type[Kind]]:

@@ -140,5 +140,5 @@ def test_old_keywords_warn_and_work() -> None:
         fldp.aggregate(rows(), plan, 1.0, mechanism=fldp.Gaussian())  # type: ignore[call-arg]
     with pytest.warns(DeprecationWarning, match="norm is clip_norm now"):
         fldp.clip(torch.ones(2), norm=1.0)  # type: ignore[call-arg]
-    with pytest.raises(TypeError, match="give one of them"):
+    with pytest.raises(ValueError, match="give the new one alone"):
         fldp.clip(torch.ones(2), norm=1.0, clip_norm=1.0)  # type: ignore[call-arg]

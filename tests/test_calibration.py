@@ -10,7 +10,7 @@ import warnings
 import pytest
 
 from fldp import accounting
-from fldp.accounting import Event, epsilon_of, pld, search
+from fldp.accounting import Event, epsilon_of, pld
 
 
 def spent(z, *, delta, rounds, q, **more):
@@ -205,19 +205,6 @@ def test_max_rounds_at_its_ends():
         accounting.max_rounds(epsilon=100.0, delta=1e-5, noise_multiplier=1e12)
     with pytest.raises(ValueError, match="any number of rounds fits"):
         accounting.max_rounds(epsilon=1.0, sampling_rate=0.0, **ask)
-
-
-def test_the_last_that_fits_is_found_whatever_the_curve():
-    for last in (1, 2, 3, 17, 999, 123_456):
-        for power in (0.4, 0.5, 1.0, 3.0):
-            questions = []
-
-            def curve(n, last=last, power=power, questions=questions):
-                questions.append(n)
-                return (n / (last + 0.5)) ** power
-
-            assert search.last_that_fits(curve, 1.0, 40) == last
-            assert len(questions) <= 60
 
 
 # ---- caps

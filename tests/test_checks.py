@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 import math
-import warnings
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
@@ -89,19 +87,3 @@ def test_a_choice_lists_what_there_is() -> None:
     assert checks.choice("trust", "local", ("central", "local")) == "local"
     with pytest.raises(ValueError, match=r"trust is 'none': choose one of 'central', 'local'"):
         checks.choice("trust", "none", ("central", "local"))
-
-
-def test_an_old_keyword_works_with_a_warning_and_is_not_in_the_signature() -> None:
-    @checks.renamed(colour="color")
-    def paint(wall: str, color: str = "grey") -> str:
-        return f"{wall} {color}"
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert paint("north", color="red") == "north red"
-    with pytest.warns(DeprecationWarning, match="colour is color now") as caught:
-        assert paint("north", colour="red") == "north red"  # type: ignore[call-arg]
-    assert caught[0].filename == __file__
-    with pytest.raises(ValueError, match="colour is the old name of color: give the new one"):
-        paint("north", color="red", colour="red")  # type: ignore[call-arg]
-    assert list(inspect.signature(paint).parameters) == ["wall", "color"]

@@ -28,7 +28,7 @@ def test_events_survive_their_dictionary(event):
     assert ("kind" in fields) == (not isinstance(event, Event))
     assert isinstance(event, AnyEvent)
     if isinstance(event, Event):
-        assert Event.from_dict(fields) == event
+        assert event_from_dict(fields) == event
 
 
 def test_a_dictionary_of_the_first_version_is_an_event():

@@ -296,4 +296,4 @@ def test_moments_bound_from_above():
     run = [([(1.0, pair("remove", 0.05, 1.0))], 100), ([(1.0, pairs.approximate(0.1, 1e-7))], 2)]
     assert pld.solve(run, delta=1e-5) <= pld.ceiling(run, 1e-5) * (1 + 1e-3)
     assert pld.ceiling(run, 1e-7) == math.inf
-    assert math.log(pld.solve(run, epsilon=3.0)) <= pld.log_ceiling(run, 3.0) + 1e-3
+    assert pld.solve(run, epsilon=3.0) <= pld.delta_ceiling(run, 3.0) * (1 + 1e-3)

@@ -8,27 +8,20 @@ participation, and zCDP alone have closed forms and take no kernel.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-
-import numpy as np
+from functools import partial
+from typing import NamedTuple
 
 from fldp._checks import MOST_RHO, between, choice
 from fldp._settings import ACCOUNTANT
-from fldp.accounting import opacus, pld
+from fldp.accounting import gaussian, opacus, pld
 from fldp.accounting.composition import disclosed, mu_of, prepared, rho_of, rounds_of
-from fldp.accounting.events import AnyEvent, Approximate, Concentrated, Event, Laplace
-from fldp.accounting.gaussian import (
-    LEAST_DELTA,
-    gaussian_delta,
-    gaussian_epsilon,
-    known_delta,
-    known_epsilon,
-    zcdp_epsilon,
-    zcdp_log_deltas,
-)
+from fldp.accounting.events import AnyEvent, Approximate, Concentrated, Event, Events, Laplace
 
 ACCOUNTANTS = ACCOUNTANT.allowed
+
+Answer = Callable[[float], float]
 
 # Room for the quadrature behind a bound by moments.
 _MARGIN = 1e-3
@@ -36,77 +29,68 @@ _MARGIN = 1e-3
 _LITTLE = 1e-6
 
 
-def _closed(events: Sequence[AnyEvent]) -> tuple[list[Event], Event | None] | None:
-    """Plain Gaussians and at most one kind of known participation, or None if there is more."""
-    plain: list[Event] = []
-    known: dict[Event, int] = {}
-    for event in events:
-        if not isinstance(event, Event) or not (event.everyone or event.known):
-            return None
-        if event.everyone:
-            plain.append(event)
-        else:
-            one = Event(event.noise_multiplier, event.sampling_rate, "poisson", known=True)
-            known[one] = known.get(one, 0) + event.rounds
-    if len(known) > 1:
+class _Question(NamedTuple):
+    """What epsilon is at `delta`, or, where that is None, what delta is at `epsilon`."""
+
+    adjacency: str
+    group: int
+    delta: float | None
+    epsilon: float | None = None
+
+    def by(self, delta_at: Answer, epsilon_at: Answer) -> float:
+        """The one that is asked for, of a function of epsilon and one of delta."""
+        if self.delta is None:
+            return delta_at(self.epsilon or 0.0)
+        return epsilon_at(self.delta)
+
+
+def _closed(events: Events, ask: _Question) -> float | None:
+    """The answer for plain Gaussians and at most one kind of round in which it is known who came.
+
+    None if there is something else: only these have a closed form.
+    """
+    plain = [e for e in events if isinstance(e, Event) and e.everyone]
+    known = [e for e in events if isinstance(e, Event) and e.known and not e.everyone]
+    kinds = {(e.noise_multiplier, e.sampling_rate) for e in known}
+    if len(plain) + len(known) < len(events) or len(kinds) > 1 or (known and ask.group > 1):
         return None
-    for one, n in known.items():
-        return plain, replace(one, rounds=n)
-    return plain, None
-
-
-def _ask_closed(
-    plain: Sequence[Event],
-    known: Event | None,
-    adjacency: str,
-    delta: float | None,
-    epsilon: float,
-) -> float:
-    base = mu_of(plain, adjacency)
-    if known is None:
-        return gaussian_delta(base, epsilon) if delta is None else gaussian_epsilon(base, delta)
-    unit, q, n = mu_of([replace(known, rounds=1)], adjacency), known.sampling_rate, known.rounds
-    if delta is None:
-        return known_delta(unit, q, n, epsilon, base)
-    return known_epsilon(unit, q, n, delta, base)
-
-
-def _ask(
-    events: Sequence[AnyEvent],
-    adjacency: str,
-    group: int,
-    delta: float | None,
-    epsilon: float = 0.0,
-) -> float:
-    """Epsilon at `delta`, or delta at `epsilon` when `delta` is None."""
-    simple = _closed(events)
-    if simple is not None and (group == 1 or simple[1] is None):
-        scaled = [replace(e, noise_multiplier=e.noise_multiplier / group) for e in simple[0]]
-        return _ask_closed(scaled, simple[1], adjacency, delta, epsilon)
-    if all(isinstance(e, Concentrated) for e in events):
-        rho = rho_of(events, group)
-        if delta is None:
-            return float(np.exp(zcdp_log_deltas(rho, np.array([epsilon])))[0])
-        return zcdp_epsilon(rho, delta)
-    remove = pld.solve(
-        rounds_of(events, adjacency, "remove", group),
-        delta=delta,
-        epsilon=epsilon if delta is None else None,
+    base = mu_of(plain, ask.adjacency, ask.group)
+    if not known:
+        return ask.by(
+            partial(gaussian.gaussian_delta, base), partial(gaussian.gaussian_epsilon, base)
+        )
+    unit = mu_of([replace(known[0], rounds=1)], ask.adjacency)
+    law = unit, known[0].sampling_rate, sum(e.rounds for e in known)
+    return ask.by(
+        partial(gaussian.known_delta, *law, base=base),
+        partial(gaussian.known_epsilon, *law, base=base),
     )
-    if not _one_sided(events, adjacency):
+
+
+def _ask(events: Events, ask: _Question) -> float:
+    """The answer by a closed form, or by the kernel: the larger one of the two directions."""
+    if all(isinstance(e, Concentrated) for e in events):
+        rho = rho_of(events, ask.group)
+        return ask.by(partial(gaussian.zcdp_delta, rho), partial(gaussian.zcdp_epsilon, rho))
+    closed = _closed(events, ask)
+    if closed is not None:
+        return closed
+    rounds = rounds_of(events, ask.adjacency, "remove", ask.group)
+    remove = pld.solve(rounds, delta=ask.delta, epsilon=ask.epsilon)
+    if not _one_sided(events, ask.adjacency):
         return remove
-    add = rounds_of(events, adjacency, "add", group)
+    rounds = rounds_of(events, ask.adjacency, "add", ask.group)
     # the bound by moments takes a hundredth of the time; the margin is for its quadrature
-    if delta is None:
-        if math.exp(pld.log_ceiling(add, epsilon)) < (1 - _MARGIN) * remove:
-            return remove
-        return max(remove, pld.solve(add, epsilon=epsilon))
-    if pld.ceiling(add, delta) < (1 - _MARGIN) * remove:
+    if _by_moments(rounds, ask) < (1 - _MARGIN) * remove:
         return remove
-    return max(remove, pld.solve(add, delta=delta))
+    return max(remove, pld.solve(rounds, delta=ask.delta, epsilon=ask.epsilon))
 
 
-def _one_sided(events: Sequence[AnyEvent], adjacency: str) -> bool:
+def _by_moments(rounds: Sequence[pld.Round], ask: _Question) -> float:
+    return ask.by(partial(pld.delta_ceiling, rounds), partial(pld.ceiling, rounds))
+
+
+def _one_sided(events: Events, adjacency: str) -> bool:
     """Whether leaving and coming are told apart differently well."""
     if adjacency == "replace-one":
         return False
@@ -114,7 +98,7 @@ def _one_sided(events: Sequence[AnyEvent], adjacency: str) -> bool:
 
 
 def epsilon_of(
-    events: Sequence[AnyEvent],
+    events: Events,
     delta: float,
     adjacency: str = "add-or-remove",
     accountant: str = "pld",
@@ -158,13 +142,17 @@ def epsilon_of(
     return found
 
 
-def spent(
-    events: Sequence[AnyEvent], delta: float, adjacency: str, accountant: str, group: int = 1
-) -> float:
-    """:func:`epsilon_of` for searches, which ask many times: without a warning."""
+def spent(events: Events, delta: float, adjacency: str, accountant: str, group: int = 1) -> float:
+    """:func:`epsilon_of` for searches, which ask many times: without a warning.
+
+    Parameters, what is returned and what is raised are as there.
+
+    >>> spent([Event(2.0)], 1e-5, "add-or-remove", "pld") == epsilon_of([Event(2.0)], 1e-5)
+    True
+    """
     delta = between("delta", delta)
-    if 0 < delta < LEAST_DELTA:
-        raise ValueError(f"delta is {delta:g}: give 0, or at least {LEAST_DELTA:g}")
+    if 0 < delta < gaussian.LEAST_DELTA:
+        raise ValueError(f"delta is {delta:g}: give 0, or at least {gaussian.LEAST_DELTA:g}")
     choice("accountant", accountant, ACCOUNTANTS)
     found = prepared(events, adjacency, group)
     if not found or delta == 1:
@@ -173,21 +161,22 @@ def spent(
         return _pure(found, group)
     if accountant != "pld":
         return opacus.epsilon(found, delta, adjacency, accountant, group)
+    ask = _Question(adjacency, group, delta)
     if delta < _infinite(found) or rho_of(found, group) > MOST_RHO:
         return math.inf
-    basic = _basic(found, adjacency, group, delta)
+    basic = _basic(found, ask, delta)
     if _pure_steps(found, group) < pld.ACCURACY * basic < math.inf:
         return basic  # such steps say so little that no composition could gain on adding them up
     try:
-        return min(basic, _ask(found, adjacency, group, delta))
-    except pld.OutOfReach as error:
-        simpler = _without_grid(found, adjacency, group, delta)
-        if math.isfinite(min(basic, simpler)):
-            return min(basic, simpler)
-        raise error
+        return min(basic, _ask(found, ask))
+    except pld.OutOfReach:
+        simpler = min(basic, _without_grid(found, ask))
+        if math.isfinite(simpler):
+            return simpler
+        raise
 
 
-def _pure(events: Sequence[AnyEvent], group: int) -> float:
+def _pure(events: Events, group: int) -> float:
     """Epsilon at delta = 0."""
     total = 0.0
     for event in events:
@@ -200,13 +189,13 @@ def _pure(events: Sequence[AnyEvent], group: int) -> float:
     return total
 
 
-def _pure_steps(events: Sequence[AnyEvent], group: int) -> float:
+def _pure_steps(events: Events, group: int) -> float:
     """The sum of the epsilons of pure and (ε, δ) steps; infinite if there are none."""
     steps = [e for e in events if isinstance(e, Laplace | Approximate)]
     return _pure(_without_deltas(steps), group) if steps else math.inf
 
 
-def _infinite(events: Sequence[AnyEvent]) -> float:
+def _infinite(events: Events) -> float:
     """The chance that some (ε, δ) step fails altogether: no smaller delta has an epsilon."""
     log = 0.0
     for event in events:
@@ -215,11 +204,11 @@ def _infinite(events: Sequence[AnyEvent]) -> float:
     return -math.expm1(log)
 
 
-def _without_deltas(events: Sequence[AnyEvent]) -> list[AnyEvent]:
+def _without_deltas(events: Events) -> list[AnyEvent]:
     return [replace(e, delta=0.0) if isinstance(e, Approximate) else e for e in events]
 
 
-def _basic(events: Sequence[AnyEvent], adjacency: str, group: int, delta: float) -> float:
+def _basic(events: Events, ask: _Question, delta: float) -> float:
     """Epsilon by adding up the epsilons of pure and (ε, δ) steps to that of the rest."""
     steps = [e for e in events if isinstance(e, Laplace | Approximate)]
     if not steps:
@@ -228,19 +217,31 @@ def _basic(events: Sequence[AnyEvent], adjacency: str, group: int, delta: float)
     left = delta - sum(e.delta * e.rounds for e in steps if isinstance(e, Approximate))
     if left < 0 or (left == 0 and rest):
         return math.inf
-    pure = _pure_steps(steps, group)
-    return pure + _ask(rest, adjacency, group, left) if rest else pure
+    pure = _pure_steps(steps, ask.group)
+    return pure + _ask(rest, ask._replace(delta=left)) if rest else pure
 
 
 def delta_of(
-    events: Sequence[AnyEvent],
-    epsilon: float,
-    adjacency: str = "add-or-remove",
-    group: int = 1,
+    events: Events, epsilon: float, adjacency: str = "add-or-remove", group: int = 1
 ) -> float:
-    """Delta of rounds that may differ in mechanism, noise and sampling, at this epsilon >= 0.
+    """Delta of rounds that may differ in mechanism, noise and sampling, fixed beforehand.
 
-    Parameters as in :func:`epsilon_of`.
+    Parameters
+    ----------
+    events, adjacency, group
+        As in :func:`epsilon_of`.
+    epsilon
+        At least 0.
+
+    Returns
+    -------
+    float
+        An upper bound, 0 to 1; below 1e-300 it is reported as 1e-300 where it is not 0.
+
+    Raises
+    ------
+    ValueError
+        As :func:`epsilon_of`.
 
     Examples
     --------
@@ -251,7 +252,7 @@ def delta_of(
     return _delta(prepared(events, adjacency, group), epsilon, adjacency, group)
 
 
-def _delta(events: Sequence[AnyEvent], epsilon: float, adjacency: str, group: int) -> float:
+def _delta(events: Events, epsilon: float, adjacency: str, group: int) -> float:
     """Delta of prepared events."""
     if not events or epsilon >= _pure(events, group):
         return 0.0
@@ -260,36 +261,27 @@ def _delta(events: Sequence[AnyEvent], epsilon: float, adjacency: str, group: in
         return infinite
     if rho_of(events, group) > MOST_RHO:
         return 1.0
-    pure, basic = _pure_steps(events, group), 1.0
+    pure = _pure_steps(events, group)
+    basic = 1.0
     if pure < epsilon:
         rest = [e for e in events if not isinstance(e, Laplace | Approximate)]
         basic = min(1.0, _delta(rest, epsilon - pure, adjacency, group) + infinite)
     if pure < _LITTLE * epsilon:
         return basic
+    ask = _Question(adjacency, group, None, epsilon)
     try:
-        return min(basic, _ask(events, adjacency, group, None, epsilon))
+        return min(basic, _ask(events, ask))
     except pld.OutOfReach:
-        return min(basic, _without_grid(events, adjacency, group, None, epsilon))
+        return min(basic, _without_grid(events, ask))
 
 
-def _without_grid(
-    events: Sequence[AnyEvent],
-    adjacency: str,
-    group: int,
-    delta: float | None,
-    epsilon: float = 0.0,
-) -> float:
+def _without_grid(events: Events, ask: _Question) -> float:
     """A looser bound for what the grid cannot hold: by moments, or by known participation."""
-    bounds = []
-    for direction in ("remove", "add") if _one_sided(events, adjacency) else ("remove",):
-        rounds = rounds_of(events, adjacency, direction, group)
-        if delta is None:
-            bounds.append(math.exp(pld.log_ceiling(rounds, epsilon)))
-        else:
-            bounds.append(pld.ceiling(rounds, delta))
-    bound = max(bounds) * (1 + _MARGIN)
-    against = [disclosed(event, adjacency) for event in events]
-    simple = _closed(against)
-    if simple is not None and (group == 1 or simple[1] is None):
-        bound = min(bound, _ask(against, adjacency, group, delta, epsilon))
-    return bound if delta is not None else min(1.0, bound)
+    directions = ("remove", "add") if _one_sided(events, ask.adjacency) else ("remove",)
+    runs = [rounds_of(events, ask.adjacency, one, ask.group) for one in directions]
+    bound = max(_by_moments(rounds, ask) for rounds in runs) * (1 + _MARGIN)
+    against = [disclosed(event, ask.adjacency) for event in events]
+    closed = _closed(against, ask)
+    if closed is not None:
+        bound = min(bound, closed)
+    return min(1.0, bound) if ask.delta is None else bound

@@ -20,10 +20,11 @@ from fldp.accounting.events import (
     Approximate,
     Concentrated,
     Event,
+    Events,
     Laplace,
     checked,
 )
-from fldp.accounting.gaussian import Array
+from fldp.accounting.gaussian import LARGEST_EXP, Array
 from fldp.accounting.gaussian_pairs import Fixed, Group, Subsampled
 from fldp.accounting.guide import Part, Round
 from fldp.accounting.pairs import Shifted, approximate, concentrated, silent
@@ -71,46 +72,70 @@ def _drawn_chances(k: int, clients: int, cohort: int) -> Array:
 
 def _gaussian(event: Event, adjacency: str, direction: str, group: int) -> list[Part]:
     """One sampled round as a mixture of pairs, for `group` clients that move together."""
-    q, z = event.sampling_rate, event.noise_multiplier
-    one_for_another = adjacency == "replace-one"
+    q = event.sampling_rate
+    z = event.noise_multiplier
+    moves = 2 if adjacency == "replace-one" else 1
     capped = event.cap is not None and event.clients is not None and event.cap < event.clients
     if event.known:
-        return _known(_chances(event, group), 2 if one_for_another else 1, z)
-    if event.sampling == "fixed" and group == 1:
-        return [(1.0, Fixed(q, z))]
-    if event.sampling == "fixed" or (group > 1 and (one_for_another or capped)):
+        return _known(_chances(event, group), moves, z)
+    if group > 1 and (event.sampling == "fixed" or moves == 2 or capped):
         # Let it be known how many of the group took part: by joint convexity an upper bound. Under
         # a cap as many others may move up, so that the sum moves by 2 for each.
         return _known(_chances(event, group), 2, z)
     if group > 1:
         return [(1.0, Group(direction, q, z, group))]
-    kind = "replace" if one_for_another else direction
-    free: list[Part] = [(1.0, Subsampled(kind, q, z))]
-    return _capped(event, kind, free) if capped else free
+    if event.sampling == "fixed":
+        return [(1.0, Fixed(q, z))]
+    pair = Subsampled("replace" if moves == 2 else direction, q, z)
+    return _capped(event, pair) if capped else [(1.0, pair)]
 
 
-def _capped(event: Event, kind: str, free: list[Part]) -> list[Part]:
-    """The pair of one client of a Poisson cohort under a hard cap."""
-    q, z, n, cap = event.sampling_rate, event.noise_multiplier, event.clients or 0, event.cap or 0
+def _capped(event: Event, free: Subsampled) -> list[Part]:
+    """The pair of one client of a Poisson cohort under a hard cap; `free` is that without one."""
+    q = event.sampling_rate
+    n = event.clients or 0
+    cap = event.cap or 0
     # the cap binds with chance `full`; then a sampled target takes another client's place
-    full, over = binomial_tail(cap - 1, n - 1, q), binomial_tail(cap, n, q)
+    full = binomial_tail(cap - 1, n - 1, q)
+    over = binomial_tail(cap, n, q)
     if full <= 0 or over <= 0:
-        return free
+        return [(1.0, free)]
     # `full` may be a little too large, and must not make the rate too small
     rate = over * cap / full / n * (1 + tail_error(n))
-    bound = Subsampled("replace", min(1.0, rate), z / 2)
-    return [(full, bound)] if full >= 1 else [(1 - full, free[0][1]), (full, bound)]
+    bound = Subsampled("replace", min(1.0, rate), event.noise_multiplier / 2)
+    return [(full, bound)] if full >= 1 else [(1 - full, free), (full, bound)]
 
 
 def mu_of(events: Sequence[Event], adjacency: str, group: int = 1) -> float:
+    """Sensitivity divided by noise, of plain Gaussian rounds as one.
+
+    >>> mu_of([Event(2.0, rounds=16)], "replace-one")
+    4.0
+    """
     sensitivity = 2 if adjacency == "replace-one" else 1
     return sensitivity * group * math.sqrt(sum(e.rounds / e.noise_multiplier**2 for e in events))
 
 
-def rounds_of(
-    events: Sequence[AnyEvent], adjacency: str, direction: str, group: int = 1
-) -> list[Round]:
-    """What the kernel composes: "remove" or "add" is the direction of Poisson rounds."""
+def rounds_of(events: Events, adjacency: str, direction: str, group: int = 1) -> list[Round]:
+    """What the kernel composes.
+
+    Parameters
+    ----------
+    events, adjacency, group
+        As in :func:`fldp.accounting.epsilon_of`; checked and prepared.
+    direction
+        "remove" or "add", of Poisson rounds under add-or-remove; others are symmetric.
+
+    Returns
+    -------
+    list of Round
+        Each kind once; all plain Gaussians as one, and all zCDP steps as one.
+
+    Examples
+    --------
+    >>> rounds_of([Event(1.0, 0.01, "poisson", rounds=9)], "add-or-remove", "remove")
+    [([(1.0, Subsampled(kind='remove', q=0.01, z=1.0))], 9)]
+    """
     plain = [e for e in events if isinstance(e, Event) and e.everyone]
     rounds: list[Round] = []
     for one, n in _counted(events).items():
@@ -127,7 +152,7 @@ def rounds_of(
     return rounds
 
 
-def _counted(events: Sequence[AnyEvent]) -> dict[AnyEvent, int]:
+def _counted(events: Events) -> dict[AnyEvent, int]:
     """One round of each event that is neither a plain Gaussian nor zCDP, and how often it ran."""
     counts: dict[AnyEvent, int] = {}
     for event in events:
@@ -138,7 +163,12 @@ def _counted(events: Sequence[AnyEvent]) -> dict[AnyEvent, int]:
     return counts
 
 
-def rho_of(events: Sequence[AnyEvent], group: int) -> float:
+def rho_of(events: Events, group: int) -> float:
+    """The zCDP of all steps that state one, for `group` clients.
+
+    >>> rho_of([Concentrated(0.5, rounds=2)], group=3)
+    9.0
+    """
     return group**2 * sum(e.rho * e.rounds for e in events if isinstance(e, Concentrated))
 
 
@@ -151,7 +181,7 @@ def _grouped(event: AnyEvent, group: int) -> AnyEvent:
     log_growth = math.log(group)
     if e > 0:
         log_growth = (group - 1) * e + math.log(math.expm1(-group * e) / math.expm1(-e))
-    delta = min(1.0, event.delta * math.exp(min(log_growth, 700.0)))
+    delta = min(1.0, event.delta * math.exp(min(log_growth, LARGEST_EXP)))
     return Approximate(group * e, delta, event.rounds)
 
 
@@ -162,8 +192,14 @@ def _says_something(event: AnyEvent) -> bool:
     return not isinstance(event, Approximate) or event.epsilon > 0 or event.delta > 0
 
 
-def prepared(events: Sequence[AnyEvent], adjacency: str, group: int) -> list[AnyEvent]:
-    """The events that count, checked against the adjacency and with (ε, δ) steps for the group."""
+def prepared(events: Events, adjacency: str, group: int) -> list[AnyEvent]:
+    """The events that count, checked against the adjacency and with (ε, δ) steps for the group.
+
+    Parameters, and what is raised, are as in :func:`fldp.accounting.epsilon_of`.
+
+    >>> prepared([Event(1.0), Event(1.0, 0.0, "poisson")], "zero-out", group=1)[1:]
+    []
+    """
     choice("adjacency", adjacency, ADJACENCIES)
     found = checked(events)
     group = whole("group", group)
@@ -173,9 +209,7 @@ def prepared(events: Sequence[AnyEvent], adjacency: str, group: int) -> list[Any
         if isinstance(event, Event):
             _agree(event, adjacency, group)
     counted = [_grouped(event, group) for event in found if _says_something(event)]
-    return [
-        disclosed(event, adjacency) if _is_visible(event, adjacency) else event for event in counted
-    ]
+    return [disclosed(e, adjacency) if _is_visible(e, adjacency) else e for e in counted]
 
 
 def _is_visible(event: AnyEvent, adjacency: str) -> bool:
@@ -193,6 +227,9 @@ def disclosed(event: AnyEvent, adjacency: str) -> AnyEvent:
 
     An upper bound, since delta is jointly convex: the sum moves with the chance q of taking part,
     by 2 where another client takes the place.
+
+    >>> disclosed(Event(1.0, 0.1, "poisson"), "zero-out").known
+    True
     """
     if not isinstance(event, Event) or event.known or event.everyone:
         return event

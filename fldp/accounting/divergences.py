@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,7 +10,14 @@ from numpy.typing import ArrayLike, NDArray
 from fldp._checks import between, choice, listed, real
 from fldp.accounting.account import delta_of, epsilon_of
 from fldp.accounting.composition import mu_of, prepared, rounds_of
-from fldp.accounting.events import ADJACENCIES, AnyEvent, Approximate, Concentrated, Event, Laplace
+from fldp.accounting.events import (
+    ADJACENCIES,
+    Approximate,
+    Concentrated,
+    Event,
+    Events,
+    Laplace,
+)
 from fldp.accounting.gaussian import Array
 from fldp.accounting.guide import log_sum
 
@@ -23,11 +29,7 @@ _NODES = 1 << 21
 
 
 def privacy_curve(
-    events: Sequence[AnyEvent],
-    epsilons: ArrayLike,
-    *,
-    adjacency: str = "add-or-remove",
-    group: int = 1,
+    events: Events, epsilons: ArrayLike, *, adjacency: str = "add-or-remove", group: int = 1
 ) -> NDArray[np.float64]:
     """Delta at each epsilon: the (epsilon, delta) curve of what ran, an upper bound at each point.
 
@@ -59,11 +61,7 @@ def privacy_curve(
 
 
 def renyi(
-    events: Sequence[AnyEvent],
-    orders: ArrayLike,
-    *,
-    adjacency: str = "add-or-remove",
-    group: int = 1,
+    events: Events, orders: ArrayLike, *, adjacency: str = "add-or-remove", group: int = 1
 ) -> NDArray[np.float64]:
     """Rényi divergences of what ran, exact to 1e-6: what an RDP accountant adds up (Mironov 2017).
 
@@ -99,9 +97,9 @@ def renyi(
     return np.array(values).reshape(at.shape)
 
 
-def _renyi(events: Sequence[AnyEvent], adjacency: str, group: int, order: float) -> float:
+def _renyi(events: Events, adjacency: str, group: int, order: float) -> float:
     total = 0.0
-    rest: list[AnyEvent] = []
+    rest = []
     for event in events:
         if isinstance(event, Event) and event.everyone:
             total += order * mu_of([event], adjacency, group) ** 2 / 2
@@ -126,9 +124,7 @@ def _renyi_of_laplace(b: float, order: float) -> float:
     return (max(high, low) + math.log1p(math.exp(-abs(high - low)))) / (order - 1)
 
 
-def _log_moment(
-    events: Sequence[AnyEvent], adjacency: str, direction: str, group: int, order: float
-) -> float:
+def _log_moment(events: Events, adjacency: str, direction: str, group: int, order: float) -> float:
     """The Rényi divergence by quadrature, which follows the order's peak."""
     least = min([e.noise_multiplier for e in events if isinstance(e, Event)], default=1.0)
     reach = _BEYOND + 2 * order * group / least
@@ -148,11 +144,7 @@ def _log_moment(
 
 
 def tradeoff(
-    events: Sequence[AnyEvent],
-    alphas: ArrayLike,
-    *,
-    adjacency: str = "add-or-remove",
-    group: int = 1,
+    events: Events, alphas: ArrayLike, *, adjacency: str = "add-or-remove", group: int = 1
 ) -> NDArray[np.float64]:
     """The least type II error of any test for a client, at each type I error: a lower bound.
 
@@ -204,10 +196,8 @@ def tradeoff(
 
 def _numbers(name: str, values: ArrayLike) -> Array:
     """`values` as an array of floats, else a ValueError."""
-    if isinstance(values, int | float | np.number | np.ndarray):
-        given = np.asarray(values)
-    else:
-        given = np.asarray(listed(name, values))
+    is_array = isinstance(values, int | float | np.number | np.ndarray)
+    given = np.asarray(values if is_array else listed(name, values))
     if given.dtype.kind not in "iuf" or not np.isfinite(given).all():
         raise ValueError(f"{name} hold something that is no finite number: give numbers")
     if given.size and given.min() < 0:

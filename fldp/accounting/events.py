@@ -101,11 +101,6 @@ class Event:
         """The fields, ready for JSON."""
         return asdict(self)
 
-    @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> Event:
-        """The inverse of :meth:`to_dict`."""
-        return _made(cls, fields)
-
 
 def _conflict(event: Event) -> str:
     """What does not go together in an event whose fields are each in range; "" if all does."""
@@ -222,6 +217,7 @@ class Concentrated:
 
 
 AnyEvent = Event | Laplace | Approximate | Concentrated
+Events = Sequence[AnyEvent]
 _KINDS: dict[str, type[Laplace] | type[Approximate] | type[Concentrated]] = {
     "laplace": Laplace,
     "approximate": Approximate,
@@ -230,7 +226,12 @@ _KINDS: dict[str, type[Laplace] | type[Approximate] | type[Concentrated]] = {
 
 
 def event_from_dict(fields: dict[str, Any]) -> AnyEvent:
-    """The event that `to_dict` wrote; without a "kind" it is a Gaussian :class:`Event`.
+    """The event that `to_dict` wrote.
+
+    Parameters
+    ----------
+    fields
+        Its dictionary; without a "kind" it is a Gaussian :class:`Event`.
 
     Raises
     ------
@@ -253,7 +254,7 @@ def event_from_dict(fields: dict[str, Any]) -> AnyEvent:
     return _made(_KINDS[kind], rest)
 
 
-def checked(events: Sequence[AnyEvent]) -> list[AnyEvent]:
+def checked(events: Events) -> list[AnyEvent]:
     """`events` as a list, or a ValueError that names what is none."""
     try:
         found = list(events)

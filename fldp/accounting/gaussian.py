@@ -7,18 +7,21 @@ noise multiplier z have mu = sqrt(T) / z.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fldp._checks import MOST_RHO, between, real, whole
 from fldp.accounting.binomial import binomial
+from fldp.accounting.search import falling_root, least
 
 Array = NDArray[np.float64]
 
 # A smaller delta is reported as this: logarithms stay finite, and it is an upper bound.
 LEAST_DELTA = 1e-300
+# exp beyond this is infinite in double precision.
+LARGEST_EXP = 700.0
 
 # (1 + 2x) e^(x^2) erfc(x) as a polynomial in t = (x - k)/(x + k), for all x >= 0 at once (Shepherd
 # & Laframboise 1981); coefficients computed with 40 digits; relative error below 7e-16.
@@ -42,6 +45,17 @@ _ROUND_OFF = 8 * _UNIT
 
 # Share of delta that the cut tails of a binomial may have.
 _CUT = 1e-9
+# Where mu is looked for: from e^30 down, by e^-90 at first, and never below the least.
+_LARGEST_MU = math.exp(30)
+_MU_RANGE = 90.0
+_LEAST_MU = 1e-300
+# Rényi orders less one to look at first: what rho from 1e-9 to 1e9 can need; and how many then,
+# twice, between the neighbours of the best. Epsilon is then right to ten digits.
+_ORDERS_LESS_ONE = np.geomspace(1e-8, 1e12, 401)
+_ORDERS_CLOSER = (101, 101)
+# The same for many epsilons at once, as multiples of the order that is best for a Gaussian's tail.
+_LOWEST_ORDER, _HIGHEST_ORDER = 1e-3, 10
+_ZCDP_SIZES = (60, 20, 20)
 
 
 def _exp_square(x: Array) -> Array:
@@ -80,61 +94,126 @@ def erfcx_one(x: float) -> float:
 
 
 def _log_delta(mu: float, epsilon: float) -> float:
-    """log delta of a Gaussian (Balle & Wang 2018, Thm 8), its own rounding added."""
+    """log delta of a Gaussian (Balle & Wang 2018, Thm 8), its own rounding added.
+
+    It is (erfc(near) - e^epsilon erfc(far)) / 2. Both terms have the factor e^(-near^2), since
+    far^2 = near^2 + epsilon: taken out, nothing underflows. At epsilon = 0 it is the total
+    variation, of which no digits are lost.
+    """
+    if epsilon == 0:
+        return math.log(max(math.erf(mu / math.sqrt(8)) * (1 + _ROUND_OFF), LEAST_DELTA))
     near = (epsilon / mu - mu / 2) * math.sqrt(0.5)
     far = (epsilon / mu + mu / 2) * math.sqrt(0.5)
+    inside, outside, scale = erfcx_one(max(near, 0.0)), erfcx_one(far), near * near
     if near < 0:
-        inside, outside, scale = math.erfc(near), math.exp(-near * near) * erfcx_one(far), 0.0
-    else:
-        inside, outside, scale = erfcx_one(near), erfcx_one(far), near * near
+        # the factor is left in: without it erfc(near), which is near to 2, is not in range
+        inside, outside, scale = math.erfc(near), math.exp(-scale) * outside, 0.0
     gap = 0.5 * (inside - outside + _ROUND_OFF * inside)
     return math.log(max(gap, LEAST_DELTA)) - scale
 
 
-def _bisect(f: Callable[[float], float], low: float, high: float) -> float:
-    """The upper end of the narrowest bracket of the root of a decreasing `f`."""
-    while low < (middle := 0.5 * (low + high)) < high:
-        low, high = (middle, high) if f(middle) > 0 else (low, middle)
-    return high
-
-
 def gaussian_delta(mu: float, epsilon: float) -> float:
-    """Exact delta of a Gaussian whose sensitivity/noise ratio is `mu` (Balle & Wang 2018, Thm 8).
+    """Exact delta of a Gaussian (Balle & Wang 2018, Thm 8).
 
-    `epsilon` may be 0; a delta below 1e-300 is reported as 1e-300.
+    Parameters
+    ----------
+    mu
+        Sensitivity divided by noise, > 0; sqrt(T)/z for T rounds.
+    epsilon
+        At least 0.
 
+    Returns
+    -------
+    float
+        Delta; below 1e-300 it is reported as 1e-300.
+
+    Raises
+    ------
+    ValueError
+        For arguments out of range.
+
+    Examples
+    --------
     >>> round(gaussian_delta(1.0, 1.0), 6)
     0.126937
     """
-    mu, epsilon = real("mu", mu), between("epsilon", epsilon, math.inf)
-    return max(LEAST_DELTA, math.exp(_log_delta(mu, epsilon)))
+    log_delta = _log_delta(real("mu", mu), between("epsilon", epsilon, math.inf))
+    return max(LEAST_DELTA, math.exp(log_delta))
 
 
 def gaussian_epsilon(mu: float, delta: float) -> float:
-    """Exact epsilon of a Gaussian whose sensitivity/noise ratio is `mu` (Balle & Wang 2018).
+    """Exact epsilon of a Gaussian (Balle & Wang 2018), from above.
 
+    Parameters
+    ----------
+    mu
+        As in :func:`gaussian_delta`.
+    delta
+        In (0, 1).
+
+    Returns
+    -------
+    float
+        Epsilon, 0 where the total variation is at most delta.
+
+    Raises
+    ------
+    ValueError
+        For arguments out of range.
+
+    Examples
+    --------
     >>> round(gaussian_epsilon(1.0, 1e-5), 6)
     4.377178
     """
-    mu, goal = real("mu", mu), math.log(real("delta", delta, 1))
-    if _log_delta(mu, 0.0) <= goal:
-        return 0.0
+    mu = real("mu", mu)
+    goal = math.log(real("delta", delta, 1))
+    # above the loss's mean mu^2/2 by so many of its standard deviations mu that less is left
     high = mu * mu / 2 + mu * (1 + math.sqrt(-2 * goal))
-    return _bisect(lambda e: _log_delta(mu, e) - goal, 0.0, high)
+    return falling_root(lambda e: _log_delta(mu, e) - goal, 0.0, high, digits=0.0)
 
 
 def gaussian_mu(epsilon: float, delta: float) -> float:
     """The largest sensitivity/noise ratio `mu` that is (epsilon, delta)-DP; z = sqrt(T) / mu.
 
-    `epsilon` may be 0.
+    Parameters
+    ----------
+    epsilon
+        At least 0.
+    delta
+        In (0, 1).
 
+    Returns
+    -------
+    float
+        mu, from below to 1e-13.
+
+    Raises
+    ------
+    ValueError
+        For arguments out of range, or out of reach of double precision.
+
+    Examples
+    --------
     >>> round(1 / gaussian_mu(1.0, 1e-5), 6)
     3.730632
     """
     epsilon = between("epsilon", epsilon, math.inf)
     goal = math.log(real("delta", delta, 1))
-    # mu between e^-60 and e^30: beyond, no delta in double precision
-    return math.exp(-_bisect(lambda x: _log_delta(math.exp(-x), epsilon) - goal, -30.0, 60.0))
+
+    def mu_at(x: float) -> float:
+        return max(_LEAST_MU, _LARGEST_MU * math.exp(-x))
+
+    def too_much(x: float) -> float:
+        # log delta is near to a power of mu, so that its logarithm is near to a line
+        return -math.log(max(_log_delta(mu_at(x), epsilon) / goal, LEAST_DELTA))
+
+    found = falling_root(too_much, 0.0, _MU_RANGE, digits=1e-15)
+    if math.isinf(found):
+        raise ValueError(
+            f"delta is {delta:g}: no Gaussian meets it at epsilon={epsilon:g}; ask for more"
+        )
+    return mu_at(found)
 
 
 def _deltas(mu: Array, epsilon: float) -> Array:
@@ -154,75 +233,89 @@ def known_delta(mu: float, rate: float, rounds: int, epsilon: float, base: float
 
     Each of `rounds` rounds is a Gaussian of ratio `mu` with chance `rate` and nothing otherwise,
     and which of the two is public: delta is the mean of :func:`gaussian_delta` over K ~
-    Bin(rounds, rate) at sqrt(K mu^2 + base^2), where `base` is the ratio of rounds in which the
-    client takes part for certain.
+    Bin(rounds, rate) at sqrt(K mu^2 + base^2).
 
+    Parameters
+    ----------
+    mu
+        Sensitivity divided by noise, of one round in which the client takes part.
+    rate
+        The chance to take part in a round, 0 to 1.
+    rounds
+        How many there are.
+    epsilon
+        At least 0.
+    base
+        The ratio of all rounds together in which the client takes part for certain.
+
+    Returns
+    -------
+    float
+        Delta, 1e-300 to 1; above the truth by the cut tails of K, at most 1e-300.
+
+    Raises
+    ------
+    ValueError
+        For arguments out of range.
+
+    Examples
+    --------
     >>> round(known_delta(1.0, 0.25, 60, 20.0), 5)
     0.00217
     """
-    mu, rate = real("mu", mu), between("rate", rate)
-    rounds, epsilon = whole("rounds", rounds), between("epsilon", epsilon, math.inf)
-    base = between("base", base, math.inf)
-    return _known_delta(*_known_law(mu, rate, rounds, base, LEAST_DELTA), epsilon)
+    epsilon = between("epsilon", epsilon, math.inf)
+    return _known_law(mu, rate, rounds, base, LEAST_DELTA).delta(epsilon)
 
 
 def known_epsilon(mu: float, rate: float, rounds: int, delta: float, base: float = 0.0) -> float:
     """Exact epsilon when the adversary knows which rounds a client took part in.
 
-    Arguments as in :func:`known_delta`.
+    Parameters
+    ----------
+    mu, rate, rounds, base
+        As in :func:`known_delta`.
+    delta
+        In (0, 1).
 
+    Returns
+    -------
+    float
+        Epsilon; the cut tails of K take at most 1e-9 of delta each.
+
+    Raises
+    ------
+    ValueError
+        For arguments out of range.
+
+    Examples
+    --------
     >>> round(known_epsilon(1.0, 1.0, 1, 1e-5), 6)
     4.377178
     """
-    mu, rate = real("mu", mu), between("rate", rate)
-    rounds, delta = whole("rounds", rounds), real("delta", delta, 1)
-    base = between("base", base, math.inf)
+    delta = real("delta", delta, 1)
     law = _known_law(mu, rate, rounds, base, _CUT * delta)
-    if _known_delta(*law, 0.0) <= delta:
-        return 0.0
-    largest = float(law[0][-1])
+    largest = float(law.mus[-1])
+    # epsilon of the largest ratio, as in gaussian_epsilon, with what the cut tails leave of delta
     high = largest**2 / 2 + largest * (1 + math.sqrt(-2 * math.log(delta * (1 - 4 * _CUT))))
-    return falling_root(lambda e: _known_delta(*law, e) / delta, high)
+    return falling_root(lambda e: math.log(law.delta(e) / delta), 0.0, high)
 
 
-def _known_law(
-    mu: float, rate: float, rounds: int, base: float, failure: float
-) -> tuple[Array, Array, float]:
-    counts, weights = binomial(rounds, rate, failure)
-    return np.sqrt(counts * mu * mu + base * base), weights, failure
+class _Known(NamedTuple):
+    """Ratios with their chances, but for a tail of weight `cut`."""
+
+    mus: Array
+    weights: Array
+    cut: float
+
+    def delta(self, epsilon: float) -> float:
+        total = float(self.weights @ _deltas(self.mus, epsilon)) + self.cut
+        return min(1.0, max(LEAST_DELTA, total))
 
 
-def _known_delta(mus: Array, weights: Array, cut: float, epsilon: float) -> float:
-    total = float(weights @ _deltas(mus, epsilon)) + cut
-    return min(1.0, max(LEAST_DELTA, total))
-
-
-def falling_root(f: Callable[[float], float], high: float) -> float:
-    """The least x in [0, high] with f(x) <= 1, from above to 1e-12; `f` falls, log f is smooth.
-
-    Regula falsi on log f, a step of bisection whenever an end stays twice (Illinois would do).
-    """
-    low = 0.0
-    at_low, at_high = math.log(f(low)), math.log(f(high))
-    stuck = 0
-    while high - low > 1e-12 * high:
-        share = at_low / (at_low - at_high)
-        step = 0.5 if stuck >= 2 or not 0.0 < share < 1.0 else share
-        # aim a little above the root, so that the upper end closes in on it
-        x = low + (high - low) * min(step * (1 + 1e-6) + 1e-13, 1 - 1e-3)
-        value = math.log(f(x))
-        stuck = 0 if step == 0.5 else stuck + 1
-        if value > 0:
-            low, at_low = x, value
-        else:
-            high, at_high = x, value
-        if value == 0:
-            return x
-    return high
-
-
-# Orders less one to look at before the search narrows: what rho from 1e-9 to 1e9 can need.
-_ORDERS_LESS_ONE = np.geomspace(1e-8, 1e12, 401)
+def _known_law(mu: float, rate: float, rounds: int, base: float, failure: float) -> _Known:
+    counts, weights = binomial(whole("rounds", rounds), between("rate", rate), failure)
+    certain = between("base", base, math.inf) ** 2
+    return _Known(np.sqrt(counts * real("mu", mu) ** 2 + certain), weights, failure)
 
 
 def _converted(rho: float, log_delta: float, order_less_one: Array) -> Array:
@@ -233,12 +326,31 @@ def _converted(rho: float, log_delta: float, order_less_one: Array) -> Array:
 
 
 def zcdp_log_deltas(rho: float, epsilons: Array) -> Array:
-    """log of the least delta that follows from rho-zCDP at each epsilon >= 0 (same source)."""
+    """log of the least delta that follows from rho-zCDP at each epsilon (Canonne et al. 2020).
+
+    Parameters
+    ----------
+    rho
+        The parameter of zCDP, > 0.
+    epsilons
+        Values >= 0, of shape (n,).
+
+    Returns
+    -------
+    numpy.ndarray
+        log delta, of shape (n,), at most 0.
+
+    Examples
+    --------
+    >>> np.exp(zcdp_log_deltas(0.5, np.array([1.0, 3.0]))).round(3).tolist()
+    [0.247, 0.005]
+    """
     best = np.zeros(epsilons.size)
     # orders around the one that is best for a Gaussian's tail
     scale = (1 / math.sqrt(2 * rho) + epsilons / (2 * rho))[:, None]
-    low, high = 1e-3 * scale, 10 * scale
-    for size in (60, 20, 20):
+    low, high = _LOWEST_ORDER * scale, _HIGHEST_ORDER * scale
+    # as search.least does, for many epsilons at once
+    for size in _ZCDP_SIZES:
         a = low * (high / low) ** np.linspace(0, 1, size)
         order = 1 + a
         log_delta = a * (rho * order - epsilons[:, None] - np.log1p(1 / a)) - np.log(order)
@@ -247,6 +359,15 @@ def zcdp_log_deltas(rho: float, epsilons: Array) -> Array:
         low = np.take_along_axis(a, np.maximum(i - 1, 0), 1)
         high = np.take_along_axis(a, np.minimum(i + 1, size - 1), 1)
     return best
+
+
+def zcdp_delta(rho: float, epsilon: float) -> float:
+    """The least delta that follows from rho-zCDP alone at one epsilon >= 0, likewise.
+
+    >>> round(zcdp_delta(0.5, 1.0), 3)
+    0.247
+    """
+    return math.exp(zcdp_log_deltas(rho, np.array([epsilon]))[0])
 
 
 def zcdp_epsilon(rho: float, delta: float) -> float:
@@ -263,6 +384,11 @@ def zcdp_epsilon(rho: float, delta: float) -> float:
     delta
         In (0, 1).
 
+    Returns
+    -------
+    float
+        Epsilon >= 0; every order gives a bound, so that a coarse minimum would still be one.
+
     Raises
     ------
     ValueError
@@ -275,29 +401,51 @@ def zcdp_epsilon(rho: float, delta: float) -> float:
     >>> round(zcdp_epsilon(2.56, 1e-10), 2)
     17.16
     """
-    rho, log_delta = real("rho", rho, MOST_RHO), math.log(real("delta", delta, 1))
-    orders, best = _ORDERS_LESS_ONE, math.inf
-    for _ in range(3):  # each time between the neighbours of the best order so far
-        found = _converted(rho, log_delta, orders)
-        i = int(np.argmin(found))
-        best = min(best, float(found[i]))
-        orders = np.geomspace(orders[max(0, i - 1)], orders[min(i + 1, orders.size - 1)], 101)
-    return max(0.0, best)
+    rho = real("rho", rho, MOST_RHO)
+    return _zcdp_epsilon(rho, math.log(real("delta", delta, 1)))
+
+
+def _zcdp_epsilon(rho: float, log_delta: float) -> float:
+    found = least(lambda t: _converted(rho, log_delta, t), _ORDERS_LESS_ONE, _ORDERS_CLOSER)
+    return max(0.0, found)
 
 
 def zcdp_rho(epsilon: float, delta: float) -> float:
     """The largest rho for which rho-zCDP alone proves (epsilon, delta): :func:`zcdp_epsilon` back.
 
+    Parameters
+    ----------
+    epsilon
+        In (0, 1e9).
+    delta
+        In (0, 1).
+
+    Returns
+    -------
+    float
+        rho, from below to 1e-12.
+
+    Raises
+    ------
+    ValueError
+        For arguments out of range, and where no rho proves it.
+
+    Examples
+    --------
     >>> round(zcdp_rho(17.16, 1e-10), 3)
     2.56
     """
-    epsilon, delta = real("epsilon", epsilon, MOST_RHO), real("delta", delta, 1)
-    # zcdp_epsilon(rho) >= rho, so the root lies below epsilon
-    low, high = 0.0, epsilon
-    while low < (middle := 0.5 * (low + high)) < high and high - low > 1e-12 * high:
-        low, high = (middle, high) if zcdp_epsilon(middle, delta) <= epsilon else (low, middle)
-    if low == 0:
+    epsilon = real("epsilon", epsilon, MOST_RHO)
+    log_delta = math.log(real("delta", delta, 1))
+
+    def too_much(x: float) -> float:
+        found = _zcdp_epsilon(epsilon * math.exp(-x), log_delta)
+        return math.log(max(found / epsilon, LEAST_DELTA))
+
+    # zcdp_epsilon(rho) >= rho, so that rho <= epsilon
+    found = falling_root(too_much, 0.0, 1.0, digits=1e-14)
+    if math.isinf(found):
         raise ValueError(
             f"epsilon is {epsilon:g}: no rho proves it at delta={delta:g}; ask for more"
         )
-    return low
+    return epsilon * math.exp(-found)

@@ -4,6 +4,9 @@ Moments of one round come from a quadrature of its dominating pair, so that thos
 nothing more. They tell the kernel (:mod:`fldp.accounting.pld`) which tilt, window and grid step to
 take, and start every search. Nothing here is a bound by itself; the kernel adds up what it cuts
 off.
+
+Throughout, S is the sum of the losses of all rounds, K(t) = log E[e^(tS)], and under the tilt t the
+law of S is weighed by e^(tS - K(t)).
 """
 
 from __future__ import annotations
@@ -13,11 +16,11 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fldp.accounting.gaussian import Array
 from fldp.accounting.pairs import Pair
+from fldp.accounting.search import least, zoomed
 
-Array = NDArray[np.float64]
 Part = tuple[float, Pair]  # a pair and its weight in the mixture
 Round = tuple[Sequence[Part], int]  # a mixture of pairs, and how often it ran
 
@@ -25,8 +28,13 @@ Round = tuple[Sequence[Part], int]  # a mixture of pairs, and how often it ran
 TRUNCATION = 1e-7
 # Share of delta that mass outside the window may move it by.
 _FELT = 1e-5
-# The tilts at which moments are looked up: from losses of 1e6 to losses of 1e-16.
+# A block of rounds has a hundredth of that, since there are several levels of them.
+_FELT_BY_BLOCK = 1e-2
+# The tilts at which moments are looked up: from losses of 1e6 to losses of 1e-16; and how many are
+# then, twice, between the neighbours of the best. A tilt is then right to 4 %, and a saddle point
+# is flat: log delta to 1e-3.
 _TILTS = np.geomspace(1e-7, 1e17, 49)
+_CLOSER = (12, 12)
 # Where a window is looked for, as multiples of the saddle's tilt: densely around the candidates
 # below, and far out on both sides for laws that are far from normal.
 _AROUND = np.concatenate(
@@ -37,10 +45,16 @@ _AROUND = np.concatenate(
         np.geomspace(1.8, 1e6, 25),
     ]
 )
+# Chernoff's bound from a tilt this near to the window's own says nothing.
+_APART = 1e-3
 # A smaller tilt may do with a shorter window: the candidates, as multiples of the saddle's, and by
-# how much the answer's tilted mass may then be smaller (more costs digits).
+# how much the answer's tilted mass may then be smaller, in logarithms (more costs digits).
 _CANDIDATES = np.array([1.0, 0.8, 0.6, 0.45, 0.3])
 _DROP = 5.0
+# A normal law has the same variance under every tilt. One whose variance grows by so much when the
+# tilt does is far from normal.
+_TILT_MORE = 1.2
+_GROWS = 1.5
 
 
 class Saddle(NamedTuple):
@@ -53,103 +67,141 @@ class Saddle(NamedTuple):
 
 
 class Window(NamedTuple):
-    """A tilt, the ends of a window, and the tilt that bounds the mass above it best.
+    """A tilt, and the part of the loss axis that a grid covers.
 
-    `felt` is the log of the tilted mass that would move delta by a share of `_FELT`, `low_tilt` the
-    tilt that bounds the tilted mass below the window best, and `sds` the standard deviations at
-    which a normal law has delta times `TRUNCATION` left.
+    Attributes
+    ----------
+    epsilon, log_delta
+        About where the curve of the sum will be read.
+    tilt
+        The masses on the grid are those of the law times e^(tilt * loss).
+    low, high
+        Its ends.
+    low_tilt, top_tilt
+        The tilts by which Chernoff bounds best the tilted mass below it, and the mass above it.
+    felt
+        log of the tilted mass that would move delta by a share of `_FELT`.
+    sds
+        The standard deviations beyond which a normal law has delta times `TRUNCATION` left.
     """
 
+    epsilon: float
+    log_delta: float
     tilt: float
     low: float
     high: float
+    low_tilt: float
     top_tilt: float
     felt: float
-    low_tilt: float
     sds: float
 
 
-class Guide:
-    """log E[e^(tS)] of the sum S of all losses, by quadrature, and what follows from it.
+class Kind(NamedTuple):
+    """A quadrature of one round's loss, log weights under P, and how often the round runs."""
 
-    `log_delta` is the smallest log delta that will be asked for: it decides how far out the
-    quadrature goes.
+    loss: Array
+    log_weight: Array
+    times: int
+
+
+class _Tilted(NamedTuple):
+    """Tilted weights of the nodes, of shape (tilts, nodes); their sums; log E[e^(tL)]."""
+
+    weight: Array
+    total: Array
+    log_mgf: Array
+
+
+class Guide:
+    """K(t) by quadrature, and what follows from it.
+
+    Parameters
+    ----------
+    rounds
+        What ran.
+    log_delta
+        The smallest log delta that will be asked for: it decides how far out the quadrature goes.
+
+    Attributes
+    ----------
+    times
+        How many rounds there are in all.
+    smooth
+        Whether every loss has a smooth density.
+    kinds
+        A quadrature for each kind of round.
+    top
+        The largest sum of losses that the quadrature knows.
     """
 
     def __init__(self, rounds: Sequence[Round], log_delta: float) -> None:
         self.times = sum(n for _, n in rounds)
         # a normal law has less than delta * TRUNCATION / times beyond this
-        self.reach = math.sqrt(2 * (math.log(self.times / TRUNCATION) - min(log_delta, 0.0)))
+        reach = math.sqrt(2 * (math.log(self.times / TRUNCATION) - min(log_delta, 0.0)))
         self.smooth = all(pair.smooth for parts, _ in rounds for _, pair in parts)
-        self.kinds: list[tuple[Array, Array, int]] = []
+        self.kinds: list[Kind] = []
         for parts, n in rounds:
-            losses, weights = [], []
+            losses, log_weights = [], []
             for weight, pair in parts:
-                loss, log_weight = pair.nodes(self.reach)
+                loss, log_weight = pair.nodes(reach)
                 losses.append(loss)
-                weights.append(log_weight + math.log(weight))
-            self.kinds.append((np.concatenate(losses), np.concatenate(weights), n))
-        self.top = sum(n * float(loss.max()) for loss, _, n in self.kinds)
-
-    def _tilted(self, kind: int, t: Array) -> tuple[Array, Array, Array]:
-        """Tilted weights of one round's losses, their sums, and log E[e^(tL)], for each t."""
-        loss, log_weight, _ = self.kinds[kind]
-        e = t[:, None] * loss
-        e += log_weight
-        top = e.max(axis=1)
-        e -= top[:, None]
-        np.exp(e, out=e)
-        total = e.sum(axis=1)
-        return e, total, top + np.log(total)
+                log_weights.append(log_weight + math.log(weight))
+            self.kinds.append(Kind(np.concatenate(losses), np.concatenate(log_weights), n))
+        self.top = sum(kind.times * float(kind.loss.max()) for kind in self.kinds)
 
     def log_mgf(self, t: Array) -> Array:
-        """log E[e^(tS)]."""
+        """K at each t."""
         out = np.zeros(t.size)
-        for kind, (_, _, n) in enumerate(self.kinds):
-            out += n * self._tilted(kind, t)[2]
+        for kind in self.kinds:
+            out += kind.times * _tilted(kind, t).log_mgf
         return out
 
     def cumulants(self, t: Array) -> tuple[Array, Array, Array]:
-        """log E[e^(tS)] and its first two derivatives."""
-        k, mean, variance = np.zeros(t.size), np.zeros(t.size), np.zeros(t.size)
-        for kind, (loss, _, n) in enumerate(self.kinds):
-            e, total, log_mgf = self._tilted(kind, t)
-            first = e @ loss / total
-            second = e @ (loss * loss) / total
-            k += n * log_mgf
-            mean += n * first
-            variance += n * np.maximum(second - first * first, 0.0)
-        return k, mean, variance
+        """K and its first two derivatives at each t: log E[e^(tS)], mean and variance under t."""
+        log_mgf, mean, variance = np.zeros((3, t.size))
+        for kind in self.kinds:
+            tilted = _tilted(kind, t)
+            first = tilted.weight @ kind.loss / tilted.total
+            second = tilted.weight @ (kind.loss * kind.loss) / tilted.total
+            log_mgf += kind.times * tilted.log_mgf
+            mean += kind.times * first
+            variance += kind.times * np.maximum(second - first * first, 0.0)
+        return log_mgf, mean, variance
 
     def at_delta(self, log_delta: float) -> Saddle:
         """The saddle point at which delta has this value; its epsilon may be negative."""
-        t = _TILTS
-        for size in (12, 12, 0):
-            epsilon, logs, variance = self._saddles(t)
-            # the first: logs fall with t until, far out, their digits are lost
-            i = int(np.argmax(logs <= log_delta))
-            if size:
-                t = _between(t, i, size)
+        # the first: log delta falls with t until, far out, its digits are lost
+        found = self._saddle(lambda at, logs: int(np.argmax(logs <= log_delta)))
         # log delta falls with slope -tilt
-        shifted = float(epsilon[i]) + (float(logs[i]) - log_delta) / float(t[i])
-        return Saddle(float(t[i]), shifted, log_delta, math.sqrt(variance[i]))
+        epsilon = found.epsilon + (found.log_delta - log_delta) / found.tilt
+        return found._replace(epsilon=epsilon, log_delta=log_delta)
 
     def at_epsilon(self, epsilon: float) -> Saddle:
         """The saddle point at this epsilon."""
-        t = _TILTS
-        for size in (12, 12, 0):
-            at, logs, variance = self._saddles(t)
-            i = int(np.argmin(np.abs(at - epsilon)))
-            if size:
-                t = _between(t, i, size)
-        shifted = float(logs[i]) - float(t[i]) * (epsilon - float(at[i]))
-        return Saddle(float(t[i]), epsilon, shifted, math.sqrt(variance[i]))
+        found = self._saddle(lambda at, logs: int(np.argmin(np.abs(at - epsilon))))
+        log_delta = found.log_delta - found.tilt * (epsilon - found.epsilon)
+        return found._replace(epsilon=epsilon, log_delta=log_delta)
+
+    def _saddle(self, pick: Callable[[Array, Array], int]) -> Saddle:
+        """The one that `pick` takes, by epsilons and log deltas, from ever closer tilts."""
+        taken: list[Saddle] = []
+
+        def nearest(t: Array) -> int:
+            epsilon, logs, variance = self._saddles(t)
+            i = pick(epsilon, logs)
+            spread = math.sqrt(variance[i])
+            taken.append(Saddle(float(t[i]), float(epsilon[i]), float(logs[i]), spread))
+            return i
+
+        zoomed(nearest, _TILTS, _CLOSER)
+        return taken[-1]
 
     def _saddles(self, t: Array) -> tuple[Array, Array, Array]:
         """For each t as a saddle point: its epsilon, its log delta, and the variance of S.
 
-        Delta is an integral along Re t of e^(K(t) - t epsilon) / (t (t + 1)); its exponent, with
-        the poles' logarithms, is stationary at t.
+        Delta is an integral along Re t of e^(K(t) - t epsilon) / (t (t + 1)) (Alghamdi et al.
+        2022); its exponent, with the poles' logarithms, is stationary at t. That fixes epsilon, and
+        the integral of a parabola through that point is delta.
         """
         k, mean, variance = self.cumulants(t)
         epsilon = mean - 1 / t - 1 / (t + 1)
@@ -159,68 +211,78 @@ class Guide:
 
     def renyi_epsilon(self, log_delta: float) -> float:
         """Epsilon from the Rényi divergence of the best order (Canonne et al. 2020)."""
-        return self._least(lambda t, k: (k - log_delta + _order_term(t)) / t)
+        return least(lambda t: (self.log_mgf(t) - log_delta + _order_term(t)) / t, _TILTS, _CLOSER)
 
     def renyi_log_delta(self, epsilon: float) -> float:
         """log delta from the Rényi divergence of the best order, likewise."""
-        return min(0.0, self._least(lambda t, k: k - t * epsilon + _order_term(t)))
-
-    def _least(self, bound: Callable[[Array, Array], Array]) -> float:
-        """The least of a bound over the orders t + 1, each of which is valid."""
-        t, least = _TILTS, math.inf
-        for _ in range(3):
-            values = bound(t, self.log_mgf(t))
-            i = int(np.argmin(values))
-            least = min(least, float(values[i]))
-            t = _between(t, i, 12)
-        return least
+        found = least(lambda t: self.log_mgf(t) - t * epsilon + _order_term(t), _TILTS, _CLOSER)
+        return min(0.0, found)
 
     def bends(self, tilt: float) -> bool:
         """Whether the tilted law is so far from normal that the saddle point may mislead."""
         if not self.smooth:
             return True
-        _, _, variance = self.cumulants(np.array([tilt, 1.2 * tilt]))
-        return bool(variance[1] > 1.5 * variance[0])
+        variance = self.cumulants(np.array([tilt, _TILT_MORE * tilt]))[2]
+        return bool(variance[1] > _GROWS * variance[0])
 
     def window(self, tilt: float, epsilon: float, log_delta: float) -> Window:
-        """The shortest window from which (epsilon, delta) can be read off."""
-        tilts, t = tilt * _CANDIDATES, tilt * _AROUND
-        k, k_tilt = self.log_mgf(t), self.log_mgf(tilts)
+        """The shortest window from which (epsilon, delta) can be read off.
+
+        Parameters
+        ----------
+        tilt
+            The saddle point's; the window may have a smaller one.
+        epsilon, log_delta
+            About where the curve will be read.
+        """
+        tilts = tilt * _CANDIDATES
+        t = tilt * _AROUND
+        k = self.log_mgf(t)
+        k_tilt = self.log_mgf(tilts)
+        # the mass above is cut and added to delta; the tilted mass outside wraps round and is felt
         top, top_tilt = _top(t, k, log_delta + math.log(TRUNCATION))
         height = k_tilt - tilts * epsilon
         sds = math.sqrt(2 * (-math.log(TRUNCATION) - min(log_delta, 0.0)))
-        best, width = Window(tilt, 0.0, 0.0, 0.0, 0.0, 0.0, sds), math.inf
+        at = Window(epsilon, log_delta, tilt, 0.0, 0.0, 0.0, top_tilt, 0.0, sds)
+        windows = []
         for i in np.flatnonzero(height <= height[0] + _DROP):
             felt = math.log(_FELT) + log_delta - float(height[i])
-            low, high, low_tilt = _ends(t, k, float(tilts[i]), float(k_tilt[i]), felt)
-            high = max(min(high, self.top), top)
-            if high - low < width:
-                width = high - low
-                best = Window(float(tilts[i]), low, high, top_tilt, felt, low_tilt, sds)
-        return best
+            one = at._replace(tilt=float(tilts[i]), felt=felt)
+            windows.append(_between(one, t, k, float(k_tilt[i]), top, self.top))
+        return min(windows, key=lambda window: window.high - window.low)
 
-    def block(self, kind: int, times: int, window: Window, log_delta: float) -> Window:
-        """A window for `times` rounds of a kind, of which the sum may hold several."""
-        loss, _, n = self.kinds[kind]
-        share = math.log(times / n)
+    def block(self, index: int, times: int, window: Window) -> Window:
+        """A window for `times` rounds of one kind, of which the sum may hold several."""
+        kind = self.kinds[index]
+        # the blocks share what may be cut, and what may be felt
+        share = math.log(times / kind.times)
         t = window.tilt * _AROUND
-        k = times * self._tilted(kind, t)[2]
-        k_tilt = times * float(self._tilted(kind, np.array([window.tilt]))[2][0])
-        top, top_tilt = _top(t, k, log_delta + math.log(TRUNCATION) + share)
-        # a hundredth for each block, since there are several levels of them
-        felt = window.felt + share + math.log(1e-2)
-        low, high, low_tilt = _ends(t, k, window.tilt, k_tilt, felt)
-        if times == 1:
-            # what is below a single round's window is put on its end: all its mass, at worst, or
-            # the little that the quadrature leaves out
-            low = max((felt + k_tilt) / window.tilt, float(loss.min()))
-        high = max(min(high, times * float(loss.max())), top)
-        return Window(window.tilt, low, high, top_tilt, felt, low_tilt, window.sds)
+        k = times * _tilted(kind, t).log_mgf
+        k_tilt = times * float(_tilted(kind, np.array([window.tilt])).log_mgf[0])
+        top, top_tilt = _top(t, k, window.log_delta + math.log(TRUNCATION) + share)
+        felt = window.felt + share + math.log(_FELT_BY_BLOCK)
+        one = window._replace(top_tilt=top_tilt, felt=felt)
+        found = _between(one, t, k, k_tilt, top, times * float(kind.loss.max()))
+        if times > 1:
+            return found
+        # what is below a single round's window is put on its end: all its mass, at worst, or the
+        # little that the quadrature leaves out
+        return found._replace(low=max((felt + k_tilt) / window.tilt, float(kind.loss.min())))
 
 
-def _order_term(t: Array) -> Array:
-    """The largest (1 - e^(-l)) e^(-tl), in logarithms: what delta can be of e^(tL)."""
-    return np.asarray(t * np.log(t) - (t + 1) * np.log1p(t))
+def _between(at: Window, t: Array, k: Array, k_tilt: float, top: float, largest: float) -> Window:
+    """`at` with ends beyond which the tilted mass is at most e^felt on each side (Chernoff).
+
+    `k` is K at the tilts `t`, `k_tilt` that at the window's own. The upper end need not be beyond
+    the `largest` loss, but is not below `top`: what is above that is added to delta.
+    """
+    below = t < at.tilt * (1 - _APART)
+    above = t > at.tilt * (1 + _APART)
+    lows = (at.felt - k[below] + k_tilt) / (at.tilt - t[below])
+    highs = (k[above] - k_tilt - at.felt) / (t[above] - at.tilt)
+    i = int(np.argmax(lows))
+    high = max(min(float(highs.min()), largest), top)
+    return at._replace(low=float(lows[i]), high=high, low_tilt=float(t[below][i]))
 
 
 def log_sum(logs: Array) -> float:
@@ -229,26 +291,28 @@ def log_sum(logs: Array) -> float:
     return top + math.log(float(np.exp(logs - top).sum()))
 
 
-def _between(t: Array, i: int, size: int) -> Array:
-    """Tilts between the neighbours of the i-th."""
-    low, high = math.log(t[max(0, i - 1)]), math.log(t[min(i + 1, t.size - 1)])
-    return np.exp(low + (high - low) / (size - 1) * np.arange(size))
+def _tilted(kind: Kind, t: Array) -> _Tilted:
+    """One round's loss under each tilt t; held relative to the largest weight."""
+    e = t[:, None] * kind.loss
+    e += kind.log_weight
+    top = e.max(axis=1)
+    e -= top[:, None]
+    np.exp(e, out=e)
+    total = e.sum(axis=1)
+    return _Tilted(e, total, top + np.log(total))
+
+
+def _order_term(t: Array) -> Array:
+    """The largest (1 - e^(-l)) e^(-tl), in logarithms: what delta can be of e^(tL)."""
+    return np.asarray(t * np.log(t) - (t + 1) * np.log1p(t))
 
 
 def _top(t: Array, k: Array, log_mass: float) -> tuple[float, float]:
-    """Above which loss there is at most e^log_mass (Chernoff), and the tilt that says so."""
+    """Above which loss there is at most e^log_mass, and the tilt that says so.
+
+    P[S > x] <= e^(K(t) - tx) for every t > 0 (Chernoff).
+    """
     positive = t[t > 0]
     tops = (k[t > 0] - log_mass) / positive
     i = int(np.argmin(tops))
     return float(tops[i]), float(positive[i])
-
-
-def _ends(
-    t: Array, k: Array, tilt: float, k_tilt: float, felt: float
-) -> tuple[float, float, float]:
-    """Where the tilted mass below, and above, is at most e^felt (Chernoff); the tilt for below."""
-    below, above = t < tilt * 0.999, t > tilt * 1.001
-    lows = (felt - k[below] + k_tilt) / (tilt - t[below])
-    highs = (k[above] - k_tilt - felt) / (t[above] - tilt)
-    i = int(np.argmax(lows))
-    return float(lows[i]), float(highs.min()), float(t[below][i])

@@ -10,7 +10,7 @@ import math
 import warnings
 from collections.abc import Sequence
 
-from fldp.accounting.events import AnyEvent, Event
+from fldp.accounting.events import Event, Events
 from fldp.accounting.gaussian_pairs import Subsampled
 from fldp.accounting.guide import Guide
 
@@ -34,9 +34,7 @@ def warn_if_approximate(accountant: str) -> None:
         )
 
 
-def epsilon(
-    events: Sequence[AnyEvent], delta: float, adjacency: str, accountant: str, group: int
-) -> float:
+def epsilon(events: Events, delta: float, adjacency: str, accountant: str, group: int) -> float:
     """Epsilon by one of Opacus' accountants, never below 0; ValueError for what it cannot do."""
     name = f"accountant is {accountant!r}"
     gaussians = _gaussians(events, adjacency, accountant, group)
@@ -76,9 +74,7 @@ def _gdp_delta(run: tuple[float, float, int]) -> float:
     return float(gdp.delta_eps_mu(eps=0.0, mu=mu))
 
 
-def _gaussians(
-    events: Sequence[AnyEvent], adjacency: str, accountant: str, group: int
-) -> list[Event]:
+def _gaussians(events: Events, adjacency: str, accountant: str, group: int) -> list[Event]:
     name = f"accountant is {accountant!r}"
     gaussians = [e for e in events if isinstance(e, Event)]
     if len(gaussians) < len(events) or group > 1:

@@ -12,38 +12,32 @@ log(P/Q) under P, summed over the rounds, delta(epsilon) = E[(1 - e^(epsilon - L
    power T and its inverse then have a small *relative* error however small delta is. Where that
    takes many points, the grid grows coarser while the rounds add up (:mod:`fldp.accounting.laws`).
 4. Mass above the window (Chernoff), truncated mass and 8 standard deviations of the FFT's round-off
-   are added; mass that wraps from below only adds to delta.
+   are added; mass that wraps from below only adds to delta (:mod:`fldp.accounting.curve`).
 
 So the result is an upper bound, on one presumption: round-off of the transforms is taken as
 independent over the frequencies (:func:`fldp.accounting.laws.round_off`). A round alone needs no
 grid: its delta has a closed form.
+
+Grid and window are made for a guess of the answer. So the steps are taken in turns, until an answer
+agrees with the guess that it was made for: :class:`_Search` is that loop, and :func:`trace` tells
+each of its turns.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
+from fldp._text import table, up
 from fldp.accounting.curve import Curve, laws_for
-from fldp.accounting.gaussian import LEAST_DELTA, falling_root
+from fldp.accounting.gaussian import LEAST_DELTA
 from fldp.accounting.guide import TRUNCATION, Guide, Part, Round, Saddle
+from fldp.accounting.laws import Kind
 from fldp.accounting.pairs import OutOfReach
-
-__all__ = [
-    "ACCURACY",
-    "OutOfReach",
-    "Part",
-    "Round",
-    "Saddle",
-    "ceiling",
-    "estimate",
-    "log_ceiling",
-    "saddle_at",
-    "solve",
-]
+from fldp.accounting.search import FARTHEST, falling_root
 
 # Aimed looseness of the grid, relative in epsilon.
 ACCURACY = 2.5e-4
@@ -53,24 +47,44 @@ _NEAR_ZERO = 1e-2
 # No looseness below this is aimed at.
 _LEAST = 1e-9
 # A looseness of x in epsilon is one of tilt * x in log delta. For delta so much is aimed at, but
-# not with more points than these per spread of the sum.
+# not with more points than these per spread of the sum; a step of h adds T h^2/6 of variance, and
+# that half as much, times tilt + 1, in epsilon.
 _ACCURACY_OF_DELTA = 2e-3
 _PER_SPREAD = 1 << 13
+_EPSILON_OF_STEP = 12
+# A last grid has at least so many points per spread of the sum.
+_FEWEST_PER_SPREAD = 4
+# So many of the largest steps, and this share of epsilon, lie between the answer and either end of
+# a window, however short a window would do.
+_STEPS_ASIDE = 8
+_BELOW = 0.98
 # Where that is too fine for the grid it is made coarser by this factor, as often as that allows.
-_COARSER, _COARSEST = 4.0, 1e5
+_COARSER = 4.0
+_COARSEST = 1e5
+# The first look at a law that is far from normal is so much coarser.
+_COARSE = 64.0
 # How much larger than two grids show a looseness may be.
 _UNSURE = 1.5
 # Two grids tell something if their excess variances differ by this factor.
 _APART = 1.2
-# The first look at a law that is far from normal is so much coarser.
-_COARSE = 64.0
+# The next grid is made for this share of the looseness that is aimed at, and is finer by this
+# factor at least (and by `_COARSE` at most).
+_ON_TARGET = 0.7
+_FINER = 0.25
 # A guess was right if the answer differs by less than this.
 _AGREES = 0.15
 _TRIES = 40
+# What may be round-off, as a share of delta, before long doubles are used.
+_ROUND_OFF_SHARE = 1e-4
+# Digits in a trace.
+_DIGITS = 5
 # A guide made for one delta serves for others down to e^-3 of it.
 _SLACK = 3.0
-# No epsilon above this is looked for.
-_LARGEST = 1e15
+
+_LOG_LEAST = math.log(LEAST_DELTA)
+
+# What a search ends with, as `Turn.then` tells it.
+_DONE = "the answer"
 
 
 def estimate(rounds: Sequence[Round], delta: float) -> float:
@@ -97,14 +111,84 @@ def ceiling(rounds: Sequence[Round], delta: float) -> float:
     return max(0.0, Guide(rounds, math.log(left)).renyi_epsilon(math.log(left)))
 
 
-def log_ceiling(rounds: Sequence[Round], epsilon: float) -> float:
-    """log delta from moments (Rényi), likewise."""
-    found = Guide(rounds, math.log(LEAST_DELTA)).renyi_log_delta(epsilon)
-    return min(0.0, math.log(math.exp(found) + _infinite(rounds) + LEAST_DELTA))
+def delta_ceiling(rounds: Sequence[Round], epsilon: float) -> float:
+    """Delta from moments (Rényi), likewise; at least 1e-300."""
+    found = Guide(rounds, _LOG_LEAST).renyi_log_delta(epsilon)
+    return min(1.0, math.exp(found) + _infinite(rounds) + LEAST_DELTA)
 
 
 def _infinite(rounds: Sequence[Round]) -> float:
     return sum(n * weight * pair.infinite for parts, n in rounds for weight, pair in parts)
+
+
+class Turn(NamedTuple):
+    """One turn of the search: a grid, and what it showed.
+
+    Attributes
+    ----------
+    epsilon, delta
+        What the grid was made for: the one is asked about, the other guessed.
+    tilt
+        theta: masses on the grid are multiplied by e^(theta L).
+    low, high
+        The window on the loss axis.
+    step, points
+        The grid's step, and how many points the transform has.
+    truncated
+        What is added to delta for infinite losses, and for the mass above the window.
+    round_off
+        What is added to delta for round-off, at the answer.
+    found
+        Epsilon, or delta, as this grid has it: an upper bound. nan if the window has missed it.
+    then
+        What follows from it: "wider window", "long doubles" (round-off may be felt), "around that"
+        (the guess was too far off), "finer grid", "coarser grid", or that it is "the answer".
+
+    Of a grid with too many points there is nothing but `epsilon`, `delta`, `tilt` and `then`.
+    """
+
+    epsilon: float
+    delta: float
+    tilt: float
+    low: float = math.nan
+    high: float = math.nan
+    step: float = math.nan
+    points: int = 0
+    truncated: float = math.nan
+    round_off: float = math.nan
+    found: float = math.nan
+    then: str = ""
+
+
+class Trace(NamedTuple):
+    """How an answer came about; as text, a table with a column for each turn.
+
+    Attributes
+    ----------
+    answer
+        Epsilon, or delta: what :func:`solve` returns.
+    guess
+        The saddle point that the search started from; None where it needed none.
+    turns
+        What was tried, in order; empty where no grid was needed.
+    """
+
+    answer: float
+    guess: Saddle | None
+    turns: tuple[Turn, ...]
+
+    def __str__(self) -> str:
+        columns = [f"turn {i}" for i in range(1, len(self.turns) + 1)]
+        rows = list(zip(Turn._fields, *self.turns, strict=True))
+        rows[Turn._fields.index("found")] = (
+            "found",
+            *(up(turn.found, _DIGITS) for turn in self.turns),
+        )
+        lines = [f"answer: {up(self.answer, _DIGITS)}"]
+        if self.guess is not None:
+            guess = f"epsilon {self.guess.epsilon:.5g}, log delta {self.guess.log_delta:.5g}"
+            lines = [f"saddle point: {guess}", table(("", *columns), rows), *lines]
+        return "\n".join(lines)
 
 
 def solve(
@@ -121,9 +205,9 @@ def solve(
     rounds
         What ran: mixtures of pairs, as lists of (weight, pair), each with how often it ran.
     delta
-        In (0, 1); `epsilon` is then a first guess.
+        In (0, 1).
     epsilon
-        At least 0; asked for without `delta`.
+        At least 0; asked about instead of `delta`.
     accuracy
         The looseness aimed at, relative in epsilon.
 
@@ -136,6 +220,8 @@ def solve(
     ------
     OutOfReach
         If it would take more grid points than there may be.
+    ValueError
+        If not one of `delta` and `epsilon` is given.
 
     Examples
     --------
@@ -143,11 +229,52 @@ def solve(
     >>> 4.377 < solve([([(1.0, Subsampled("remove", 1.0, 1.0))], 1)], delta=1e-5) < 4.381
     True
     """
+    return trace(rounds, delta=delta, epsilon=epsilon, accuracy=accuracy).answer
+
+
+def trace(
+    rounds: Sequence[Round],
+    *,
+    delta: float | None = None,
+    epsilon: float | None = None,
+    accuracy: float = ACCURACY,
+) -> Trace:
+    """The turns by which :func:`solve` comes to its answer, with their numbers.
+
+    Parameters
+    ----------
+    rounds, delta, epsilon, accuracy
+        As in :func:`solve`.
+
+    Returns
+    -------
+    Trace
+        The answer, and how it came about; as text, a table.
+
+    Raises
+    ------
+    OutOfReach, ValueError
+        As :func:`solve`.
+
+    Examples
+    --------
+    A hundred rounds with z = 1 and q = 1 %. Under the tilt their law is far from normal, so that
+    the saddle point is a fifth too high, and grids grow finer until two of them agree:
+
+    >>> from fldp.accounting.gaussian_pairs import Subsampled
+    >>> told = trace([([(1.0, Subsampled("remove", 0.01, 1.0))], 100)], delta=1e-5)
+    >>> round(told.guess.epsilon, 2), round(told.answer, 3)
+    (0.87, 0.718)
+    >>> [(turn.points, round(turn.found, 3), turn.then) for turn in told.turns]
+    [(640, 0.74, 'finer grid'), (5120, 0.718, 'finer grid'), (10240, 0.718, 'the answer')]
+    """
+    if (delta is None) == (epsilon is None):
+        raise ValueError(f"delta is {delta} and epsilon is {epsilon}: give one of the two")
     if sum(n for _, n in rounds) == 1:
-        return _alone(rounds[0][0], delta, epsilon or 0.0)
+        return Trace(_alone(rounds[0][0], delta, epsilon or 0.0), None, ())
     if delta is None:
         return _delta(rounds, epsilon or 0.0, accuracy)
-    return _epsilon(rounds, delta, epsilon, accuracy)
+    return _epsilon(rounds, delta, accuracy)
 
 
 def _alone(parts: Sequence[Part], delta: float | None, epsilon: float) -> float:
@@ -159,138 +286,227 @@ def _alone(parts: Sequence[Part], delta: float | None, epsilon: float) -> float:
 
     if delta is None:
         return profile(epsilon)
-    if profile(0.0) <= delta:
-        return 0.0
-    high = 1.0
-    while profile(high) > delta:
-        high *= 2
-        if high > _LARGEST:
-            raise OutOfReach(f"epsilon is above {_LARGEST:g} at delta={delta:g}: use more noise")
-    return falling_root(lambda e: profile(e) / delta, high)
+    found = falling_root(lambda e: math.log(profile(e) / delta), 0.0, 1.0)
+    if math.isinf(found):
+        raise OutOfReach(f"epsilon is above {FARTHEST:g} at delta={delta:g}: use more noise")
+    return found
 
 
-def _curve(
-    rounds: Sequence[Round],
-    guide: Guide,
-    saddle: Saddle,
-    at: tuple[float, float],
-    aim: float,
-    extra: float,
-    kind: Any = np.float64,
-) -> tuple[Curve, float]:
-    """The curve around (epsilon, log delta) = `at`, and its window's length.
-
-    `extra` widens the window at both ends, `kind` is the precision of the transforms.
-    """
-    epsilon, log_delta = at
-    largest = max(saddle.spread / 4, aim)
-    window = guide.window(saddle.tilt, epsilon, log_delta)
-    low = min(window.low, 0.98 * epsilon - 8 * largest) - extra
-    window = window._replace(low=low, high=max(window.high, epsilon + 8 * largest) + extra)
-    # a variance v too much moves epsilon by v (tilt + 1) / 2
-    allowed = 2 * aim / (saddle.tilt + 1)
-    laws = laws_for(rounds, guide, window, log_delta, allowed, largest, kind)
-    return Curve(laws, window, epsilon, log_delta, kind), window.high - window.low
-
-
-def _epsilon(rounds: Sequence[Round], delta: float, first: float | None, accuracy: float) -> float:
+def _epsilon(rounds: Sequence[Round], delta: float, accuracy: float) -> Trace:
+    # total variations add up at most, and at epsilon = 0 delta is the total variation
+    if delta >= sum(n * weight * pair.variation for parts, n in rounds for weight, pair in parts):
+        return Trace(0.0, None, ())
     log_delta = math.log(delta)
-    if delta >= sum(n * w * pair.variation for parts, n in rounds for w, pair in parts):
-        return 0.0
     guide = Guide(rounds, log_delta)
-    saddle = guide.at_delta(log_delta) if first is None else guide.at_epsilon(first)
-    guess = max(saddle.epsilon, 0.0)
-    # far from a normal law the saddle point misleads: look coarsely first
-    normal = first is not None or not guide.bends(saddle.tilt)
-    dial = 1.0 if normal else _COARSE
-    refined = _Refinement(guide.smooth)
-    extra = 0.0
-    kind: Any = np.float64
-    for _ in range(_TRIES):
-        near = max(guess, _NEAR_ZERO * saddle.spread, _LEAST)
-        aim = dial * accuracy * near
-        try:
-            curve, width = _curve(rounds, guide, saddle, (guess, log_delta), aim, extra, kind)
-        except OutOfReach:
-            # as fine as can be, then, and so an upper bound that is looser
-            dial, normal = dial * _COARSER, True
-            if dial >= refined.dial:
-                return refined.best
-            if dial > _COARSEST:
-                raise
-            continue
-        found = curve.epsilon()
-        if found is None:
-            extra += width
-        elif found == 0:
-            return 0.0  # an upper bound, however coarse
-        elif kind is np.float64 and curve.noisy(found):
-            kind = np.longdouble
-        elif abs(found - guess) > _AGREES * max(found, near):
-            normal, guess = False, found
-            saddle = guide.at_epsilon(found)
-            refined.next(found, curve.excess, 0.0, dial)
-        elif normal:
-            return min(found, refined.best)
-        else:
-            turn = refined.next(found, curve.excess, 2 * accuracy * max(found, near), dial)
-            if turn == 1:
-                return refined.best
-            guess, dial = found, dial * turn
-    raise _lost(f"delta={delta:g}")
+    return _Search(rounds, guide, guide.at_delta(log_delta), accuracy).run()
 
 
-def _delta(rounds: Sequence[Round], epsilon: float, accuracy: float) -> float:
-    floor = min(1.0, LEAST_DELTA + _infinite(rounds))
-    least = math.log(LEAST_DELTA)
-    guide = Guide(rounds, least)
-    if guide.top <= epsilon or guide.renyi_log_delta(epsilon) <= least:
-        return floor
+def _delta(rounds: Sequence[Round], epsilon: float, accuracy: float) -> Trace:
+    guide = Guide(rounds, _LOG_LEAST)
+    if guide.top <= epsilon or guide.renyi_log_delta(epsilon) <= _LOG_LEAST:
+        return Trace(_least_delta(rounds), None, ())
     saddle = guide.at_epsilon(epsilon)
-    log_delta = min(saddle.log_delta, 0.0)
-    guide = Guide(rounds, log_delta - _SLACK)
-    normal = not guide.bends(saddle.tilt)
-    fine = accuracy / ACCURACY * _ACCURACY_OF_DELTA
-    dial = 1.0 if normal else _COARSE
-    refined = _Refinement(guide.smooth)
-    extra = 0.0
-    kind: Any = np.float64
-    for _ in range(_TRIES):
-        near = max(epsilon, _NEAR_ZERO * saddle.spread, _LEAST)
-        # where that takes very many points, what epsilon would be given has to do
-        cheap = (saddle.spread / _PER_SPREAD) ** 2 * guide.times
-        aim = max(fine / (saddle.tilt + 1), cheap * (saddle.tilt + 1) / 12)
-        aim = dial * min(accuracy * near, aim)
+    guide = Guide(rounds, min(saddle.log_delta, 0.0) - _SLACK)
+    return _SearchForDelta(rounds, guide, saddle, accuracy).run()
+
+
+def _least_delta(rounds: Sequence[Round]) -> float:
+    return min(1.0, LEAST_DELTA + _infinite(rounds))
+
+
+class _Point(NamedTuple):
+    """A point of the curve."""
+
+    epsilon: float
+    log_delta: float
+
+
+class _Search:
+    """Curves around a guess, until one agrees with the guess that it was made for.
+
+    The guess is a point (epsilon, log delta) of which one is asked about and stays. A turn makes
+    window, tilt and grid for it (:meth:`_curve`), reads the other one off the curve, and draws one
+    conclusion (:meth:`_conclude`). All that is read is an upper bound, so the least of it is one.
+
+    Where the law is normal under the tilt, what a grid adds to epsilon follows from the variance
+    that it adds, and one grid of the right step is enough. Where it is not, a coarse grid comes
+    first, and finer ones until two of them show that the last is fine enough (:class:`_Refined`).
+
+    As it stands, it is epsilon that is looked for; :class:`_SearchForDelta` says what differs.
+    """
+
+    # no smaller value is told apart
+    least = 0.0
+
+    def __init__(
+        self, rounds: Sequence[Round], guide: Guide, saddle: Saddle, accuracy: float
+    ) -> None:
+        self.rounds = rounds
+        self.guide = guide
+        self.guess = self.saddle = saddle
+        self.accuracy = accuracy
+        self.point = _Point(max(saddle.epsilon, 0.0), min(saddle.log_delta, 0.0))
+        self.normal = not guide.bends(saddle.tilt)
+        # far from a normal law the saddle point misleads: look coarsely first
+        self.dial = 1.0 if self.normal else _COARSE
+        self.refined = _Refined(guide.smooth)
+        # what a window that missed the answer is widened by, at both ends
+        self.extra = 0.0
+        self.kind: Kind = np.float64
+
+    def aim(self) -> float:
+        """The looseness aimed at, in epsilon."""
+        return self.accuracy * self.near()
+
+    def target(self, found: _Point) -> float:
+        """The looseness aimed at, in what is looked for, where two grids show it."""
+        return 2 * self.accuracy * max(found.epsilon, self.near())
+
+    def read(self, curve: Curve) -> _Point | None:
+        """The point that is looked for; None if the window has missed it."""
+        epsilon = curve.epsilon()
+        return None if epsilon is None else _Point(epsilon, self.point.log_delta)
+
+    def value(self, found: _Point) -> float:
+        """What is looked for."""
+        return found.epsilon
+
+    def answer(self, value: float) -> float:
+        """What is told of it."""
+        return value
+
+    def near(self) -> float:
+        """What a looseness is relative to: epsilon, or a share of the spread next to 0."""
+        return max(self.point.epsilon, _NEAR_ZERO * self.saddle.spread, _LEAST)
+
+    def run(self) -> Trace:
+        """All turns; OutOfReach if there is no grid, or none agrees."""
+        turns: list[Turn] = []
+        for _ in range(_TRIES):
+            turns.append(self._turn())
+            if turns[-1].then == _DONE:
+                return Trace(self.answer(self.refined.best), self.guess, tuple(turns))
+        raise OutOfReach(
+            f"no answer within numerical range for epsilon={self.point.epsilon:g} and "
+            f"log delta={self.point.log_delta:g}: use more noise or fewer rounds"
+        )
+
+    def _turn(self) -> Turn:
+        delta = math.exp(self.point.log_delta)
+        turn = Turn(self.point.epsilon, delta, self.saddle.tilt)
         try:
-            curve, width = _curve(rounds, guide, saddle, (epsilon, log_delta), aim, extra, kind)
-        except OutOfReach:
-            dial, normal = dial * _COARSER, True
-            if dial >= refined.dial:
-                return min(1.0, max(floor, math.exp(refined.best)))
-            if dial > _COARSEST:
-                raise
-            continue
-        found = curve.log_delta_at_centre()
+            curve = self._curve()
+        except OutOfReach as error:
+            return turn._replace(then=self._give_way(error))
+        found = self.read(curve)
+        if found is not None:
+            round_off = curve.round_off(found.epsilon) * delta
+            turn = turn._replace(round_off=round_off, found=self.answer(self.value(found)))
+        at = curve.window
+        turn = turn._replace(tilt=at.tilt, low=at.low, high=at.high, truncated=curve.cut * delta)
+        then = self._conclude(curve, found)
+        return turn._replace(step=curve.step, points=curve.size, then=then)
+
+    def _curve(self) -> Curve:
+        """The curve around the guess.
+
+        Why a tilt: without it, the answer is the sum of masses as small as delta, beside which the
+        round-off of the bulk is large. Under the saddle point's tilt they are the bulk. Why a
+        window: the answer needs the losses around epsilon, and no others beyond what is felt.
+        """
+        aim = self.dial * self.aim()
+        largest = max(self.saddle.spread / _FEWEST_PER_SPREAD, aim)
+        window = self.guide.window(self.saddle.tilt, *self.point)
+        aside = _STEPS_ASIDE * largest
+        low = min(window.low, _BELOW * self.point.epsilon - aside) - self.extra
+        high = max(window.high, self.point.epsilon + aside) + self.extra
+        window = window._replace(low=low, high=high)
+        # a variance v too much moves epsilon by v (tilt + 1) / 2
+        allowed = 2 * aim / (self.saddle.tilt + 1)
+        laws = laws_for(self.rounds, self.guide, window, allowed, largest, self.kind)
+        return Curve(laws, window, self.kind)
+
+    def _give_way(self, error: OutOfReach) -> str:
+        """A coarser grid where this one has too many points: a looser upper bound."""
+        self.dial *= _COARSER
+        self.normal = True  # the next one is as fine as can be
+        if self.dial >= self.refined.dial:
+            return _DONE  # that one has been tried
+        if self.dial > _COARSEST:
+            raise error
+        return "coarser grid"
+
+    def _conclude(self, curve: Curve, found: _Point | None) -> str:
+        """What follows from a curve; changes the search accordingly."""
         if found is None:
-            extra += width
-        elif kind is np.float64 and curve.noisy(epsilon):
-            kind = np.longdouble
-        elif abs(found - log_delta) > _AGREES:
-            if found < log_delta - _SLACK:
-                guide = Guide(rounds, found - _SLACK)
-            normal, log_delta = False, min(found, 0.0)
-            refined.next(found, curve.excess, 0.0, dial)
-        elif normal:
-            return min(1.0, max(floor, math.exp(min(found, refined.best))))
-        else:
-            turn = refined.next(found, curve.excess, fine, dial)
-            if turn == 1:
-                return min(1.0, max(floor, math.exp(refined.best)))
-            log_delta, dial = found, dial * turn
-    raise _lost(f"epsilon={epsilon:g}")
+            self.extra += curve.window.high - curve.window.low
+            return "wider window"
+        value = self.value(found)
+        if value <= self.least:
+            self.refined.best = value  # an upper bound, however coarse
+            return _DONE
+        # relative to e^log_delta, as the curve has it
+        felt = _ROUND_OFF_SHARE * math.exp(found.log_delta - self.point.log_delta)
+        if self.kind is np.float64 and curve.round_off(found.epsilon) > felt:
+            self.kind = np.longdouble
+            return "long doubles"
+        if self._is_off(found):
+            self.normal = False
+            self.refined.finer_by(value, curve.excess, 0.0, self.dial)
+            self._move(found)
+            return "around that"
+        if self.normal:
+            self.refined.best = min(value, self.refined.best)
+            return _DONE
+        turn = self.refined.finer_by(value, curve.excess, self.target(found), self.dial)
+        if turn == 1:
+            return _DONE
+        self.point = found
+        self.dial *= turn
+        return "finer grid"
+
+    def _is_off(self, found: _Point) -> bool:
+        """Whether window and tilt were made for a point too far from the answer."""
+        epsilon = abs(found.epsilon - self.point.epsilon)
+        log_delta = abs(found.log_delta - self.point.log_delta)
+        return epsilon > _AGREES * max(found.epsilon, self.near()) or log_delta > _AGREES
+
+    def _move(self, found: _Point) -> None:
+        """Go to a point that is far from the guess."""
+        if found.epsilon != self.point.epsilon:
+            self.saddle = self.guide.at_epsilon(found.epsilon)
+        if found.log_delta < self.point.log_delta - _SLACK:
+            self.guide = Guide(self.rounds, found.log_delta - _SLACK)
+        self.point = _Point(found.epsilon, min(found.log_delta, 0.0))
 
 
-class _Refinement:
+class _SearchForDelta(_Search):
+    """For delta at a given epsilon, in logarithms."""
+
+    least = _LOG_LEAST
+
+    def aim(self) -> float:
+        fine = self.target(self.point) / (self.saddle.tilt + 1)
+        # where that takes very many points, what epsilon would be given has to do
+        step = self.saddle.spread / _PER_SPREAD
+        cheap = self.guide.times * step**2 * (self.saddle.tilt + 1) / _EPSILON_OF_STEP
+        return min(self.accuracy * self.near(), max(fine, cheap))
+
+    def target(self, found: _Point) -> float:
+        return self.accuracy / ACCURACY * _ACCURACY_OF_DELTA
+
+    def read(self, curve: Curve) -> _Point | None:
+        log_delta = curve.log_delta_at_centre()
+        return None if log_delta is None else _Point(self.point.epsilon, log_delta)
+
+    def value(self, found: _Point) -> float:
+        return found.log_delta
+
+    def answer(self, value: float) -> float:
+        return min(1.0, max(_least_delta(self.rounds), math.exp(value)))
+
+
+class _Refined:
     """Ever finer grids, until two of them show that the finer one is fine enough.
 
     Where the law is far from normal, the variance that a grid adds tells its looseness up to an
@@ -300,23 +516,20 @@ class _Refinement:
 
     def __init__(self, smooth: bool) -> None:
         self.smooth = smooth
-        self.best, self.last, self.excess = math.inf, math.inf, math.inf
-        self.dial = math.inf
+        self.best = self.last = math.inf
+        self.excess = self.dial = math.inf
 
-    def next(self, found: float, excess: float, target: float, dial: float) -> float:
-        """By how much to turn the dial down; 1 if the best so far is loose by `target` at most."""
+    def finer_by(self, found: float, excess: float, target: float, dial: float) -> float:
+        """What to turn the dial down by; 1 if the best so far is loose by `target` at most."""
         finer, coarser = sorted([excess, self.excess])
         if not self.smooth:
             finer, coarser = math.sqrt(finer), math.sqrt(coarser)
         error = math.inf
         if _APART * finer < coarser < math.inf:
+            # looseness is as the excess: with two of each, that of the finer one is known
             error = _UNSURE * abs(self.last - found) * finer / (coarser - finer)
-        self.best, self.last, self.excess = min(self.best, found), found, excess
-        self.dial = dial
-        return 1.0 if error <= target else min(0.25, max(1 / _COARSE, 0.7 * target / error))
-
-
-def _lost(asked: str) -> OutOfReach:
-    return OutOfReach(
-        f"no answer within numerical range for {asked}: use more noise or fewer rounds"
-    )
+        self.best = min(self.best, found)
+        self.last, self.excess, self.dial = found, excess, dial
+        return (
+            1.0 if error <= target else min(_FINER, max(1 / _COARSE, _ON_TARGET * target / error))
+        )

@@ -10,9 +10,7 @@ import math
 from fldp._checks import between, choice, real, whole
 from fldp.accounting.account import ACCOUNTANTS, delta_of, epsilon_of
 from fldp.accounting.calibration import cohort_for, noise_for, rounds_for
-from fldp.accounting.events import (
-    Event,
-)
+from fldp.accounting.events import Event
 from fldp.accounting.opacus import warn_if_approximate
 
 
@@ -238,7 +236,6 @@ def min_cohort(
     """
     target, ratio = real("epsilon", epsilon), real("noise_on_mean", noise_on_mean)
     clients = whole("clients", clients)
-    setting = sampling, adjacency, accountant
-    smallest = cohort_for(target, delta, rounds, clients, ratio, setting)
+    smallest = cohort_for(target, delta, rounds, clients, ratio, (sampling, adjacency, accountant))
     warn_if_approximate(accountant)
     return smallest

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fldp import accounting
-from fldp._checks import choice, real, renamed, warn_of_name, whole
+from fldp._checks import choice, real, whole
+from fldp._moved import renamed, warn_of_name
 from fldp._settings import SAMPLING, SETTINGS, TRUST, refuse_what_conflicts, usual_adjacency
 from fldp._text import down, up
 from fldp.accounting import Event
@@ -159,6 +160,7 @@ class PrivacyPlan:
     def __post_init__(self) -> None:
         # The one way to write to a frozen dataclass, and only here: numbers in their own types.
         put = partial(object.__setattr__, self)
+        # `calibrate` calls the target epsilon, and so do messages.
         for name in ("noise_multiplier", "cohort", "target_epsilon"):
             put(name, real(name.removeprefix("target_"), getattr(self, name)))
         put("delta", real("delta", self.delta, 1))
@@ -233,6 +235,7 @@ class PrivacyPlan:
         >>> [event.rounds for event in plan.events(30)], plan.events(0)
         ([30], [])
         """
+        # Rounds of independent noise are equal events; others would be told apart here.
         count = self.rounds if rounds is None else whole("rounds", rounds, 0)
         return [dataclasses.replace(self.event, rounds=count)] if count else []
 
@@ -343,6 +346,7 @@ class PrivacyPlan:
         (True, False)
         """
         kinds = grouped(events)
+        # Without any composition, since a gate asks before every round.
         if all(map(self.owns, kinds)) and sum(event.rounds for event in kinds) <= self.rounds:
             return True
         return self.spent(kinds) <= self.target_epsilon * (1 + TOLERANCE)
@@ -820,6 +824,7 @@ class PrivacyPlan:
             warn_of_name("survivors", "min_survivors")
             fields = dict(fields)
             fields["min_survivors"] = fields.pop("survivors")
+        # None may be missing: a default that changes one day would change what was promised.
         names = {field.name for field in dataclasses.fields(cls)}
         for what, odd in (("unknown", set(fields) - names), ("missing", names - set(fields))):
             if odd:

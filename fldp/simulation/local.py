@@ -574,7 +574,7 @@ class FedProx(LocalSGD):
     Parameters
     ----------
     proximal : float
-        μ.
+        μ, at least 0.
     lr, epochs, batch_size, momentum, weight_decay, schedule, trainable, engine, threads
         As for `LocalSGD`.
 
