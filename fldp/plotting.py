@@ -57,10 +57,14 @@ class Record(Protocol):
     """What `history` draws: a training's accuracy and ε, a round each."""
 
     @property
-    def accuracy(self) -> Sequence[float]: ...
+    def accuracy(self) -> Sequence[float]:
+        """On validation data; empty without."""
+        ...
 
     @property
-    def epsilon(self) -> Sequence[float | None]: ...
+    def epsilon(self) -> Sequence[float | None]:
+        """What was spent after each round."""
+        ...
 
 
 # matplotlib types the keys one by one.
@@ -141,7 +145,17 @@ def figure(
 
 
 def axes(ax: Axes | None = None) -> Axes:
-    """The axes given, else new ones."""
+    """The axes given, else new ones.
+
+    Parameters
+    ----------
+    ax : Axes, optional
+        None: new ones, in the book's style.
+
+    Returns
+    -------
+    Axes
+    """
     return ax if ax is not None else figure()[1]
 
 

@@ -217,7 +217,18 @@ def infer_labels(bias: Array, count: int = 1, lr: float | None = None) -> tuple[
 
 
 def total_variation(images: Tensor) -> Tensor:
-    """Mean absolute difference of neighbouring pixels of images (..., h, w): the prior."""
+    """Mean absolute difference of neighbouring pixels of images (..., h, w): the prior.
+
+    Parameters
+    ----------
+    images : Tensor
+        (..., h, w).
+
+    Returns
+    -------
+    Tensor
+        A number.
+    """
     return images.diff(dim=-1).abs().mean() + images.diff(dim=-2).abs().mean()
 
 

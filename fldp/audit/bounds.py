@@ -65,7 +65,19 @@ def bisected(
 
 
 def mu_epsilon(mu: float, delta: float) -> float:
-    """ε of μ-Gaussian DP at δ; 0 for μ <= 0."""
+    """ε of μ-Gaussian DP at δ; 0 for μ <= 0.
+
+    Parameters
+    ----------
+    mu : float
+        μ.
+    delta : float
+        δ, in (0, 1).
+
+    Returns
+    -------
+    float
+    """
     return float(gaussian_epsilon(mu, delta)) if mu > 0 else 0.0
 
 
@@ -180,6 +192,16 @@ def gaussian_doubt(present: np.ndarray, absent: np.ndarray) -> str:
     Every rank gives an estimate of μ with a standard error (delta method); two that differ too far
     contradict it. Samples overlap, so that the test is on the safe side: Gaussian scores fail with
     a probability below 1 %.
+
+    Parameters
+    ----------
+    present, absent : numpy.ndarray
+        Scores (n,) and (m,), all of them distinct.
+
+    Returns
+    -------
+    str
+        Empty where there is no doubt.
     """
     from scipy.special import ndtri
 

@@ -80,7 +80,18 @@ def layout_of(like: object) -> Layout:
 
 
 def absent(adjacency: str) -> float:
-    """What a canary that is not there sends instead, as a multiple of what it would send."""
+    """What a canary that is not there sends instead, as a multiple of what it would send.
+
+    Parameters
+    ----------
+    adjacency : str
+        "add-or-remove", "zero-out" or "replace-one".
+
+    Returns
+    -------
+    float
+        -1 or 0.
+    """
     return -1.0 if adjacency == "replace-one" else 0.0
 
 
@@ -162,7 +173,17 @@ def pair(
 
 
 def expected(plan: PrivacyPlan) -> int:
-    """The clients of a cohort, at least one."""
+    """The clients of a cohort, at least one.
+
+    Parameters
+    ----------
+    plan : PrivacyPlan
+        The plan.
+
+    Returns
+    -------
+    int
+    """
     return max(1, math.floor(plan.cohort))
 
 

@@ -395,7 +395,17 @@ def one_run(
 
 
 def coin_curve(scores: np.ndarray, coins: np.ndarray) -> np.ndarray:
-    """The measured curve (2, k) of canaries with coins; empty when all coins are the same."""
+    """The measured curve (2, k) of canaries with coins; empty when all coins are the same.
+
+    Parameters
+    ----------
+    scores, coins : numpy.ndarray
+        (k,) each; `coins` are booleans.
+
+    Returns
+    -------
+    numpy.ndarray
+    """
     if not 0 < coins.sum() < coins.size:
         return np.zeros((2, 0))
     return curve_of(scores[coins], scores[~coins])

@@ -24,10 +24,32 @@ class TradeOff(Protocol):
     """What a privacy statement allows a test, for neighbours in either order."""
 
     def forward(self, x: float) -> float:
-        """F: an upper bound on the true positive rate at false positive rate x."""
+        """F: an upper bound on the true positive rate at false positive rate x.
+
+        Parameters
+        ----------
+        x : float
+            In [0, 1].
+
+        Returns
+        -------
+        float
+            In [0, 1].
+        """
 
     def inverse(self, y: float) -> float:
-        """F⁻¹: a lower bound on the false positive rate at true positive rate y."""
+        """F⁻¹: a lower bound on the false positive rate at true positive rate y.
+
+        Parameters
+        ----------
+        y : float
+            In [0, 1].
+
+        Returns
+        -------
+        float
+            In [0, 1].
+        """
 
 
 @dataclass(frozen=True)

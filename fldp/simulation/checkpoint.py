@@ -217,12 +217,32 @@ def _is_state(piece: object, name: str) -> bool:
 
 
 def crowd(population: Population) -> str:
-    """A population as hashes of its records, labels and index; as private as they are."""
+    """A population as hashes of its records, labels and index; as private as they are.
+
+    Parameters
+    ----------
+    population : Population
+        Who holds which records.
+
+    Returns
+    -------
+    str
+    """
     return ", ".join(map(fingerprint, (population.x, population.y, population.index)))
 
 
 def outline(model: nn.Module) -> str:
-    """A prepared model in words: layers, trained shapes, and values of all that is not trained."""
+    """A prepared model in words: layers, trained shapes, and values of all that is not trained.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Prepared by a local algorithm.
+
+    Returns
+    -------
+    str
+    """
     lines = [
         f"{name or 'model'}: {type(module).__qualname__}({module.extra_repr()})"
         for name, module in model.named_modules()

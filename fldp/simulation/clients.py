@@ -105,12 +105,17 @@ class Population:
         return self.x.device
 
     def to(self, device: torch.device | str) -> Population:
-        """The same population with its records elsewhere; the index table stays on the CPU.
+        """The same population with its records on `device`; the index table stays on the CPU.
 
         Parameters
         ----------
         device : torch.device or str
-            Where the records go.
+            Where the records shall be.
+
+        Returns
+        -------
+        Population
+            This one, where they are there already.
         """
         if torch.device(device) == self.x.device:
             return self
@@ -163,7 +168,11 @@ class Population:
         Parameters
         ----------
         i : int
-            The client's number, from 0.
+            The number of the client.
+
+        Returns
+        -------
+        (Tensor, Tensor)
         """
         rows = self.index[i, : int(self.sizes[i])].to(self.device)
         return self.x[rows], self.y[rows]

@@ -219,6 +219,10 @@ class Draws:
         ----------
         sampler, clients, rounds
             As for `participations`.
+
+        Returns
+        -------
+        int
         """
         return max(self.participations(sampler, clients, rounds), default=0)
 
@@ -250,7 +254,17 @@ class Draws:
         self._renewal = str(state["renewal"]).encode()
 
     def same(self, other: Draws) -> bool:
-        """Whether both have one key."""
+        """Whether both have one key.
+
+        Parameters
+        ----------
+        other : Draws
+            Another stream.
+
+        Returns
+        -------
+        bool
+        """
         return hmac.compare_digest(self._key, other._key)
 
 

@@ -128,6 +128,15 @@ def is_plain(module: nn.Module) -> bool:
 
     Torch's layers keep what moves in a forward pass in buffers; hooks and an instance's own
     `forward` may do anything, and an embedding with `max_norm` rescales its weight.
+
+    Parameters
+    ----------
+    module : nn.Module
+        One layer; its children are not looked at.
+
+    Returns
+    -------
+    bool
     """
     forward = (module._forward_hooks, module._forward_pre_hooks)
     backward = (module._backward_hooks, module._backward_pre_hooks)
@@ -143,7 +152,17 @@ def is_plain(module: nn.Module) -> bool:
 
 
 def is_all_plain(model: nn.Module) -> bool:
-    """Whether one module object can serve clients in turn: `is_plain` for all of its parts."""
+    """Whether one module object can serve clients in turn: `is_plain` for all of its parts.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A whole model.
+
+    Returns
+    -------
+    bool
+    """
     return all(is_plain(module) for module in model.modules())
 
 

@@ -76,7 +76,17 @@ class Algorithm:
     remembers: ClassVar[bool] = False
 
     def trains(self, name: str) -> bool:
-        """Whether the parameter `name` is trained; the others are no part of the update."""
+        """Whether the parameter `name` is trained; the others are no part of the update.
+
+        Parameters
+        ----------
+        name : str
+            The name of a parameter of the model.
+
+        Returns
+        -------
+        bool
+        """
         return True
 
     def prepare(self, model: nn.Module) -> nn.Module:
@@ -167,7 +177,17 @@ class Algorithm:
         raise NotImplementedError
 
     def width(self, d: int) -> int:
-        """The columns of the update matrix of a model with `d` trained parameters."""
+        """The columns of the update matrix of a model with `d` trained parameters.
+
+        Parameters
+        ----------
+        d : int
+            Parameters that are trained.
+
+        Returns
+        -------
+        int
+        """
         return d
 
     def absorb(self, mean: Tensor, rate: float = 1.0) -> Tensor:
@@ -188,10 +208,40 @@ class Algorithm:
         return mean
 
     def begin(self, population: Population, rounds: int, rate: float) -> None:
-        """Refuse a run that this algorithm must not take part in; most take part in any."""
+        """Refuse a run that this algorithm must not take part in; most take part in any.
+
+        Parameters
+        ----------
+        population : Population
+            The clients.
+        rounds : int
+            T, how many rounds will run.
+        rate : float
+            m/N, at which a client takes part.
+
+        Raises
+        ------
+        ValueError
+            It says what does not fit.
+        """
 
     def rehearse(self, model: nn.Module, flat: Tensor, population: Population) -> None:
-        """Try the prepared model on made-up records; ValueError if clients would reach another."""
+        """Try the prepared model on made-up records; ValueError if clients would reach another.
+
+        Parameters
+        ----------
+        model : nn.Module
+            The prepared model; copies of it are tried.
+        flat : Tensor
+            Its trained parameters (d,).
+        population : Population
+            For the shape of a record; none of them is looked at.
+
+        Raises
+        ------
+        ValueError
+            Where one client would reach another.
+        """
         traits(model, Template(model), tuple(population.x.shape[1:]), flat)
 
     def statement(self) -> str:
@@ -391,7 +441,17 @@ class LocalSGD(Algorithm):
         return moved
 
     def rate(self, round: int, epoch: int) -> float:
-        """The learning rate in an epoch of a round, both counted from 0."""
+        """The learning rate in an epoch of a round, both counted from 0.
+
+        Parameters
+        ----------
+        round, epoch : int
+            Counted from 0.
+
+        Returns
+        -------
+        float
+        """
         return self.lr * (self.schedule(round, epoch) if self.schedule else 1.0)
 
     def _descend(self, task: Task, engine: Engine, ids: Tensor) -> Tensor:

@@ -62,6 +62,15 @@ class Sampler:
         """Whether rounds drawn by this sampler are what `plan` accounts for.
 
         A subclass that overrides `sample` vouches for its own draws.
+
+        Parameters
+        ----------
+        plan : PrivacyPlan
+            The plan.
+
+        Returns
+        -------
+        bool
         """
         # A subclass of the plan's own sampler, with the same rate and cap.
         wanted = for_plan(plan)
@@ -208,7 +217,17 @@ class MinSeparation(Sampler):
         self._own = Draws(self.seed)
 
     def participations(self, rounds: int) -> int:
-        """The most rounds, of `rounds`, that one client takes part in."""
+        """The most rounds, of `rounds`, that one client takes part in.
+
+        Parameters
+        ----------
+        rounds : int
+            T.
+
+        Returns
+        -------
+        int
+        """
         return -(-rounds // self.separation)
 
     def sample(

@@ -31,7 +31,7 @@ class Scaffold(LocalSGD):
         then start equally long. The noise stays in the server's control and adds up over t
         rounds, to √t · zC / (N·s): a larger s leaves less of it, and less of the clip to Δw.
     lr, epochs, batch_size, momentum, weight_decay, proximal, schedule, trainable, engine, threads
-        As for `LocalSGD`.
+        As for `LocalSGD`; `momentum` must be 0.
 
     Raises
     ------

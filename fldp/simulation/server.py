@@ -58,7 +58,18 @@ class FedAvg:
         between("average", self.average)
 
     def direction(self, mean: Tensor) -> Tensor:
-        """The step (d,) before the learning rate, from a release (d,)."""
+        """The step (d,) before the learning rate, from a release (d,).
+
+        Parameters
+        ----------
+        mean : Tensor
+            A release (d,).
+
+        Returns
+        -------
+        Tensor
+            (d,).
+        """
         return mean
 
     def step(self, flat: Tensor, mean: Tensor, done: float = 0.0) -> Tensor:
@@ -91,7 +102,18 @@ class FedAvg:
         return following
 
     def report(self, flat: Tensor) -> Tensor:
-        """The vector to evaluate and to publish: the iterate, or the average once it has begun."""
+        """The vector to evaluate and to publish: the iterate, or the average once it has begun.
+
+        Parameters
+        ----------
+        flat : Tensor
+            The iterate (d,).
+
+        Returns
+        -------
+        Tensor
+            (d,).
+        """
         average: Tensor = self.state.get("average", flat)
         return average
 
@@ -116,7 +138,7 @@ class FedAvgM(FedAvg):
     ----------
     momentum : float
         The factor on the sum before a mean is added, in [0, 1).
-    lr, cooldown, average
+    lr, cooldown, average : float
         As for `FedAvg`.
 
     Raises
@@ -159,7 +181,7 @@ class FedAdam(FedAvg):
     eps : float
         The paper's adaptivity τ, above 0: with noise, take it well above the noise on a
         coordinate's mean.
-    cooldown, average
+    cooldown, average : float
         As for `FedAvg`.
 
     Raises
@@ -184,7 +206,20 @@ class FedAdam(FedAvg):
         real("eps", self.eps)
 
     def second(self, before: Tensor, square: Tensor) -> Tensor:
-        """The second moment (d,) after a release whose entries have these squares."""
+        """The second moment (d,) after a release whose entries have these squares.
+
+        Parameters
+        ----------
+        before : Tensor
+            The second moment so far (d,).
+        square : Tensor
+            The squares of a release's entries (d,).
+
+        Returns
+        -------
+        Tensor
+            (d,).
+        """
         return self.betas[1] * before + (1 - self.betas[1]) * square
 
     def direction(self, mean: Tensor) -> Tensor:
