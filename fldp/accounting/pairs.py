@@ -159,8 +159,10 @@ def placed(first: int, p: Array, q: Array, h: float) -> Cells:
     # the cap on exp can only move mass upwards
     up = (inside - q[1:-1] * np.exp(np.minimum(lower, LARGEST_EXP))) / -math.expm1(-h)
     up = np.clip(up, 0.0, inside)
-    mass = np.append(inside - up, 0.0)
-    spread = np.append(up * mass[:-1] / np.maximum(inside, LEAST_DELTA) * h * h, 0.0)
+    mass = np.zeros(inside.size + 1)
+    mass[:-1] = inside - up
+    spread = np.zeros(inside.size + 1)
+    spread[:-1] = up * mass[:-1] / np.maximum(inside, LEAST_DELTA) * h * h
     mass[1:] += up
     mass[0] += p[0]
     return Cells(first, mass, spread, float(p[-1]))

@@ -258,8 +258,8 @@ def trace(
 
     Examples
     --------
-    A hundred rounds with z = 1 and q = 1 %. Under the tilt their law is far from normal, so that the
-    saddle point is a fifth too high, and grids grow finer until two of them agree:
+    A hundred rounds with z = 1 and q = 1 %. Under the tilt their law is far from normal, so that
+    the saddle point is a fifth too high, and grids grow finer until two of them agree:
 
     >>> from fldp.accounting.gaussian_pairs import Subsampled
     >>> told = trace([([(1.0, Subsampled("remove", 0.01, 1.0))], 100)], delta=1e-5)
@@ -392,20 +392,20 @@ class _Search:
         )
 
     def _turn(self) -> Turn:
-        delta = math.exp(self.point.log_delta)
-        turn = Turn(self.point.epsilon, delta, self.saddle.tilt)
+        made_for = self.point.epsilon, math.exp(self.point.log_delta)
         try:
             curve = self._curve()
         except OutOfReach as error:
-            return turn._replace(then=self._give_way(error))
+            return Turn(*made_for, self.saddle.tilt, then=self._give_way(error))
         found = self.read(curve)
+        shown = round_off = math.nan
         if found is not None:
-            round_off = curve.round_off(found.epsilon) * delta
-            turn = turn._replace(round_off=round_off, found=self.answer(self.value(found)))
-        at = curve.window
-        turn = turn._replace(tilt=at.tilt, low=at.low, high=at.high, truncated=curve.cut * delta)
+            shown = self.answer(self.value(found))
+            round_off = curve.round_off(found.epsilon) * made_for[1]
+        ends = curve.window.tilt, curve.window.low, curve.window.high
+        added = curve.cut * made_for[1], round_off
         then = self._conclude(curve, found)
-        return turn._replace(step=curve.step, points=curve.size, then=then)
+        return Turn(*made_for, *ends, curve.step, curve.size, *added, shown, then)
 
     def _curve(self) -> Curve:
         """The curve around the guess.
