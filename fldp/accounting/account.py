@@ -71,8 +71,7 @@ def _ask(events: Events, ask: _Question) -> float:
     if all(isinstance(e, Concentrated) for e in events):
         rho = rho_of(events, ask.group)
         return ask.by(partial(gaussian.zcdp_delta, rho), partial(gaussian.zcdp_epsilon, rho))
-    closed = _closed(events, ask)
-    if closed is not None:
+    if (closed := _closed(events, ask)) is not None:
         return closed
     rounds = rounds_of(events, ask.adjacency, "remove", ask.group)
     remove = pld.solve(rounds, delta=ask.delta, epsilon=ask.epsilon)
@@ -280,7 +279,6 @@ def _without_grid(events: Events, ask: _Question) -> float:
     runs = [rounds_of(events, ask.adjacency, one, ask.group) for one in directions]
     bound = max(_by_moments(rounds, ask) for rounds in runs) * (1 + _MARGIN)
     against = [disclosed(event, ask.adjacency) for event in events]
-    closed = _closed(against, ask)
-    if closed is not None:
+    if (closed := _closed(against, ask)) is not None:
         bound = min(bound, closed)
     return min(1.0, bound) if ask.delta is None else bound

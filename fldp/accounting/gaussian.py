@@ -54,7 +54,7 @@ _LEAST_MU = 1e-300
 _ORDERS_LESS_ONE = np.geomspace(1e-8, 1e12, 401)
 _ORDERS_CLOSER = (101, 101)
 # The same for many epsilons at once, as multiples of the order that is best for a Gaussian's tail.
-_LOWEST_ORDER, _HIGHEST_ORDER = 1e-3, 10
+_ZCDP_ORDERS = (1e-3, 10)
 _ZCDP_SIZES = (60, 20, 20)
 
 
@@ -348,7 +348,7 @@ def zcdp_log_deltas(rho: float, epsilons: Array) -> Array:
     best = np.zeros(epsilons.size)
     # orders around the one that is best for a Gaussian's tail
     scale = (1 / math.sqrt(2 * rho) + epsilons / (2 * rho))[:, None]
-    low, high = _LOWEST_ORDER * scale, _HIGHEST_ORDER * scale
+    low, high = (factor * scale for factor in _ZCDP_ORDERS)
     # as search.least does, for many epsilons at once
     for size in _ZCDP_SIZES:
         a = low * (high / low) ** np.linspace(0, 1, size)

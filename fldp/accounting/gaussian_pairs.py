@@ -143,8 +143,7 @@ class Subsampled:
 
     @property
     def variation(self) -> float:
-        moves = max(self.upper) - min(self.lower)
-        return self.q * math.erf(moves / (self.z * math.sqrt(8)))
+        return self.q * math.erf((max(self.upper) - min(self.lower)) / (self.z * math.sqrt(8)))
 
     def profile(self, epsilon: float) -> float:
         if self.kind == "replace":

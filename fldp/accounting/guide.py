@@ -270,8 +270,7 @@ class Guide:
             # what is below a single round's window is put on its end: all its mass, at worst, or
             # the little that the quadrature leaves out
             low = max((felt + k_tilt) / window.tilt, float(kind.loss.min()))
-        ends = low, high, low_tilt, top_tilt
-        return Window(window.epsilon, window.log_delta, window.tilt, *ends, felt, window.sds)
+        return window._replace(low=low, high=high, low_tilt=low_tilt, top_tilt=top_tilt, felt=felt)
 
 
 def _ends(

@@ -159,9 +159,8 @@ def placed(first: int, p: Array, q: Array, h: float) -> Cells:
     # the cap on exp can only move mass upwards
     up = (inside - q[1:-1] * np.exp(np.minimum(lower, LARGEST_EXP))) / -math.expm1(-h)
     up = np.clip(up, 0.0, inside)
-    mass = np.zeros(inside.size + 1)
+    mass, spread = np.zeros((2, inside.size + 1))
     mass[:-1] = inside - up
-    spread = np.zeros(inside.size + 1)
     spread[:-1] = up * mass[:-1] / np.maximum(inside, LEAST_DELTA) * h * h
     mass[1:] += up
     mass[0] += p[0]

@@ -178,17 +178,15 @@ class Trace(NamedTuple):
     turns: tuple[Turn, ...]
 
     def __str__(self) -> str:
-        columns = [f"turn {i}" for i in range(1, len(self.turns) + 1)]
+        told = f"answer: {up(self.answer, _DIGITS)}"
+        if self.guess is None:
+            return told
         rows = list(zip(Turn._fields, *self.turns, strict=True))
-        rows[Turn._fields.index("found")] = (
-            "found",
-            *(up(turn.found, _DIGITS) for turn in self.turns),
-        )
-        lines = [f"answer: {up(self.answer, _DIGITS)}"]
-        if self.guess is not None:
-            guess = f"epsilon {self.guess.epsilon:.5g}, log delta {self.guess.log_delta:.5g}"
-            lines = [f"saddle point: {guess}", table(("", *columns), rows), *lines]
-        return "\n".join(lines)
+        found = (up(turn.found, _DIGITS) for turn in self.turns)
+        rows[Turn._fields.index("found")] = ("found", *found)
+        text = table(("", *(f"turn {i}" for i in range(1, len(self.turns) + 1))), rows)
+        start = f"epsilon {self.guess.epsilon:.5g}, log delta {self.guess.log_delta:.5g}"
+        return f"saddle point: {start}\n{text}\n{told}"
 
 
 def solve(
