@@ -143,8 +143,23 @@ def epsilon_of(
 def spent(events: Events, delta: float, adjacency: str, accountant: str, group: int = 1) -> float:
     """:func:`epsilon_of` for searches, which ask many times: without a warning.
 
-    Parameters, what is returned and what is raised are as there.
+    Parameters
+    ----------
+    events, delta, adjacency, accountant, group
+        As there.
 
+    Returns
+    -------
+    float
+        As there.
+
+    Raises
+    ------
+    ValueError
+        As there.
+
+    Examples
+    --------
     >>> spent([Event(2.0)], 1e-5, "add-or-remove", "pld") == epsilon_of([Event(2.0)], 1e-5)
     True
     """

@@ -107,6 +107,16 @@ def laws_for(
     ------
     OutOfReach
         If that takes more points than there may be.
+
+    Examples
+    --------
+    >>> from fldp.accounting.pairs import Shifted
+    >>> run = [([(1.0, Shifted(10.0))], 50)]
+    >>> guide = Guide(run, math.log(1e-5))
+    >>> window = guide.window(guide.at_delta(math.log(1e-5)).tilt, 2.0, math.log(1e-5))
+    >>> [(law, times)] = laws_for(run, guide, window, allowed=1e-6, largest=0.1, kind=np.float64)
+    >>> law.rounds, times, times * law.excess < 2e-6
+    (1, 50, True)
     """
     counts = [n for _, n in rounds]
     stages, step = _cheapest(counts, guide, window, allowed, largest)

@@ -58,7 +58,17 @@ _GROWS = 1.5
 
 
 class Saddle(NamedTuple):
-    """The saddle point: a tilt, epsilon and log delta there, and the spread of the tilted sum."""
+    """A saddle point of the sum.
+
+    Attributes
+    ----------
+    tilt
+        t: by how much log delta falls when epsilon rises.
+    epsilon, log_delta
+        What it says: a guess, no bound.
+    spread
+        The standard deviation of the sum of losses under the tilt.
+    """
 
     tilt: float
     epsilon: float
@@ -97,7 +107,15 @@ class Window(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """A quadrature of one round's loss, log weights under P, and how often the round runs."""
+    """A quadrature of one round's loss.
+
+    Attributes
+    ----------
+    loss, log_weight
+        Nodes, and the logarithms of their weights under P, each of shape (n,).
+    times
+        How often the round runs.
+    """
 
     loss: Array
     log_weight: Array
@@ -254,7 +272,17 @@ class Guide:
         return min(found, key=lambda window: window.high - window.low)
 
     def block(self, index: int, times: int, window: Window) -> Window:
-        """A window for `times` rounds of one kind, of which the sum may hold several."""
+        """A window for some rounds of one kind, of which the sum may hold several.
+
+        Parameters
+        ----------
+        index
+            Of the kind.
+        times
+            How many of its rounds.
+        window
+            That of the whole sum.
+        """
         kind = self.kinds[index]
         # the blocks share what may be cut, and what may be felt
         share = math.log(times / kind.times)
@@ -289,7 +317,23 @@ def _ends(
 
 
 def log_sum(logs: Array) -> float:
-    """log of the sum of e^logs."""
+    """log of the sum of e^logs.
+
+    Parameters
+    ----------
+    logs
+        Of shape (n,), not all of them -inf.
+
+    Returns
+    -------
+    float
+        Finite, however large or small the logarithms are.
+
+    Examples
+    --------
+    >>> round(log_sum(np.array([1000.0, 1000.0])) - 1000, 6)
+    0.693147
+    """
     top = float(logs.max())
     return top + math.log(float(np.exp(logs - top).sum()))
 

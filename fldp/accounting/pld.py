@@ -88,14 +88,48 @@ _DONE = "the answer"
 
 
 def estimate(rounds: Sequence[Round], delta: float) -> float:
-    """Epsilon at the saddle point: a guess to start a search from, no bound; may be negative."""
+    """Epsilon at the saddle point: a guess to start a search from, no bound.
+
+    Parameters
+    ----------
+    rounds, delta
+        As in :func:`solve`.
+
+    Returns
+    -------
+    float
+        May be negative.
+
+    Examples
+    --------
+    >>> from fldp.accounting.gaussian_pairs import Subsampled
+    >>> round(estimate([([(1.0, Subsampled("add", 0.01, 1.0))], 100)], 1e-5), 2)
+    0.34
+    """
     return Guide(rounds, math.log(delta)).at_delta(math.log(delta)).epsilon
 
 
 def saddle_at(rounds: Sequence[Round], epsilon: float, near: float) -> Saddle:
-    """The saddle point at this epsilon, whose delta will be near to `near`; likewise no bound.
+    """The saddle point at an epsilon; likewise no bound.
 
-    Its tilt is by how much log delta falls when epsilon rises.
+    Parameters
+    ----------
+    rounds, epsilon
+        As in :func:`solve`.
+    near
+        About what delta will be there.
+
+    Returns
+    -------
+    Saddle
+        With its log delta.
+
+    Examples
+    --------
+    >>> from fldp.accounting.gaussian_pairs import Subsampled
+    >>> run = [([(1.0, Subsampled("add", 0.01, 1.0))], 100)]
+    >>> round(math.exp(saddle_at(run, 0.34, near=1e-5).log_delta), 6)
+    9e-06
     """
     return Guide(rounds, math.log(near) - _SLACK).at_epsilon(epsilon)
 
@@ -104,6 +138,23 @@ def ceiling(rounds: Sequence[Round], delta: float) -> float:
     """Epsilon from moments (Rényi): above :func:`solve` by 5 to 20 %, in a tenth of its time.
 
     The moments come from a quadrature: leave a margin of 1e-3 for it.
+
+    Parameters
+    ----------
+    rounds, delta
+        As in :func:`solve`.
+
+    Returns
+    -------
+    float
+        Epsilon >= 0; infinite where delta is no larger than the mass of infinite loss.
+
+    Examples
+    --------
+    >>> from fldp.accounting.gaussian_pairs import Subsampled
+    >>> run = [([(1.0, Subsampled("remove", 0.01, 1.0))], 1000)]
+    >>> solve(run, delta=1e-5) < ceiling(run, 1e-5) < 1.3 * solve(run, delta=1e-5)
+    True
     """
     left = delta * (1 - TRUNCATION) - _infinite(rounds)
     if left <= 0:
@@ -112,7 +163,25 @@ def ceiling(rounds: Sequence[Round], delta: float) -> float:
 
 
 def delta_ceiling(rounds: Sequence[Round], epsilon: float) -> float:
-    """Delta from moments (Rényi), likewise; at least 1e-300."""
+    """Delta from moments (Rényi), likewise.
+
+    Parameters
+    ----------
+    rounds, epsilon
+        As in :func:`solve`.
+
+    Returns
+    -------
+    float
+        Delta, 1e-300 to 1.
+
+    Examples
+    --------
+    >>> from fldp.accounting.gaussian_pairs import Subsampled
+    >>> run = [([(1.0, Subsampled("remove", 0.01, 1.0))], 1000)]
+    >>> solve(run, epsilon=2.0) < delta_ceiling(run, 2.0)
+    True
+    """
     found = Guide(rounds, _LOG_LEAST).renyi_log_delta(epsilon)
     return min(1.0, math.exp(found) + _infinite(rounds) + LEAST_DELTA)
 
