@@ -228,22 +228,31 @@ _KINDS: dict[str, type[Laplace] | type[Approximate] | type[Concentrated]] = {
 def event_from_dict(fields: dict[str, Any]) -> AnyEvent:
     """The event that `to_dict` wrote.
 
-    Parameters
-    ----------
-    fields
-        Its dictionary; without a "kind" it is a Gaussian :class:`Event`.
+        Parameters
+        ----------
+        fields
+    <<<<<<< HEAD
+            Its dictionary; without a "kind" it is a Gaussian :class:`Event`.
+    =======
+            As `to_dict` gives them; without a "kind" it is a Gaussian :class:`Event`.
 
-    Raises
-    ------
-    ValueError
-        If `fields` is no dict, or its kind, names or values are not those of an event.
+        Returns
+        -------
+        Event, Laplace, Approximate or Concentrated
+            Equal to the one that was written.
+    >>>>>>> h-accounting
 
-    Examples
-    --------
-    >>> event_from_dict({"kind": "laplace", "noise_multiplier": 2.0, "rounds": 3})
-    Laplace(noise_multiplier=2.0, rounds=3)
-    >>> event_from_dict(Event(1.5).to_dict()) == Event(1.5)
-    True
+        Raises
+        ------
+        ValueError
+            If `fields` is no dict, or its kind, names or values are not those of an event.
+
+        Examples
+        --------
+        >>> event_from_dict({"kind": "laplace", "noise_multiplier": 2.0, "rounds": 3})
+        Laplace(noise_multiplier=2.0, rounds=3)
+        >>> event_from_dict(Event(1.5).to_dict()) == Event(1.5)
+        True
     """
     if not isinstance(fields, dict):
         raise ValueError(f"an event is a dict of its fields, not {type(fields).__name__}")
@@ -255,7 +264,28 @@ def event_from_dict(fields: dict[str, Any]) -> AnyEvent:
 
 
 def checked(events: Events) -> list[AnyEvent]:
-    """`events` as a list, or a ValueError that names what is none."""
+    """`events` as a list.
+
+    Parameters
+    ----------
+    events
+        Any iterable of events.
+
+    Returns
+    -------
+    list
+        The same objects.
+
+    Raises
+    ------
+    ValueError
+        For anything else; it names what is no event.
+
+    Examples
+    --------
+    >>> checked(iter([Laplace(2.0)]))
+    [Laplace(noise_multiplier=2.0, rounds=1)]
+    """
     try:
         found = list(events)
     except TypeError:
