@@ -228,31 +228,27 @@ _KINDS: dict[str, type[Laplace] | type[Approximate] | type[Concentrated]] = {
 def event_from_dict(fields: dict[str, Any]) -> AnyEvent:
     """The event that `to_dict` wrote.
 
-        Parameters
-        ----------
-        fields
-    <<<<<<< HEAD
-            Its dictionary; without a "kind" it is a Gaussian :class:`Event`.
-    =======
+    Parameters
+    ----------
+    fields
             As `to_dict` gives them; without a "kind" it is a Gaussian :class:`Event`.
 
-        Returns
-        -------
-        Event, Laplace, Approximate or Concentrated
-            Equal to the one that was written.
-    >>>>>>> h-accounting
+    Returns
+    -------
+    Event, Laplace, Approximate or Concentrated
+        Equal to the one that was written.
 
-        Raises
-        ------
-        ValueError
-            If `fields` is no dict, or its kind, names or values are not those of an event.
+    Raises
+    ------
+    ValueError
+        If `fields` is no dict, or its kind, names or values are not those of an event.
 
-        Examples
-        --------
-        >>> event_from_dict({"kind": "laplace", "noise_multiplier": 2.0, "rounds": 3})
-        Laplace(noise_multiplier=2.0, rounds=3)
-        >>> event_from_dict(Event(1.5).to_dict()) == Event(1.5)
-        True
+    Examples
+    --------
+    >>> event_from_dict({"kind": "laplace", "noise_multiplier": 2.0, "rounds": 3})
+    Laplace(noise_multiplier=2.0, rounds=3)
+    >>> event_from_dict(Event(1.5).to_dict()) == Event(1.5)
+    True
     """
     if not isinstance(fields, dict):
         raise ValueError(f"an event is a dict of its fields, not {type(fields).__name__}")
