@@ -231,7 +231,7 @@ def event_from_dict(fields: dict[str, Any]) -> AnyEvent:
     Parameters
     ----------
     fields
-            As `to_dict` gives them; without a "kind" it is a Gaussian :class:`Event`.
+        As `to_dict` gives them; without a "kind" it is a Gaussian :class:`Event`.
 
     Returns
     -------
