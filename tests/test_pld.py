@@ -297,3 +297,79 @@ def test_moments_bound_from_above():
     assert pld.solve(run, delta=1e-5) <= pld.ceiling(run, 1e-5) * (1 + 1e-3)
     assert pld.ceiling(run, 1e-7) == math.inf
     assert pld.solve(run, epsilon=3.0) <= pld.delta_ceiling(run, 3.0) * (1 + 1e-3)
+
+
+# ---- the trace
+
+
+@pytest.mark.parametrize(
+    ("run", "delta"),
+    [
+        ([([(1.0, pair("remove", 0.01, 1.0))], 100)], 1e-5),
+        ([([(1.0, pair("add", 0.01, 1.0))], 1000)], 1e-6),
+        ([([(1.0, pair("fixed", 0.05, 2.0))], 50)], 1e-5),
+        ([([(1.0, pair("remove", 1e-3, 2.0))], 20_000), ([(1.0, pairs.Shifted(9.0))], 3)], 1e-7),
+    ],
+)
+def test_a_trace_is_the_search_itself(run, delta):
+    told = pld.trace(run, delta=delta)
+    assert told.answer == pld.solve(run, delta=delta)
+    assert [turn.then == "the answer" for turn in told.turns] == [False] * (len(told.turns) - 1) + [
+        True
+    ]
+    # every turn is an upper bound, and the least is told
+    assert told.answer == min(turn.found for turn in told.turns)
+    assert told.guess.log_delta == pytest.approx(math.log(delta))
+    for turn in told.turns:
+        assert turn.delta == pytest.approx(delta)
+        assert turn.low < turn.found < turn.high
+        assert turn.points >= (turn.high - turn.low) / turn.step
+        # what is added is a small part of delta
+        assert 0 <= turn.truncated <= 1e-6 * delta
+        assert 0 < turn.round_off <= 1e-3 * delta
+
+
+def test_a_trace_asks_the_pairs_once_for_each_turn(monkeypatch):
+    asked = []
+    cells = Subsampled.cells
+    monkeypatch.setattr(Subsampled, "cells", lambda *args: (asked.append(args), cells(*args))[1])
+    told = pld.trace([([(1.0, pair("remove", 0.01, 1.0))], 100)], delta=1e-5)
+    # more only where a step is mended
+    assert len(told.turns) <= len(asked) <= 3 * len(told.turns)
+
+
+def test_a_trace_for_delta_and_one_that_needs_no_grid():
+    run = [([(1.0, pair("remove", 0.01, 1.0))], 100)]
+    told = pld.trace(run, epsilon=0.5)
+    assert told.answer == pld.solve(run, epsilon=0.5) == min(turn.found for turn in told.turns)
+    assert {turn.epsilon for turn in told.turns} == {0.5}
+    alone = pld.trace([([(1.0, pair("remove", 0.01, 1.0))], 1)], delta=1e-5)
+    assert alone.turns == ()
+    assert alone.guess is None
+    assert str(alone).startswith("answer: ")
+    assert pld.trace(run, delta=0.9) == (0.0, None, ())
+
+
+def test_a_trace_as_text_has_a_column_for_each_turn_and_rounds_up():
+    told = pld.trace([([(1.0, pair("remove", 0.01, 1.0))], 100)], delta=1e-5)
+    lines = str(told).splitlines()
+    assert lines[0].startswith("saddle point: epsilon 0.87")
+    assert lines[1].split() == ["turn", "1", "turn", "2", "turn", "3"]
+    assert [line.split()[0] for line in lines[2:-1]] == list(pld.Turn._fields)
+    found = next(line for line in lines if line.startswith("found")).split()[1:]
+    assert all(float(a) >= turn.found for a, turn in zip(found, told.turns, strict=True))
+    assert float(lines[-1].removeprefix("answer: ")) >= told.answer
+    assert max(map(len, lines)) <= 76
+
+
+def test_a_trace_tells_of_grids_that_cannot_be_made():
+    told = pld.trace([([(1.0, pair("remove", 1e-3, 0.5))], 1000)], delta=1e-5, accuracy=1e-12)
+    coarser = [turn for turn in told.turns if turn.then == "coarser grid"]
+    assert coarser
+    assert all(turn.points == 0 and math.isnan(turn.found) for turn in coarser)
+
+
+@pytest.mark.parametrize("question", [{}, {"delta": 1e-5, "epsilon": 1.0}])
+def test_one_of_delta_and_epsilon_is_asked_about(question):
+    with pytest.raises(ValueError, match="give one of the two"):
+        pld.solve([([(1.0, pair("remove", 0.01, 1.0))], 100)], **question)

@@ -72,8 +72,7 @@ def _ask(events: Events, ask: _Question) -> float:
     if all(isinstance(e, Concentrated) for e in events):
         rho = rho_of(events, ask.group)
         return ask.by(partial(gaussian.zcdp_delta, rho), partial(gaussian.zcdp_epsilon, rho))
-    closed = _closed(events, ask)
-    if closed is not None:
+    if (closed := _closed(events, ask)) is not None:
         return closed
     rounds = rounds_of(events, ask.adjacency, "remove", ask.group)
     remove = pld.solve(rounds, delta=ask.delta, epsilon=ask.epsilon)
@@ -145,8 +144,23 @@ def epsilon_of(
 def spent(events: Events, delta: float, adjacency: str, accountant: str, group: int = 1) -> float:
     """:func:`epsilon_of` for searches, which ask many times: without a warning.
 
-    Parameters, what is returned and what is raised are as there.
+    Parameters
+    ----------
+    events, delta, adjacency, accountant, group
+        As there.
 
+    Returns
+    -------
+    float
+        As there.
+
+    Raises
+    ------
+    ValueError
+        As there.
+
+    Examples
+    --------
     >>> spent([Event(2.0)], 1e-5, "add-or-remove", "pld") == epsilon_of([Event(2.0)], 1e-5)
     True
     """
@@ -281,7 +295,6 @@ def _without_grid(events: Events, ask: _Question) -> float:
     runs = [rounds_of(events, ask.adjacency, one, ask.group) for one in directions]
     bound = max(_by_moments(rounds, ask) for rounds in runs) * (1 + _MARGIN)
     against = [disclosed(event, ask.adjacency) for event in events]
-    closed = _closed(against, ask)
-    if closed is not None:
+    if (closed := _closed(against, ask)) is not None:
         bound = min(bound, closed)
     return min(1.0, bound) if ask.delta is None else bound

@@ -43,7 +43,25 @@ def _deviance(k: Array, mean: float) -> Array:
 
 
 def log_pmf(k: Array, trials: int, rate: float) -> Array:
-    """log P[Bin(trials, rate) = k] for 0 < rate < 1; precise for many trials (Loader 2000)."""
+    """log P[Bin(trials, rate) = k]; precise for many trials (Loader 2000).
+
+    Parameters
+    ----------
+    k
+        Whole numbers from 0 to `trials`, as floats, of shape (n,).
+    trials, rate
+        Of the law; 0 < `rate` < 1.
+
+    Returns
+    -------
+    numpy.ndarray
+        Logarithms, of shape (n,).
+
+    Examples
+    --------
+    >>> np.exp(log_pmf(np.arange(3.0), 2, 0.5)).round(12).tolist()
+    [0.25, 0.5, 0.25]
+    """
     log = np.where(k == 0, trials * math.log1p(-rate), trials * math.log(rate))
     inside = (k > 0) & (k < trials)
     hits = k[inside]
@@ -82,6 +100,24 @@ def binomial(trials: int, rate: float, failure: float) -> tuple[Array, Array]:
     The tail below stands at the smallest value kept; long windows are summed in groups, at their
     largest members and with no smaller probability. Any increasing function has a mean that is at
     most the sum here plus `failure` times its supremum.
+
+    Parameters
+    ----------
+    trials, rate
+        Of the law; `rate` from 0 to 1.
+    failure
+        What may be cut at either end, in (0, 1).
+
+    Returns
+    -------
+    values, weights : numpy.ndarray
+        Of the same shape; rising values.
+
+    Examples
+    --------
+    >>> values, weights = binomial(2, 0.5, 1e-9)
+    >>> values.tolist(), weights.round(9).tolist()
+    ([0.0, 1.0, 2.0], [0.25, 0.5, 0.25])
     """
     if rate <= 0 or rate >= 1:
         return np.array([trials * round(rate) + 0.0]), np.ones(1)
@@ -94,13 +130,47 @@ def binomial(trials: int, rate: float, failure: float) -> tuple[Array, Array]:
 
 
 def tail_error(trials: int) -> float:
-    """By what share :func:`binomial_tail` may be too large."""
+    """By what share :func:`binomial_tail` may be too large.
+
+    Parameters
+    ----------
+    trials
+        Of the law.
+
+    Returns
+    -------
+    float
+        1e-9 where a tail is summed one by one, and 2e-3 where it is in groups.
+
+    Examples
+    --------
+    >>> tail_error(1000)
+    1e-09
+    """
     # up to here a tail is summed one by one
     return 1e-9 if trials <= 10**8 else 2e-3
 
 
 def binomial_tail(k: int, trials: int, rate: float) -> float:
-    """P[Bin(trials, rate) > k], or a little more: see :func:`tail_error`."""
+    """P[Bin(trials, rate) > k], or a little more: see :func:`tail_error`.
+
+    Parameters
+    ----------
+    k, trials
+        Whole numbers.
+    rate
+        From 0 to 1.
+
+    Returns
+    -------
+    float
+        At most 1; the neglected part of the tail is added.
+
+    Examples
+    --------
+    >>> round(binomial_tail(1, 2, 0.5), 9)
+    0.25
+    """
     if k < 0:
         return 1.0
     if k >= trials or rate <= 0:

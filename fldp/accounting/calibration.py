@@ -41,7 +41,8 @@ _NO_DELTA = -1e-3
 # log z below which many small rounds are not near to a Gaussian: a few large losses decide.
 _LEAST_FIRST = -0.4
 # For epsilon = 0: delta falls as 1/z there, and no search begins with less noise.
-_SLOPE_OF_VARIATION, _FIRST_VARIATION = -1.0, 1e-2
+_SLOPE_OF_VARIATION = -1.0
+_FIRST_VARIATION = 1e-2
 # The slope of log epsilon in log rounds to begin with, as a search for something that falls.
 _SLOPE_OF_ROUNDS = -0.6
 

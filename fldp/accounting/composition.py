@@ -109,6 +109,20 @@ def _capped(event: Event, free: Subsampled) -> list[Part]:
 def mu_of(events: Sequence[Event], adjacency: str, group: int = 1) -> float:
     """Sensitivity divided by noise, of plain Gaussian rounds as one.
 
+    Parameters
+    ----------
+    events
+        In which everybody takes part.
+    adjacency, group
+        As in :func:`fldp.accounting.epsilon_of`.
+
+    Returns
+    -------
+    float
+        mu; 0 of no events.
+
+    Examples
+    --------
     >>> mu_of([Event(2.0, rounds=16)], "replace-one")
     4.0
     """
@@ -164,8 +178,22 @@ def _counted(events: Events) -> dict[AnyEvent, int]:
 
 
 def rho_of(events: Events, group: int) -> float:
-    """The zCDP of all steps that state one, for `group` clients.
+    """The zCDP of all steps that state one, for a group.
 
+    Parameters
+    ----------
+    events
+        Of which only :class:`Concentrated` ones count.
+    group
+        How many clients move together: rho grows with its square (Bun & Steinke 2016, Prop. 1.9).
+
+    Returns
+    -------
+    float
+        rho; 0 of no such steps.
+
+    Examples
+    --------
     >>> rho_of([Concentrated(0.5, rounds=2)], group=3)
     9.0
     """
@@ -195,8 +223,24 @@ def _says_something(event: AnyEvent) -> bool:
 def prepared(events: Events, adjacency: str, group: int) -> list[AnyEvent]:
     """The events that count, checked against the adjacency and with (ε, δ) steps for the group.
 
-    Parameters, and what is raised, are as in :func:`fldp.accounting.epsilon_of`.
+    Parameters
+    ----------
+    events, adjacency, group
+        As in :func:`fldp.accounting.epsilon_of`.
 
+    Returns
+    -------
+    list
+        The events that can reveal something; where so little noise hides nobody, they say who took
+        part.
+
+    Raises
+    ------
+    ValueError
+        For what is no event, and for events that do not fit the adjacency or the group.
+
+    Examples
+    --------
     >>> prepared([Event(1.0), Event(1.0, 0.0, "poisson")], "zero-out", group=1)[1:]
     []
     """
@@ -228,6 +272,18 @@ def disclosed(event: AnyEvent, adjacency: str) -> AnyEvent:
     An upper bound, since delta is jointly convex: the sum moves with the chance q of taking part,
     by 2 where another client takes the place.
 
+    Parameters
+    ----------
+    event, adjacency
+        As in :func:`prepared`.
+
+    Returns
+    -------
+    AnyEvent
+        With `known` set where there is something to know.
+
+    Examples
+    --------
     >>> disclosed(Event(1.0, 0.1, "poisson"), "zero-out").known
     True
     """

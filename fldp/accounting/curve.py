@@ -107,6 +107,16 @@ def laws_for(
     ------
     OutOfReach
         If that takes more points than there may be.
+
+    Examples
+    --------
+    >>> from fldp.accounting.pairs import Shifted
+    >>> run = [([(1.0, Shifted(10.0))], 50)]
+    >>> guide = Guide(run, math.log(1e-5))
+    >>> window = guide.window(guide.at_delta(math.log(1e-5)).tilt, 2.0, math.log(1e-5))
+    >>> [(law, times)] = laws_for(run, guide, window, allowed=1e-6, largest=0.1, kind=np.float64)
+    >>> law.rounds, times, times * law.excess < 2e-6
+    (1, 50, True)
     """
     counts = [n for _, n in rounds]
     stages, step = _cheapest(counts, guide, window, allowed, largest)
@@ -137,7 +147,6 @@ def _cheapest(
     counts: Sequence[int], guide: Guide, window: Window, allowed: float, largest: float
 ) -> tuple[_Stages, float]:
     """The number of stages that takes fewest points, and the last grid's step."""
-    spans = [float(kind.loss.max() - kind.loss.min()) for kind in guide.kinds]
     width = window.high - window.low
     found: list[tuple[float, _Stages, float]] = []
     for levels in range(1, _MOST_STAGES + 1):
@@ -145,13 +154,14 @@ def _cheapest(
         step = min(largest, math.sqrt(_EXCESS_OF_STEP * allowed / stages.weight))
         if levels > 1:
             step = min(step, _TILTED_STEP / window.tilt)
+        elif max(counts) < _STAGED_ROUNDS or width / step <= _STAGE_FROM:
+            return stages, step
         points = width / step
-        for span, factor, changes in zip(spans, stages.factors, stages.changes, strict=True):
+        for kind, factor, changes in zip(guide.kinds, stages.factors, stages.changes, strict=True):
             # one round on the finest grid, and blocks that are at least as wide
+            span = float(kind.loss.max() - kind.loss.min())
             points += (_ROUND_COST + changes) * span * factor**changes / step
         found.append((points, stages, step))
-        if max(counts) < _STAGED_ROUNDS or width / found[0][2] <= _STAGE_FROM:
-            break
     return min(found, key=lambda one: one[0])[1:]
 
 

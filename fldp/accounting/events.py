@@ -231,7 +231,12 @@ def event_from_dict(fields: dict[str, Any]) -> AnyEvent:
     Parameters
     ----------
     fields
-        Its dictionary; without a "kind" it is a Gaussian :class:`Event`.
+        As `to_dict` gives them; without a "kind" it is a Gaussian :class:`Event`.
+
+    Returns
+    -------
+    Event, Laplace, Approximate or Concentrated
+        Equal to the one that was written.
 
     Raises
     ------
@@ -255,7 +260,28 @@ def event_from_dict(fields: dict[str, Any]) -> AnyEvent:
 
 
 def checked(events: Events) -> list[AnyEvent]:
-    """`events` as a list, or a ValueError that names what is none."""
+    """`events` as a list.
+
+    Parameters
+    ----------
+    events
+        Any iterable of events.
+
+    Returns
+    -------
+    list
+        The same objects.
+
+    Raises
+    ------
+    ValueError
+        For anything else; it names what is no event.
+
+    Examples
+    --------
+    >>> checked(iter([Laplace(2.0)]))
+    [Laplace(noise_multiplier=2.0, rounds=1)]
+    """
     try:
         found = list(events)
     except TypeError:

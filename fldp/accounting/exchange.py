@@ -102,6 +102,5 @@ def from_opacus(history: Iterable[tuple[float, float, int]]) -> list[Event]:
             raise ValueError(
                 f"history holds {shown(entry)}: give triples (noise_multiplier, sample_rate, steps)"
             )
-        z, rate, steps = entry
-        events.append(Event(z, rate, "poisson", steps))
+        events.append(Event(entry[0], entry[1], "poisson", entry[2]))
     return events

@@ -54,7 +54,7 @@ _LEAST_MU = 1e-300
 _ORDERS_LESS_ONE = np.geomspace(1e-8, 1e12, 401)
 _ORDERS_CLOSER = (101, 101)
 # The same for many epsilons at once, as multiples of the order that is best for a Gaussian's tail.
-_LOWEST_ORDER, _HIGHEST_ORDER = 1e-3, 10
+_ZCDP_ORDERS = (1e-3, 10)
 _ZCDP_SIZES = (60, 20, 20)
 
 
@@ -66,7 +66,23 @@ def _exp_square(x: Array) -> Array:
 
 
 def erfcx(x: Array) -> Array:
-    """exp(x^2) erfc(x) for x >= 0, relative error below 1e-15."""
+    """exp(x^2) erfc(x), with a relative error below 1e-15.
+
+    Parameters
+    ----------
+    x
+        Values >= 0.
+
+    Returns
+    -------
+    numpy.ndarray
+        Of the shape of `x`.
+
+    Examples
+    --------
+    >>> erfcx(np.array([0.0, 1.0])).round(9).tolist()
+    [1.0, 0.427583576]
+    """
     x = np.minimum(x, 1e300)
     t = (x - _ERFCX_CENTRE) / (x + _ERFCX_CENTRE)
     value = np.full_like(t, _ERFCX[-1])
@@ -77,12 +93,44 @@ def erfcx(x: Array) -> Array:
 
 
 def erfc(x: Array) -> Array:
-    """erfc(x) for x >= 0; the same digits whatever else is installed or loaded."""
+    """erfc(x); the same digits whatever else is installed or loaded.
+
+    Parameters
+    ----------
+    x
+        Values >= 0, infinity included.
+
+    Returns
+    -------
+    numpy.ndarray
+        Of the shape of `x`.
+
+    Examples
+    --------
+    >>> erfc(np.array([0.0, 1.0, np.inf])).round(9).tolist()
+    [1.0, 0.157299207, 0.0]
+    """
     return erfcx(x) * _exp_square(x)
 
 
 def erfcx_one(x: float) -> float:
-    """exp(x^2) erfc(x) for one x >= 0."""
+    """exp(x^2) erfc(x) for one number.
+
+    Parameters
+    ----------
+    x
+        At least 0.
+
+    Returns
+    -------
+    float
+        Right to the last digits.
+
+    Examples
+    --------
+    >>> round(erfcx_one(1.0), 9)
+    0.427583576
+    """
     if x < _SERIES_FROM:
         short = math.floor(16 * x) / 16
         return math.exp(short * short) * math.exp((x - short) * (x + short)) * math.erfc(x)
@@ -348,7 +396,7 @@ def zcdp_log_deltas(rho: float, epsilons: Array) -> Array:
     best = np.zeros(epsilons.size)
     # orders around the one that is best for a Gaussian's tail
     scale = (1 / math.sqrt(2 * rho) + epsilons / (2 * rho))[:, None]
-    low, high = _LOWEST_ORDER * scale, _HIGHEST_ORDER * scale
+    low, high = (factor * scale for factor in _ZCDP_ORDERS)
     # as search.least does, for many epsilons at once
     for size in _ZCDP_SIZES:
         a = low * (high / low) ** np.linspace(0, 1, size)
@@ -362,8 +410,22 @@ def zcdp_log_deltas(rho: float, epsilons: Array) -> Array:
 
 
 def zcdp_delta(rho: float, epsilon: float) -> float:
-    """The least delta that follows from rho-zCDP alone at one epsilon >= 0, likewise.
+    """The least delta that follows from rho-zCDP alone, by :func:`zcdp_log_deltas`.
 
+    Parameters
+    ----------
+    rho
+        The parameter of zCDP, > 0.
+    epsilon
+        At least 0.
+
+    Returns
+    -------
+    float
+        Delta, 0 to 1.
+
+    Examples
+    --------
     >>> round(zcdp_delta(0.5, 1.0), 3)
     0.247
     """

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import reduce
 from typing import ClassVar
 
 import numpy as np
@@ -63,7 +64,7 @@ def mixture_masses(x: Array, z: float, *mixtures: Mixture) -> list[Array]:
     """Masses of mixtures of N(c, z^2) below the nodes `x`, between them, and above."""
     x = np.concatenate([[-math.inf], x, [math.inf]])
     masses = {c: normal_masses((x - c) / z) for c in set().union(*mixtures)}
-    return [np.asarray(sum(w * masses[c] for c, w in mixture.items())) for mixture in mixtures]
+    return [reduce(np.add, (w * masses[c] for c, w in one.items())) for one in mixtures]
 
 
 def _log_mix(q: float, y: Array) -> Array:
@@ -142,8 +143,7 @@ class Subsampled:
 
     @property
     def variation(self) -> float:
-        moves = 2 if self.kind == "replace" else 1
-        return self.q * math.erf(moves / (self.z * math.sqrt(8)))
+        return self.q * math.erf((max(self.upper) - min(self.lower)) / (self.z * math.sqrt(8)))
 
     def profile(self, epsilon: float) -> float:
         if self.kind == "replace":

@@ -58,7 +58,17 @@ _GROWS = 1.5
 
 
 class Saddle(NamedTuple):
-    """The saddle point: a tilt, epsilon and log delta there, and the spread of the tilted sum."""
+    """A saddle point of the sum.
+
+    Attributes
+    ----------
+    tilt
+        t: by how much log delta falls when epsilon rises.
+    epsilon, log_delta
+        What it says: a guess, no bound.
+    spread
+        The standard deviation of the sum of losses under the tilt.
+    """
 
     tilt: float
     epsilon: float
@@ -97,7 +107,15 @@ class Window(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """A quadrature of one round's loss, log weights under P, and how often the round runs."""
+    """A quadrature of one round's loss.
+
+    Attributes
+    ----------
+    loss, log_weight
+        Nodes, and the logarithms of their weights under P, each of shape (n,).
+    times
+        How often the round runs.
+    """
 
     loss: Array
     log_weight: Array
@@ -184,17 +202,17 @@ class Guide:
 
     def _saddle(self, pick: Callable[[Array, Array], int]) -> Saddle:
         """The one that `pick` takes, by epsilons and log deltas, from ever closer tilts."""
-        taken: list[Saddle] = []
+        seen: list[list[float]] = []
 
         def nearest(t: Array) -> int:
-            epsilon, logs, variance = self._saddles(t)
-            i = pick(epsilon, logs)
-            spread = math.sqrt(variance[i])
-            taken.append(Saddle(float(t[i]), float(epsilon[i]), float(logs[i]), spread))
+            at = self._saddles(t)
+            i = pick(at[0], at[1])
+            seen.append([float(values[i]) for values in at])
             return i
 
-        zoomed(nearest, _TILTS, _CLOSER)
-        return taken[-1]
+        tilt = zoomed(nearest, _TILTS, _CLOSER)
+        epsilon, log_delta, variance = seen[-1]
+        return Saddle(tilt, epsilon, log_delta, math.sqrt(variance))
 
     def _saddles(self, t: Array) -> tuple[Array, Array, Array]:
         """For each t as a saddle point: its epsilon, its log delta, and the variance of S.
@@ -237,56 +255,85 @@ class Guide:
         """
         tilts = tilt * _CANDIDATES
         t = tilt * _AROUND
-        k = self.log_mgf(t)
-        k_tilt = self.log_mgf(tilts)
+        k, k_tilt = np.split(self.log_mgf(np.concatenate([t, tilts])), [t.size])
         # the mass above is cut and added to delta; the tilted mass outside wraps round and is felt
         top, top_tilt = _top(t, k, log_delta + math.log(TRUNCATION))
         height = k_tilt - tilts * epsilon
         sds = math.sqrt(2 * (-math.log(TRUNCATION) - min(log_delta, 0.0)))
-        at = Window(epsilon, log_delta, tilt, 0.0, 0.0, 0.0, top_tilt, 0.0, sds)
-        windows = []
+        found = []
         for i in np.flatnonzero(height <= height[0] + _DROP):
+            tilt = float(tilts[i])
             felt = math.log(_FELT) + log_delta - float(height[i])
-            one = at._replace(tilt=float(tilts[i]), felt=felt)
-            windows.append(_between(one, t, k, float(k_tilt[i]), top, self.top))
-        return min(windows, key=lambda window: window.high - window.low)
+            low, high, low_tilt = _ends(t, k, tilt, float(k_tilt[i]), felt)
+            # nothing is above the largest loss; and what is above `top` is cut, not felt
+            high = max(min(high, self.top), top)
+            ends = low, high, low_tilt, top_tilt
+            found.append(Window(epsilon, log_delta, tilt, *ends, felt, sds))
+        return min(found, key=lambda window: window.high - window.low)
 
     def block(self, index: int, times: int, window: Window) -> Window:
-        """A window for `times` rounds of one kind, of which the sum may hold several."""
+        """A window for some rounds of one kind, of which the sum may hold several.
+
+        Parameters
+        ----------
+        index
+            Of the kind.
+        times
+            How many of its rounds.
+        window
+            That of the whole sum.
+        """
         kind = self.kinds[index]
         # the blocks share what may be cut, and what may be felt
         share = math.log(times / kind.times)
         t = window.tilt * _AROUND
-        k = times * _tilted(kind, t).log_mgf
-        k_tilt = times * float(_tilted(kind, np.array([window.tilt])).log_mgf[0])
+        log_mgf = times * _tilted(kind, np.append(t, window.tilt)).log_mgf
+        k = log_mgf[:-1]
+        k_tilt = float(log_mgf[-1])
         top, top_tilt = _top(t, k, window.log_delta + math.log(TRUNCATION) + share)
         felt = window.felt + share + math.log(_FELT_BY_BLOCK)
-        one = window._replace(top_tilt=top_tilt, felt=felt)
-        found = _between(one, t, k, k_tilt, top, times * float(kind.loss.max()))
-        if times > 1:
-            return found
-        # what is below a single round's window is put on its end: all its mass, at worst, or the
-        # little that the quadrature leaves out
-        return found._replace(low=max((felt + k_tilt) / window.tilt, float(kind.loss.min())))
+        low, high, low_tilt = _ends(t, k, window.tilt, k_tilt, felt)
+        high = max(min(high, times * float(kind.loss.max())), top)
+        if times == 1:
+            # what is below a single round's window is put on its end: all its mass, at worst, or
+            # the little that the quadrature leaves out
+            low = max((felt + k_tilt) / window.tilt, float(kind.loss.min()))
+        return window._replace(low=low, high=high, low_tilt=low_tilt, top_tilt=top_tilt, felt=felt)
 
 
-def _between(at: Window, t: Array, k: Array, k_tilt: float, top: float, largest: float) -> Window:
-    """`at` with ends beyond which the tilted mass is at most e^felt on each side (Chernoff).
+def _ends(
+    t: Array, k: Array, tilt: float, k_tilt: float, felt: float
+) -> tuple[float, float, float]:
+    """Losses below, and above, which the tilted mass is at most e^felt, and the tilt for below.
 
-    `k` is K at the tilts `t`, `k_tilt` that at the window's own. The upper end need not be beyond
-    the `largest` loss, but is not below `top`: what is above that is added to delta.
+    By Chernoff's bound under the tilt; `k` is K at the tilts `t`, and `k_tilt` at the window's own.
     """
-    below = t < at.tilt * (1 - _APART)
-    above = t > at.tilt * (1 + _APART)
-    lows = (at.felt - k[below] + k_tilt) / (at.tilt - t[below])
-    highs = (k[above] - k_tilt - at.felt) / (t[above] - at.tilt)
+    below = t < tilt * (1 - _APART)
+    above = t > tilt * (1 + _APART)
+    lows = (felt - k[below] + k_tilt) / (tilt - t[below])
+    highs = (k[above] - k_tilt - felt) / (t[above] - tilt)
     i = int(np.argmax(lows))
-    high = max(min(float(highs.min()), largest), top)
-    return at._replace(low=float(lows[i]), high=high, low_tilt=float(t[below][i]))
+    return float(lows[i]), float(highs.min()), float(t[below][i])
 
 
 def log_sum(logs: Array) -> float:
-    """log of the sum of e^logs."""
+    """log of the sum of e^logs.
+
+    Parameters
+    ----------
+    logs
+        Of shape (n,), not all of them -inf.
+
+    Returns
+    -------
+    float
+        Finite, however large or small the logarithms are.
+
+    Examples
+    --------
+    >>> round(log_sum(np.array([1000.0, 1000.0])) - 1000, 6)
+    0.693147
+    """
     top = float(logs.max())
     return top + math.log(float(np.exp(logs - top).sum()))
 

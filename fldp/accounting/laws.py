@@ -164,7 +164,35 @@ Laws = Sequence[tuple[Law, int]]
 
 
 def law_of_round(parts: Sequence[Part], step: float, window: Window) -> Law:
-    """The law of one round, a mixture of pairs, on the multiples of `step`."""
+    """The law of one round on a grid.
+
+    Parameters
+    ----------
+    parts
+        The round: pairs with their weights.
+    step
+        Of the grid.
+    window
+        For one round; gives the tilt, too.
+
+    Returns
+    -------
+    Law
+        Never with a smaller delta than the round has.
+
+    Raises
+    ------
+    OutOfReach
+        If it takes more points than there may be.
+
+    Examples
+    --------
+    >>> from fldp.accounting.pairs import Shifted
+    >>> window = Window(1.0, -5.0, 2.0, -1.0, 1.0, 0.0, 3.0, -20.0, 8.0)
+    >>> law = law_of_round([(1.0, Shifted(2.0))], 0.25, window)
+    >>> law.first * law.step, law.last * law.step, round(float(law.mass.sum()), 9)
+    (-0.5, 0.5, 1.0)
+    """
     cells = _merged(parts, step, window)
     if not cells.mass.any():
         raise too_fine(math.inf)  # all of it is beyond the window
@@ -195,7 +223,34 @@ def _merged(parts: Sequence[Part], step: float, window: Window) -> Cells:
 
 
 def fitted(step: float, window: Window, excess: float, rounds: int) -> tuple[int, int]:
-    """Size and first index of a window on the grid, widened by what the grid adds to the spread."""
+    """A window on the grid, widened by what the grid adds to the spread.
+
+    Parameters
+    ----------
+    step
+        Of the grid.
+    window
+        Of the sum.
+    excess
+        The variance that moving to the grid has added to the sum.
+    rounds
+        How many rounds the sum holds.
+
+    Returns
+    -------
+    size, first : int
+        How many points it has, and the index of the first.
+
+    Raises
+    ------
+    OutOfReach
+        If there are more than there may be.
+
+    Examples
+    --------
+    >>> fitted(0.1, Window(1.0, -5.0, 2.0, -1.0, 1.0, 0.0, 3.0, -20.0, 8.0), 0.0, rounds=9)
+    (64, -21)
+    """
     # a round moves by one cell at most, to either side
     margin = min(_cells(window, step, excess), rounds + 2)
     points = (window.high - window.low) / step + 2 * margin + 2
@@ -211,6 +266,21 @@ def steepest(window: Window, step: float, excess: float) -> float:
     """The tilt that bounds best how often the grid moves a sum by more than `_cells` (Poisson).
 
     A bound on a tail by a steeper tilt would be ruled by what the grid adds.
+
+    Parameters
+    ----------
+    window, step, excess
+        As in :func:`fitted`.
+
+    Returns
+    -------
+    float
+        Infinite where the grid moves nothing.
+
+    Examples
+    --------
+    >>> steepest(Window(1.0, -5.0, 2.0, -1.0, 1.0, 0.0, 3.0, -20.0, 8.0), 0.1, 0.0)
+    inf
     """
     moves = excess / step**2
     return math.log1p(_cells(window, step, excess) / moves) / step if moves > 0 else math.inf
@@ -224,12 +294,28 @@ def _fast_size(n: float) -> int:
 
 
 def summed(laws: Laws, size: int, first: int, kind: Kind) -> tuple[Array, float]:
-    """Tilted masses of the sum of all losses on a circle that begins at index `first`.
+    """Tilted masses of the sum of all losses, on a circle.
+
+    Parameters
+    ----------
+    laws
+        On one grid, each with how many times it is composed with itself.
+    size, first
+        Points of the circle, and the index at which it begins.
+    kind
+        The precision of the transforms.
 
     Returns
     -------
     mass, noise
         The masses, of shape (size,), and the standard deviation of each one's round-off.
+
+    Examples
+    --------
+    >>> start = np.log(np.array([0.5, 0.5])), np.array([0.0, 1.0])
+    >>> coin = Law(1.0, 0.0, 0, np.array([0.5, 0.5]), 0.0, 0.0, 0.0, start)
+    >>> summed([(coin, 2)], size=4, first=0, kind=np.float64)[0].round(12).tolist()
+    [0.25, 0.5, 0.25, 0.0]
     """
     spectrum: Any = 1.0
     for law, n in laws:
@@ -267,6 +353,18 @@ def round_off(laws: Laws, mass: NDArray[Any]) -> float:
     A transform's relative error is near unit * sqrt(log2 size) in the mean square, a power repeats
     it n times; over the frequencies these errors are taken as independent. That is the one place
     where the kernel argues by probability and not by a bound: its users take 8 of these.
+
+    Parameters
+    ----------
+    laws
+        What was composed, each with its number of times.
+    mass
+        What came out, in the precision of the transforms, of shape (size,).
+
+    Returns
+    -------
+    float
+        Small beside the masses' root mean square, by the unit of that precision.
     """
     unit = float(np.finfo(mass.dtype).eps) / 2
     root_log = math.sqrt(math.log2(mass.size))

@@ -24,7 +24,17 @@ _PRV_ERROR, _PRV_SHARE = 0.01, 1000
 
 
 def warn_if_approximate(accountant: str) -> None:
-    """A UserWarning for "gdp", which is no bound."""
+    """A UserWarning for "gdp", which is no bound.
+
+    Parameters
+    ----------
+    accountant
+        One of `fldp.accounting.ACCOUNTANTS`; nothing happens for the others.
+
+    Examples
+    --------
+    >>> warn_if_approximate("rdp")
+    """
     if accountant == "gdp":
         warnings.warn(
             "accountant is 'gdp': a central-limit approximation, no guarantee; it can under-report "
@@ -35,7 +45,30 @@ def warn_if_approximate(accountant: str) -> None:
 
 
 def epsilon(events: Events, delta: float, adjacency: str, accountant: str, group: int) -> float:
-    """Epsilon by one of Opacus' accountants, never below 0; ValueError for what it cannot do."""
+    """Epsilon by one of Opacus' accountants.
+
+    Parameters
+    ----------
+    events, delta, adjacency, group
+        As in :func:`fldp.accounting.epsilon_of`; `delta` in (0, 1).
+    accountant
+        "prv", "rdp" or "gdp".
+
+    Returns
+    -------
+    float
+        Epsilon, never below 0.
+
+    Raises
+    ------
+    ValueError
+        For what the accountant cannot say, and where it fails.
+
+    Examples
+    --------
+    >>> 0.7 < epsilon([Event(1.0, 0.01, "poisson", 99)], 1e-5, "zero-out", "rdp", group=1) < 2
+    True
+    """
     name = f"accountant is {accountant!r}"
     gaussians = _gaussians(events, adjacency, accountant, group)
     scale = 0.5 if adjacency == "replace-one" else 1.0
@@ -52,7 +85,7 @@ def epsilon(events: Events, delta: float, adjacency: str, accountant: str, group
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            if accountant == "gdp" and _gdp_delta(history[0]) <= delta:
+            if accountant == "gdp" and _gdp_delta(*history[0]) <= delta:
                 return 0.0  # its search for a root would find none
             tool = getattr(accountants, _CLASSES[accountant])()
             tool.history = history
@@ -65,11 +98,10 @@ def epsilon(events: Events, delta: float, adjacency: str, accountant: str, group
     return max(0.0, found)
 
 
-def _gdp_delta(run: tuple[float, float, int]) -> float:
+def _gdp_delta(z: float, q: float, rounds: int) -> float:
     """Delta at epsilon 0 by Opacus' central-limit approximation."""
     from opacus.accountants.analysis import gdp
 
-    z, q, rounds = run
     mu = gdp.compute_mu_poisson(steps=rounds, noise_multiplier=z, sample_rate=q)
     return float(gdp.delta_eps_mu(eps=0.0, mu=mu))
 

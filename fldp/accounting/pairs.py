@@ -62,7 +62,13 @@ class Cells(NamedTuple):
 
 
 class Pair(Protocol):
-    """One round's dominating pair."""
+    """One round's dominating pair: what the kernel asks of it.
+
+    Attributes
+    ----------
+    smooth, infinite, variation
+        What its loss is like; see each.
+    """
 
     @property
     def smooth(self) -> bool:
@@ -98,7 +104,23 @@ class OutOfReach(ValueError):
 
 
 def too_fine(points: float) -> OutOfReach:
-    """The error for a grid that would need so many points."""
+    """The error for a grid that cannot be made.
+
+    Parameters
+    ----------
+    points
+        How many it would need.
+
+    Returns
+    -------
+    OutOfReach
+        To be raised.
+
+    Examples
+    --------
+    >>> "needs 1e+09 grid points" in str(too_fine(1e9))
+    True
+    """
     return OutOfReach(
         f"the privacy loss needs {points:.3g} grid points, more than {MAX_POINTS}: use more noise, "
         "fewer rounds or a larger delta"
@@ -106,12 +128,29 @@ def too_fine(points: float) -> OutOfReach:
 
 
 def multiples_around(low: float, high: float, h: float) -> Array:
-    """n for the multiples n h of `h` around [low, high], at least two.
+    """The grid around [low, high].
+
+    Parameters
+    ----------
+    low, high
+        What it has to cover.
+    h
+        Its step.
+
+    Returns
+    -------
+    numpy.ndarray
+        n for each multiple n h: whole numbers as floats, at least two.
 
     Raises
     ------
     OutOfReach
         If there are more than a grid may have, or neighbours would be the same number.
+
+    Examples
+    --------
+    >>> multiples_around(-0.1, 0.6, 0.5).tolist()
+    [-1.0, 0.0, 1.0, 2.0]
     """
     if not (high - low) / h <= MAX_POINTS:
         raise too_fine((high - low) / h)
@@ -159,8 +198,9 @@ def placed(first: int, p: Array, q: Array, h: float) -> Cells:
     # the cap on exp can only move mass upwards
     up = (inside - q[1:-1] * np.exp(np.minimum(lower, LARGEST_EXP))) / -math.expm1(-h)
     up = np.clip(up, 0.0, inside)
-    mass = np.append(inside - up, 0.0)
-    spread = np.append(up * mass[:-1] / np.maximum(inside, LEAST_DELTA) * h * h, 0.0)
+    mass, spread = np.zeros((2, inside.size + 1))
+    mass[:-1] = inside - up
+    spread[:-1] = up * mass[:-1] / np.maximum(inside, LEAST_DELTA) * h * h
     mass[1:] += up
     mass[0] += p[0]
     return Cells(first, mass, spread, float(p[-1]))
@@ -273,13 +313,38 @@ class Atoms:
 
 
 def silent() -> Atoms:
-    """A round that says nothing."""
+    """A round that says nothing.
+
+    Returns
+    -------
+    Atoms
+        All mass at loss 0.
+
+    Examples
+    --------
+    >>> silent().variation
+    0.0
+    """
     return Atoms(np.zeros(1), np.ones(1))
 
 
 def approximate(epsilon: float, delta: float) -> Atoms:
     """Dominates every (epsilon, delta)-DP step (Kairouz, Oh & Viswanath 2015).
 
+    Parameters
+    ----------
+    epsilon
+        At least 0.
+    delta
+        0 to 1: all of it has an infinite loss.
+
+    Returns
+    -------
+    Atoms
+        Randomised response, but for that.
+
+    Examples
+    --------
     >>> round(approximate(0.5, 1e-3).profile(0.5), 6)
     0.001
     """

@@ -88,14 +88,48 @@ _DONE = "the answer"
 
 
 def estimate(rounds: Sequence[Round], delta: float) -> float:
-    """Epsilon at the saddle point: a guess to start a search from, no bound; may be negative."""
+    """Epsilon at the saddle point: a guess to start a search from, no bound.
+
+    Parameters
+    ----------
+    rounds, delta
+        As in :func:`solve`.
+
+    Returns
+    -------
+    float
+        May be negative.
+
+    Examples
+    --------
+    >>> from fldp.accounting.gaussian_pairs import Subsampled
+    >>> round(estimate([([(1.0, Subsampled("add", 0.01, 1.0))], 100)], 1e-5), 2)
+    0.34
+    """
     return Guide(rounds, math.log(delta)).at_delta(math.log(delta)).epsilon
 
 
 def saddle_at(rounds: Sequence[Round], epsilon: float, near: float) -> Saddle:
-    """The saddle point at this epsilon, whose delta will be near to `near`; likewise no bound.
+    """The saddle point at an epsilon; likewise no bound.
 
-    Its tilt is by how much log delta falls when epsilon rises.
+    Parameters
+    ----------
+    rounds, epsilon
+        As in :func:`solve`.
+    near
+        About what delta will be there.
+
+    Returns
+    -------
+    Saddle
+        With its log delta.
+
+    Examples
+    --------
+    >>> from fldp.accounting.gaussian_pairs import Subsampled
+    >>> run = [([(1.0, Subsampled("add", 0.01, 1.0))], 100)]
+    >>> round(math.exp(saddle_at(run, 0.34, near=1e-5).log_delta), 6)
+    9e-06
     """
     return Guide(rounds, math.log(near) - _SLACK).at_epsilon(epsilon)
 
@@ -104,6 +138,23 @@ def ceiling(rounds: Sequence[Round], delta: float) -> float:
     """Epsilon from moments (Rényi): above :func:`solve` by 5 to 20 %, in a tenth of its time.
 
     The moments come from a quadrature: leave a margin of 1e-3 for it.
+
+    Parameters
+    ----------
+    rounds, delta
+        As in :func:`solve`.
+
+    Returns
+    -------
+    float
+        Epsilon >= 0; infinite where delta is no larger than the mass of infinite loss.
+
+    Examples
+    --------
+    >>> from fldp.accounting.gaussian_pairs import Subsampled
+    >>> run = [([(1.0, Subsampled("remove", 0.01, 1.0))], 1000)]
+    >>> solve(run, delta=1e-5) < ceiling(run, 1e-5) < 1.3 * solve(run, delta=1e-5)
+    True
     """
     left = delta * (1 - TRUNCATION) - _infinite(rounds)
     if left <= 0:
@@ -112,7 +163,25 @@ def ceiling(rounds: Sequence[Round], delta: float) -> float:
 
 
 def delta_ceiling(rounds: Sequence[Round], epsilon: float) -> float:
-    """Delta from moments (Rényi), likewise; at least 1e-300."""
+    """Delta from moments (Rényi), likewise.
+
+    Parameters
+    ----------
+    rounds, epsilon
+        As in :func:`solve`.
+
+    Returns
+    -------
+    float
+        Delta, 1e-300 to 1.
+
+    Examples
+    --------
+    >>> from fldp.accounting.gaussian_pairs import Subsampled
+    >>> run = [([(1.0, Subsampled("remove", 0.01, 1.0))], 1000)]
+    >>> solve(run, epsilon=2.0) < delta_ceiling(run, 2.0)
+    True
+    """
     found = Guide(rounds, _LOG_LEAST).renyi_log_delta(epsilon)
     return min(1.0, math.exp(found) + _infinite(rounds) + LEAST_DELTA)
 
@@ -178,17 +247,15 @@ class Trace(NamedTuple):
     turns: tuple[Turn, ...]
 
     def __str__(self) -> str:
-        columns = [f"turn {i}" for i in range(1, len(self.turns) + 1)]
+        told = f"answer: {up(self.answer, _DIGITS)}"
+        if self.guess is None:
+            return told
         rows = list(zip(Turn._fields, *self.turns, strict=True))
-        rows[Turn._fields.index("found")] = (
-            "found",
-            *(up(turn.found, _DIGITS) for turn in self.turns),
-        )
-        lines = [f"answer: {up(self.answer, _DIGITS)}"]
-        if self.guess is not None:
-            guess = f"epsilon {self.guess.epsilon:.5g}, log delta {self.guess.log_delta:.5g}"
-            lines = [f"saddle point: {guess}", table(("", *columns), rows), *lines]
-        return "\n".join(lines)
+        found = (up(turn.found, _DIGITS) for turn in self.turns)
+        rows[Turn._fields.index("found")] = ("found", *found)
+        text = table(("", *(f"turn {i}" for i in range(1, len(self.turns) + 1))), rows)
+        start = f"epsilon {self.guess.epsilon:.5g}, log delta {self.guess.log_delta:.5g}"
+        return f"saddle point: {start}\n{text}\n{told}"
 
 
 def solve(
@@ -392,20 +459,20 @@ class _Search:
         )
 
     def _turn(self) -> Turn:
-        delta = math.exp(self.point.log_delta)
-        turn = Turn(self.point.epsilon, delta, self.saddle.tilt)
+        made_for = self.point.epsilon, math.exp(self.point.log_delta)
         try:
             curve = self._curve()
         except OutOfReach as error:
-            return turn._replace(then=self._give_way(error))
+            return Turn(*made_for, self.saddle.tilt, then=self._give_way(error))
         found = self.read(curve)
+        shown = round_off = math.nan
         if found is not None:
-            round_off = curve.round_off(found.epsilon) * delta
-            turn = turn._replace(round_off=round_off, found=self.answer(self.value(found)))
-        at = curve.window
-        turn = turn._replace(tilt=at.tilt, low=at.low, high=at.high, truncated=curve.cut * delta)
+            shown = self.answer(self.value(found))
+            round_off = curve.round_off(found.epsilon) * made_for[1]
+        ends = curve.window.tilt, curve.window.low, curve.window.high
+        added = curve.cut * made_for[1], round_off
         then = self._conclude(curve, found)
-        return turn._replace(step=curve.step, points=curve.size, then=then)
+        return Turn(*made_for, *ends, curve.step, curve.size, *added, shown, then)
 
     def _curve(self) -> Curve:
         """The curve around the guess.

@@ -51,6 +51,11 @@ def epsilon(
     known
         The adversary knows who took part, see :class:`Event`.
 
+    Returns
+    -------
+    float
+        Epsilon >= 0; infinite where nothing finite holds.
+
     Raises
     ------
     ValueError
@@ -136,6 +141,11 @@ def noise_multiplier(
     rounds, sampling_rate, sampling, adjacency, accountant, clients, cap, known
         As in :func:`epsilon`; a `sampling_rate` of 0 is refused, since any noise does.
 
+    Returns
+    -------
+    float
+        z; its epsilon was computed, and is within the budget.
+
     Raises
     ------
     ValueError
@@ -178,6 +188,11 @@ def max_rounds(
         In (0, 1).
     noise_multiplier, sampling_rate, sampling, adjacency, accountant, clients, cap, known
         As in :func:`epsilon`; a `sampling_rate` of 0 is refused.
+
+    Returns
+    -------
+    int
+        T, from 0 up.
 
     Raises
     ------
@@ -223,6 +238,11 @@ def min_cohort(
         The population N, of which m take part.
     noise_on_mean
         z/m, in clip norms: what the model tolerates, found without privacy at a small cohort.
+
+    Returns
+    -------
+    int
+        m, at most N.
 
     Raises
     ------

@@ -177,10 +177,18 @@ def least(f: Callable[[Array], Array], points: Array, sizes: Sequence[int]) -> f
 
 
 class Start(NamedTuple):
-    """Where a search begins: log z, and the slope there of log epsilon, or of epsilon if `steep`.
+    """Where a search begins.
 
-    Next to zero a straight line in epsilon is the better model, and it ends at 0 with a bend.
-    `limits` are the least and the largest z that are tried.
+    Attributes
+    ----------
+    x
+        log z.
+    slope
+        Of log epsilon there, or of epsilon over the target if `steep`; negative.
+    steep
+        Next to zero a straight line in epsilon is the better model; it ends at 0 with a bend.
+    limits
+        The least and the largest z that are tried.
     """
 
     x: float

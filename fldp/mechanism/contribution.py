@@ -150,9 +150,11 @@ class Contribution:
         factors = scales
         if self.weight_cap is not None:
             usable = torch.isfinite(weights) & (weights >= 0)
+            # An unusable weight makes the contribution as malformed as a NaN would.
             finite = finite & usable
             capped = torch.where(usable, weights, 0.0).clamp_(max=self.weight_cap)
             factors = scales * capped[:, None]
+        # One factor for the whole row, or one for each tensor of a clip by layers.
         columns = [(0, self.layout.total, factors[:, 0])]
         if factors.shape[1] > 1:
             columns = [
@@ -179,6 +181,7 @@ class Contribution:
         held = self.layout.empty.new_empty(self.layout.total)
         rows = self.layout.rows(update, held, one=True)
         bounded = self.bound(rows, self.weights(weight, 1))
+        # Scaled here: the server's factors are 1, so that the product is rounded once.
         vector = bounded.rows[0].clone()
         for start, stop, factors in bounded.columns:
             vector[start:stop] *= factors.to(vector.dtype)

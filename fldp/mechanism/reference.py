@@ -29,6 +29,7 @@ def clip_each(updates: Sequence[Update], clip_norm: float) -> list[dict[str, Ten
         C.
     """
     clipped = []
+    # In float64, as a reader would check it by hand.
     for update in updates:
         norm = sum(float((tensor.double() ** 2).sum()) for tensor in update.values()) ** 0.5
         factor = 1.0

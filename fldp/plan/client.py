@@ -237,7 +237,9 @@ class PrivacyPlan:
         """
         # Rounds of independent noise are equal events; others would be told apart here.
         count = self.rounds if rounds is None else whole("rounds", rounds, 0)
-        return [dataclasses.replace(self.event, rounds=count)] if count else []
+        if count == 0:
+            return []
+        return [dataclasses.replace(self.event, rounds=count)]
 
     def owns(self, event: AnyEvent) -> bool:
         """Whether `event` is rounds of this plan, however many, up to the rounding of z.

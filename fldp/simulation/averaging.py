@@ -145,7 +145,9 @@ class Averaging:
                 part = bounded.rows[:, start:stop]
                 total[start:stop] += factors.to(part.dtype) @ part
             clipped += int((bounded.seen.half_bits() < 0).sum())
-        norm = math.inf if self.clip is None else float(self.clip.norm)
+        norm = math.inf
+        if self.clip is not None:
+            norm = float(self.clip.norm)
         return Averaged(total / self.denominator, norm, clipped / max(1, count), None)
 
     def _weighted(self, ids: Tensor, rows: Tensor) -> Tensor:

@@ -121,7 +121,9 @@ class History:
             return math.inf
         if self.participations is None:
             return self.plan.spent([*self.before, *self.events])
-        return self.seeded(self.plan, self.participations[-1] if self.participations else 0)
+        if not self.participations:
+            return self.seeded(self.plan, 0)
+        return self.seeded(self.plan, self.participations[-1])
 
     def seeded(self, plan: PrivacyPlan, k: int) -> float:
         """ε of k rounds of a client, with what the ledger held besides, where a seed is known.

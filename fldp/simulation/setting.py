@@ -63,7 +63,9 @@ class Setting:
     @property
     def clients(self) -> int:
         """N: the population and the canaries of an audit."""
-        return len(self.population) + (0 if self.canaries is None else self.canaries.count)
+        if self.canaries is None:
+            return len(self.population)
+        return len(self.population) + self.canaries.count
 
     def clipping(self) -> Any:
         """The run's own clip; None, without a plan only, clips nothing."""
@@ -152,7 +154,9 @@ class Setting:
 
     def placed(self) -> nn.Module:
         """A copy of the model on the device where clients train."""
-        where = flatten(self.model).device if self.device is None else self.device
+        where = self.device
+        if where is None:
+            where = flatten(self.model).device
         return copied(self.model).to(where)
 
     def checked_validation(self, device: torch.device) -> tuple[Tensor, Tensor] | None:

@@ -147,12 +147,7 @@ def train(
     >>> len(history.accuracy), history.epsilon[-1] <= 8.0
     (5, True)
     """
-    if checkpoint is None and resume:
-        raise ValueError("resume is True, but there is no checkpoint: give its path")
-    if checkpoint is not None and canaries is not None:
-        raise ValueError(
-            "canaries keep what they observed themselves: an audit takes no checkpoint"
-        )
+    _check_files(checkpoint, resume, canaries)
     with ExitStack() as stack:
         stack.enter_context(threads(getattr(local, "threads", 1)))
         run = Run(
@@ -177,23 +172,41 @@ def train(
                 canaries=canaries,
             )
         )
-        keeper = None if checkpoint is None else Checkpoint(checkpoint, resume)
-        state = None
-        if keeper is not None:
+        keeper = None
+        if checkpoint is not None:
+            keeper = Checkpoint(checkpoint, resume)
             run.identify()
-            state = keeper.load(run.flat.device) if resume else None
-        if state is not None and keeper is not None:
-            run.resume(state, keeper.path, seed)
+        if keeper is not None and resume:
+            run.resume(keeper.load(run.flat.device), keeper.path, seed)
             if run.history.head is not None and ledger is None:
                 raise ValueError("the run wrote a ledger: give that, or its account has a gap")
-        book = ledger
-        if book is not None and not isinstance(book, Ledger):
-            book = stack.enter_context(Ledger(book, plan))
+        book = _opened(ledger, plan, stack)
         if book is not None:
             run.account(book, resume)
         bar = stack.enter_context(_bar(run.total, run.done)) if progress else None
         _loop(run, book, keeper, bar, patience, callbacks)
         return run.result(patience)
+
+
+def _check_files(
+    checkpoint: str | os.PathLike[str] | None, resume: bool, canaries: CanaryHook | None
+) -> None:
+    """ValueError for a run that nothing could be resumed from, or whose audit would be."""
+    if checkpoint is None and resume:
+        raise ValueError("resume is True, but there is no checkpoint: give its path")
+    if checkpoint is not None and canaries is not None:
+        raise ValueError(
+            "canaries keep what they observed themselves: an audit takes no checkpoint"
+        )
+
+
+def _opened(
+    ledger: Ledger | str | os.PathLike[str] | None, plan: PrivacyPlan | None, stack: ExitStack
+) -> Ledger | None:
+    """The ledger that was given, or the one at a path, which `stack` closes."""
+    if ledger is None or isinstance(ledger, Ledger):
+        return ledger
+    return stack.enter_context(Ledger(ledger, plan))
 
 
 def _loop(
