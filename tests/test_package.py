@@ -133,6 +133,17 @@ def test_the_first_floors_load_numpy_only(module: str) -> None:
     assert not {name.split(".")[0] for name in names} & set(HEAVY)
 
 
+def test_no_two_public_functions_or_classes_have_one_name() -> None:
+    owners: dict[str, str] = {}
+    for module, path in MODULES.items():
+        if module.startswith("_"):
+            continue
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                other = owners.setdefault(node.name, module)
+                assert other == module, f"{node.name} is in {other} and in {module}"
+
+
 def test_every_module_has_its_tests() -> None:
     # What one question runs through is tested through the question.
     shared = {

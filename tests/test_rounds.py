@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import fldp
+import fldp.simulation.local as local_module
 from fldp._text import up
 from fldp.mechanism.aggregation import PrivateAggregator
 from fldp.mechanism.noise import Gaussian
@@ -154,19 +155,22 @@ def test_p03_engines_and_chunks_agree(name: str) -> None:
     assert len(found) >= 6
 
 
-def test_p03_a_batch_order_is_a_clients_own() -> None:
+def test_p03_a_batch_order_is_a_clients_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """The largest client joins or leaves, ids come in another order: nobody else's batches move."""
     orders: dict[tuple[int, int], set[str]] = {}
+    shuffled = local_module._shuffled
 
-    class Spy(fldp.LocalSGD):
-        def _order(self, rows: Tensor, mask: Tensor, ids: Tensor, *rest: Any) -> Tensor:
-            found = super()._order(rows, mask, ids, *rest)
-            for i, row, kept in zip(ids.tolist(), found, mask, strict=True):
-                orders.setdefault((i, rest[-1]), set()).add(str(row[: int(kept.sum())].tolist()))
-            return found
+    def spy(
+        task: Any, clients: Tensor, rows: Tensor, mask: Tensor, batch: int, epoch: int
+    ) -> Tensor:
+        found = shuffled(task, clients, rows, mask, batch, epoch)
+        for i, row, kept in zip(clients.tolist(), found, mask, strict=True):
+            orders.setdefault((i, epoch), set()).add(str(row[: int(kept.sum())].tolist()))
+        return found
 
+    monkeypatch.setattr(local_module, "_shuffled", spy)
     model, population = nn.Linear(8, 3), people([7, 30, 12, 2, 9])
-    local = Spy(lr=0.1, epochs=2, batch_size=2)
+    local = fldp.LocalSGD(lr=0.1, epochs=2, batch_size=2)
     for ids in ([0, 1, 2, 3, 4], [4, 0], [2, 3], [3, 1]):
         list(local.updates(model, flatten(model), population, ids, Draws(3), round=7))
     assert len(orders) == 10

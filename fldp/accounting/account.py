@@ -174,7 +174,7 @@ def spent(events: Events, delta: float, adjacency: str, accountant: str, group: 
     if delta == 0:
         return _pure(found, group)
     if accountant != "pld":
-        return opacus.epsilon(found, delta, adjacency, accountant, group)
+        return opacus.epsilon_by_opacus(found, delta, adjacency, accountant, group)
     ask = _Question(adjacency, group, delta)
     if delta < _infinite(found) or rho_of(found, group) > MOST_RHO:
         return math.inf

@@ -44,7 +44,9 @@ def warn_if_approximate(accountant: str) -> None:
         )
 
 
-def epsilon(events: Events, delta: float, adjacency: str, accountant: str, group: int) -> float:
+def epsilon_by_opacus(
+    events: Events, delta: float, adjacency: str, accountant: str, group: int
+) -> float:
     """Epsilon by one of Opacus' accountants.
 
     Parameters

@@ -326,7 +326,7 @@ def _replay(
         raise Skipped("no ledger was given")
     # Read from disk in either case: what is there is what counts.
     path = ledger.path if isinstance(ledger, Ledger) else chain.path_of(ledger)
-    content = chain.parse(chain.load(path), path)
+    content = chain.parse(chain.raw(path), path)
     events = [entry.event for entry in content.entries]
     for event in events:
         no_amplification(event, plan)

@@ -179,7 +179,7 @@ def path_of(path: str | os.PathLike[str]) -> Path:
     return found
 
 
-def load(path: Path) -> bytes:
+def raw(path: Path) -> bytes:
     """A file's bytes.
 
     Parameters

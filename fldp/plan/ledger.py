@@ -431,7 +431,7 @@ class Ledger:
         [4.0]
         """
         path = chain.path_of(path)
-        content = chain.load(path)
+        content = chain.raw(path)
         old = chain.old_events(content, path)
         if old is not None:
             return old
