@@ -224,3 +224,11 @@ def test_a05_far_above_the_cohort_a_cap_costs_nothing_at_any_size():
         free = Event(2.0, 0.01, "poisson", 50)
         capped = Event(2.0, 0.01, "poisson", 50, clients, cap=clients // 10)
         assert epsilon_of([capped], 1e-9) == pytest.approx(epsilon_of([free], 1e-9), rel=1e-3)
+
+
+def test_a_rate_next_to_zero_has_more_rounds_than_can_be_counted():
+    with pytest.raises(ValueError, match="rounds fit"):
+        accounting.max_rounds(
+            epsilon=1.0, delta=1e-5, noise_multiplier=5.0, sampling_rate=5e-324,
+            adjacency="zero-out",
+        )  # fmt: skip

@@ -45,6 +45,8 @@ _SLOPE_OF_VARIATION = -1.0
 _FIRST_VARIATION = 1e-2
 # The slope of log epsilon in log rounds to begin with, as a search for something that falls.
 _SLOPE_OF_ROUNDS = -0.6
+# A guess divides by no smaller mu than this.
+_LEAST_MU = 1e-300
 
 
 def noise_for(
@@ -243,7 +245,8 @@ def _guessed(target: float, delta: float, event: Event, adjacency: str) -> Start
         return pld.estimate(rounds_of(run(x), adjacency, "remove"), delta)
 
     mu = mu_of([replace(event, rounds=1)], adjacency) * event.sampling_rate
-    first = -2 * math.log(max(1.0, gaussian_mu(target, delta) / mu))
+    # A rate next to the smallest number makes mu 0.
+    first = -2 * math.log(max(1.0, gaussian_mu(target, delta) / max(mu, _LEAST_MU)))
     start = Start(first, _SLOPE_OF_ROUNDS, limits=(1 / MOST, 1.0))
     return _coarsely(run, target, delta, adjacency, settle(saddle, target, start, _NEAR))
 
