@@ -1,4 +1,5 @@
-# Two commands matter: `make book` and `make test`. Both make the environment they need.
+# Two commands matter: `make book` and `make test`; between two changes, `make check`. Each makes the
+# environment that it needs.
 SHELL := /bin/bash
 # PYTHON=/path/to/python3.12 names the Python to build with; TORCH=cpu takes torch without CUDA.
 PYTHON ?=
@@ -13,16 +14,17 @@ export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 export PYTHONPATH :=
 
-.PHONY: help ready book test lab bench notebooks colab lock release-check clean
+.PHONY: help ready book test check lab bench notebooks colab lock release-check clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make book       execute every notebook here and build the HTML book in _build/html/"
 	@echo "make test       unit tests, every notebook, lint and types"
+	@echo "make check      lint, types and the quick unit tests, in less than a minute"
 	@echo "make lab        open the book in JupyterLab"
 	@echo "make bench      run the benchmarks; results go to benchmarks/results/"
 	@echo "make notebooks  execute every notebook and store its outputs"
-	@echo "make colab      write the Colab version of every notebook into colab/"
+	@echo "make colab      write the Colab version of every notebook into _build/colab/"
 	@echo "make lock       pin requirements.in into requirements.txt (UPGRADE=--upgrade moves every pin)"
 	@echo "make release-check   a clean clone, built and tested with the distribution's own python3"
 	@echo "make clean      remove everything that make has made"
@@ -43,6 +45,14 @@ test: $(READY)
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 
+# What is not marked slow. Types are checked beside the tests: cold, mypy takes a quarter of a minute.
+check: $(READY)
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	@$(BIN)/python -m mypy & types=$$!; \
+	  $(BIN)/python -m pytest tests fldp --doctest-modules -m "not slow" -n $(WORKERS) \
+	    -p no:nbval; tests=$$?; wait $$types && exit $$tests
+
 lab: $(READY)
 	$(BIN)/jupyter lab book
 
@@ -51,7 +61,6 @@ bench: $(READY)
 
 notebooks: $(READY)
 	$(BIN)/python tools/run_notebooks.py
-	$(BIN)/python tools/colab.py
 
 colab: $(READY)
 	$(BIN)/python tools/colab.py

@@ -25,16 +25,11 @@ in `benchmarks/results/accounting.json`:
 
 from __future__ import annotations
 
-import argparse
 import json
-import logging
 import math
-import platform
 import statistics
 import subprocess
 import sys
-import time
-import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -43,15 +38,14 @@ from typing import Any
 
 import dp_accounting
 import numpy as np
-import torch
 from dp_accounting.pld import PLDAccountant
 from dp_accounting.pld import privacy_loss_distribution as distributions
 from opacus.accountants.utils import get_noise_multiplier
 
+from benchmarks import common
 from fldp import accounting
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "results" / "accounting.json"
 TRUTH = HERE.parent / "tests" / "data" / "ground_truth.json"
 SETTINGS = ((8.0, 1e-5, 0.01, 1000), (2.0, 1e-6, 0.001, 10_000), (8.0, 1e-5, 1.0, 100),
             (1.0, 1e-6, 0.03, 1500))  # fmt: skip
@@ -147,16 +141,15 @@ def speed(repeats: int) -> list[dict[str, Any]]:
                     continue
                 # many short runs, so that one clock tick or one interruption does not decide
                 for _ in range(5 if name == "fldp" else 1):
-                    start = time.perf_counter()
-                    noise[name] = run()
-                    times.setdefault(name, []).append(time.perf_counter() - start)
+                    noise[name], seconds = common.timed(run)
+                    times.setdefault(name, []).append(seconds)
         ours = statistics.median(times["fldp"])
-        for name, seconds in times.items():
+        for name, taken in times.items():
             rows.append(
                 {
                     "epsilon": epsilon, "delta": delta, "q": q, "rounds": rounds, "tool": name,
-                    "milliseconds": 1e3 * statistics.median(seconds), "runs": len(seconds),
-                    "times_fldp": statistics.median(seconds) / ours,
+                    "milliseconds": 1e3 * statistics.median(taken), "runs": len(taken),
+                    "times_fldp": statistics.median(taken) / ours,
                     "noise_multiplier": noise[name],
                     "fldp_noise_smaller": 1 - noise["fldp"] / noise[name],
                     "spent": pld_epsilon(noise[name], q, rounds, delta, 1e-4),
@@ -234,16 +227,12 @@ def hard(repeats: int) -> list[dict[str, Any]]:
     """Time and answer of each hard question."""
     rows = []
     for name, ours, theirs in questions():
-        times = []
-        for _ in range(repeats):
-            start = time.perf_counter()
-            answer = ours()
-            times.append(time.perf_counter() - start)
-        row = {"question": name, "milliseconds": 1e3 * statistics.median(times), "answer": answer}
+        answers = [common.timed(ours) for _ in range(repeats)]
+        middle = statistics.median(seconds for _, seconds in answers)
+        row = {"question": name, "milliseconds": 1e3 * middle, "answer": answers[-1][0]}
         if theirs is not None:
-            start = time.perf_counter()
-            row["dp_accounting"] = theirs()
-            row["dp_accounting_milliseconds"] = 1e3 * (time.perf_counter() - start)
+            row["dp_accounting"], seconds = common.timed(theirs)
+            row["dp_accounting_milliseconds"] = 1e3 * seconds
         rows.append(row)
         print("  ".join(f"{v:.6g}" if isinstance(v, float) else str(v) for v in row.values()),
               flush=True)  # fmt: skip
@@ -338,31 +327,28 @@ def random_settings(count: int) -> dict[str, Any]:
 
 
 def processes(repeats: int) -> dict[str, float]:
-    times: dict[str, list[float]] = {name: [] for name in PROCESSES}
-    for _ in range(repeats):
-        for name, arguments in PROCESSES.items():
-            start = time.perf_counter()
-            subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
-            times[name].append(time.perf_counter() - start)
-    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
+    def start(arguments: list[str]) -> Callable[[], object]:
+        command = [sys.executable, *arguments]
+        return lambda: subprocess.run(command, check=True, capture_output=True)
+
+    started = {name: start(arguments) for name, arguments in PROCESSES.items()}
+    medians = common.medians(started, repeats)
     for name, seconds in medians.items():
         print(f"{name:28s} {seconds:.3f} s", flush=True)
     return medians
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = common.parser(__doc__, "accounting")
     tables = ("speed", "hard", "gaps")
     parser.add_argument("--only", nargs="*", choices=tables, default=tables)
     parser.add_argument("--random", type=int, default=500, help="random settings to compare")
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    logging.disable(logging.WARNING)
-    result = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    common.one_thread(quiet=True)
+    result = common.read(options.output)
     result |= {
-        "python": platform.python_version(), "numpy": np.__version__,
+        "machine": common.machine(), "numpy": np.__version__,
         "peers": "Opacus and dp-accounting as pinned in requirements.txt",
     }  # fmt: skip
     if "speed" in options.only:
@@ -376,8 +362,7 @@ def main() -> None:
         if options.random:
             result["random_settings"] = random_settings(options.random)
             print("random settings", result["random_settings"], flush=True)
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    common.write(options, result)
 
 
 if __name__ == "__main__":

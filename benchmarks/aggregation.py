@@ -21,39 +21,24 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
-import logging
 import os
-import platform
-import statistics
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fldp.aggregation import PrivateAggregator, aggregate
-from fldp.noise import gaussian_
-from fldp.plan import PrivacyPlan
+from benchmarks import common
+from fldp.mechanism.aggregation import PrivateAggregator, aggregate
+from fldp.mechanism.noise import gaussian_
 
 LARGE = ((100, 1_000_000), (1000, 100_000), (10, 10_000_000))
 # The digits of the book's chapters, and its multilayer perceptron among many clients.
 SMALL = ((120, 650), (1000, 9610))
-RESULTS = Path(__file__).parent / "results" / "aggregation.json"
-
-
-def plan_for(clients: int) -> PrivacyPlan:
-    return PrivacyPlan(
-        noise_multiplier=1.0, delta=1e-5, rounds=1, clients=clients, cohort=clients,
-        sampling="none", trust="central", adjacency="add-or-remove", accountant="pld",
-        target_epsilon=5.0,
-    )  # fmt: skip
 
 
 def layers(d: int) -> list[tuple[int, int]]:
@@ -147,25 +132,12 @@ def pfl(arrays: list[list[np.ndarray]]) -> dict[str, Callable[[], Any]]:
     return {"pfl-research numpy": run}
 
 
-def measure(contenders: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Median seconds of each; a contender may return its own time as a float."""
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(repeats + 1):
-        for name, run in contenders.items():
-            start = time.perf_counter()
-            result = run()
-            seconds = time.perf_counter() - start
-            if turn:
-                times[name].append(result if isinstance(result, float) else seconds)
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
 def speed(n: int, d: int, repeats: int) -> dict[str, Any]:
     updates = torch.randn(n, d, generator=torch.Generator().manual_seed(0)) * 0.01
     cuts = layers(d)
     clients = [[u[a:b] for a, b in cuts] for u in updates]
     arrays = [[t.numpy() for t in update] for update in clients]
-    plan, seeded = plan_for(n), torch.Generator().manual_seed(1)
+    plan, seeded = common.everyone(n), torch.Generator().manual_seed(1)
     contenders: dict[str, Callable[[], Any]] = {
         "read": lambda: updates.sum() and None,
         "fldp": lambda: aggregate(updates, plan) and None,
@@ -183,7 +155,7 @@ def speed(n: int, d: int, repeats: int) -> dict[str, Any]:
     if d > 1_000_000:
         # Its messages would need several copies of all updates.
         contenders.pop("Flower DP strategy", None)
-    seconds = measure(contenders, repeats)
+    seconds = common.medians(contenders, repeats)
     ours = seconds["fldp"]
     row = {
         "clients": n,
@@ -207,7 +179,7 @@ def noise_speed(repeats: int, d: int = 10_000_000) -> dict[str, float]:
     out = torch.zeros(d)
     blocks = out.split(1 << 15)
     legacy = np.random.RandomState(0)
-    seconds = measure(
+    seconds = common.medians(
         {
             "cryptographic": lambda: gaussian_(out, 1.0) is None and None,
             "torch normal_": lambda: [b.normal_() for b in blocks] and None,
@@ -223,15 +195,9 @@ def noise_speed(repeats: int, d: int = 10_000_000) -> dict[str, float]:
         seconds["torch normal_"] / seconds["cryptographic"], 3)}  # fmt: skip
 
 
-def status(key: str) -> int:
-    """A memory figure of this process, in KiB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(key))
-
-
 def memory_child(kind: str, n: int, d: int) -> None:
     """Print the growth of this process's resident set, in MiB, over one round."""
-    plan, generator = plan_for(n), torch.Generator().manual_seed(0)
+    plan, generator = common.everyone(n), torch.Generator().manual_seed(0)
     cuts = layers(d)
     # Whatever is loaded on first use is not the round's: a round of 2^19 elements goes before.
     aggregate(torch.zeros(n, 2**19 // n), plan)
@@ -242,22 +208,21 @@ def memory_child(kind: str, n: int, d: int) -> None:
             update = torch.randn(d, generator=generator)
             yield [update[a:b] for a, b in cuts]
 
-    # A child inherits its parent's peak, so the peak is reset first; Linux only.
-    Path("/proc/self/clear_refs").write_text("5")
-    before = status("VmRSS")
-    if kind == "stream":
-        aggregator = PrivateAggregator([torch.zeros(b - a) for a, b in cuts], plan)
-        for update in stream():
-            aggregator.add(update)
-        aggregator.release()
-    elif kind == "matrix":
-        matrix = torch.empty(n, d)
-        for row, update in zip(matrix, stream(), strict=True):
-            row.copy_(torch.cat(update))
-        aggregate(matrix, plan)
-    else:
-        hand_stack(list(stream()))
-    print((status("VmHWM") - before) / 1024)
+    def one_round() -> None:
+        if kind == "stream":
+            aggregator = PrivateAggregator([torch.zeros(b - a) for a, b in cuts], plan)
+            for update in stream():
+                aggregator.add(update)
+            aggregator.release()
+        elif kind == "matrix":
+            matrix = torch.empty(n, d)
+            for row, update in zip(matrix, stream(), strict=True):
+                row.copy_(torch.cat(update))
+            aggregate(matrix, plan)
+        else:
+            hand_stack(list(stream()))
+
+    print(common.growth(one_round))
 
 
 def memory(n: int, d: int) -> dict[str, Any]:
@@ -276,38 +241,27 @@ def memory(n: int, d: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Private aggregation beside other systems.")
+    parser = common.parser(__doc__, "aggregation")
     parser.add_argument("--peers", help="an interpreter that has Flower and pfl-research")
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--no-write", action="store_true", help="print only")
     parser.add_argument("--memory", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    common.one_thread(quiet=True)
     if options.memory:
         memory_child(options.memory[0], int(options.memory[1]), int(options.memory[2]))
         return
     if options.peers:
-        rest = ["--repeats", str(options.repeats)] + ["--no-write"] * options.no_write
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        command = [options.peers, "-m", "benchmarks.aggregation", *rest]
-        raise SystemExit(subprocess.run(command, env=environment).returncode)
-    warnings.filterwarnings("ignore")
-    logging.disable(logging.CRITICAL)
+        raise SystemExit(common.in_peers(options.peers, "benchmarks.aggregation", sys.argv[1:]))
     result = {
+        "machine": common.machine(),
         "command": "python -m benchmarks.aggregation",
-        "torch": torch.__version__,
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, one thread",
-        "load_average_at_start": round(os.getloadavg()[0], 1),
         "repeats": options.repeats,
         "speed": [speed(n, d, options.repeats) for n, d in LARGE]
         + [speed(n, d, 10 * options.repeats) for n, d in SMALL],
         "noise": noise_speed(options.repeats),
         "memory": [memory(n, d) for n, d in LARGE],
     }
-    if not options.no_write:
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(result, indent=2) + "\n")
-        print(f"\nwritten to {RESULTS.name}")
+    common.write(options, result)
 
 
 if __name__ == "__main__":

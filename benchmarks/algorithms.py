@@ -14,25 +14,19 @@ be paid for.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import itertools
-import json
-import os
-import platform
 import statistics
-import time
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 import fldp
+from benchmarks import common
 
-RESULTS = Path(__file__).parent / "results" / "algorithms.json"
 EPSILON, DELTA, ROUNDS, EPOCHS, TRAIN, CLIP = 8.0, 1e-3, 60, 5, 1440, 1.0
 FEDERATIONS: dict[str, dict[str, Any]] = {
     "480 clients, 3 images of one digit": {
@@ -45,7 +39,7 @@ MOMENTUM = fldp.FedAvgM(lr=1.0, momentum=0.5)
 ALGORITHMS: dict[str, tuple[list[Any], list[Any]]] = {  # what clients run, what the server runs
     "FedAvg": ([fldp.LocalSGD(lr=r, epochs=EPOCHS) for r in CLIENT_RATES], [MOMENTUM]),
     "FedProx": (
-        [fldp.FedProx(lr=r, epochs=EPOCHS, mu=mu) for r in CLIENT_RATES for mu in (0.1, 1.0)],
+        [fldp.FedProx(lr=r, epochs=EPOCHS, proximal=mu) for r in CLIENT_RATES for mu in (0.1, 1.0)],
         [MOMENTUM],
     ),
     "SCAFFOLD": (
@@ -64,17 +58,11 @@ ALGORITHMS: dict[str, tuple[list[Any], list[Any]]] = {  # what clients run, what
 DPSGD_RATES = (0.1, 0.3, 1.0)
 
 
-def digits() -> tuple[torch.Tensor, torch.Tensor]:
-    x, y = fldp.datasets.digits()
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
-    return x[order], y[order]
-
-
 def run(
     federation: dict[str, Any], local: Any, server: Any, level: str, seed: int
 ) -> tuple[float, float]:
     """Test accuracy of one run, and its seconds without calibration and evaluation."""
-    x, y = digits()
+    x, y = common.digits()
     split = dict(federation)
     clients, cohort = split.pop("clients"), split.pop("cohort")
     people = fldp.clients.partition(x[:TRAIN], y[:TRAIN], clients=clients, seed=seed, **split)
@@ -92,13 +80,13 @@ def run(
         plan = fldp.calibrate(
             epsilon=EPSILON, delta=DELTA, rounds=ROUNDS, clients=clients, cohort=cohort, trust=level
         )
-        options = {"noise_generator": noise}
-    begun = time.perf_counter()
-    history = fldp.train(
-        model, people, plan, clip=clip, local=local, server=server, seed=seed, **options
+        options = {"generator": noise}
+    history, seconds = common.timed(
+        lambda: fldp.train(
+            model, people, plan, clip=clip, local=local, server=server, seed=seed, **options
+        )
     )
-    seconds = time.perf_counter() - begun
-    return fldp.training.evaluate(history.model, x[TRAIN:], y[TRAIN:])[0], seconds
+    return fldp.simulation.training.evaluate(history.model, x[TRAIN:], y[TRAIN:])[0], seconds
 
 
 def measure(
@@ -113,23 +101,22 @@ def measure(
     ]
     local, server = grid[max(range(len(grid)), key=score.__getitem__)]
     runs = [run(federation, local, server, level, seed) for seed in range(seeds)]
-    accuracy = [r[0] for r in runs]
     names = {f.name for f in dataclasses.fields(local)} & {"lr", "mu", "control_scale"}
     chosen = {name: getattr(local, name) for name in sorted(names) if getattr(local, name)}
     if isinstance(server, fldp.FedAdam):
         chosen |= {"server_lr": server.lr, "eps": server.eps}
     return {
-        "level": level, "accuracy_mean": statistics.mean(accuracy),
-        "accuracy_sd": statistics.stdev(accuracy), "accuracy": accuracy,
+        "level": level, **common.spread(r[0] for r in runs),
         "seconds_median": statistics.median(r[1] for r in runs), "chosen": chosen,
     }  # fmt: skip
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = common.parser(__doc__, "algorithms")
     parser.add_argument("--seeds", type=int, default=5)
-    seeds = parser.parse_args().seeds
-    torch.set_num_threads(1)
+    arguments = parser.parse_args()
+    seeds = arguments.seeds
+    common.one_thread()
     warnings.filterwarnings("ignore", "delta is")  # 24 clients: said in the table's caption
     rows = []
     for name, federation in FEDERATIONS.items():
@@ -148,16 +135,14 @@ def main() -> int:
             told = "client, " + level if level in ("central", "local") else level
             chosen = ", ".join(f"{k} {v:g}" for k, v in row["chosen"].items())
             print(
-                f"{algorithm:12}{told:>14}{row['accuracy_mean']:>10.3f}{row['accuracy_sd']:>8.3f}"
-                f"{row['seconds_median']:>8.2f}   {chosen}",
+                f"{algorithm:12}{told:>14}{row['accuracy_mean']:>10.3f}"
+                f"{row['accuracy_sd'] or 0:>8.3f}{row['seconds_median']:>8.2f}   {chosen}",
                 flush=True,
             )
-    machine = {"cpus": os.cpu_count(), "threads": 1, "torch": torch.__version__,
-               "python": platform.python_version(), "machine": platform.machine()}  # fmt: skip
     setting = {"epsilon": EPSILON, "delta": DELTA, "rounds": ROUNDS, "local_epochs": EPOCHS,
                "clip": CLIP, "seeds": seeds, "tuning_seeds": TUNING}  # fmt: skip
-    document = {"machine": machine, "setting": setting, "rows": rows}
-    RESULTS.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    document = {"machine": common.machine(), "setting": setting, "rows": rows}
+    common.write(arguments, document)
     return 0
 
 

@@ -17,8 +17,8 @@ from scipy.optimize import brentq
 import fldp
 from fldp import audit
 from fldp.accounting import gaussian_epsilon, gaussian_mu
-from fldp.limits import plan_curve
-from fldp.one_run import guessed_right, refutes
+from fldp.audit.coins import guessed_right, refutes
+from fldp.audit.limits import plan_curve
 
 Sampler = Callable[[np.random.Generator, np.ndarray], np.ndarray]
 # Densities are compared on a grid so wide and so fine that ε is right to four digits.

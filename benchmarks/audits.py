@@ -6,17 +6,15 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 import fldp
+from benchmarks import common
 from benchmarks.audit_mechanisms import (
     BOUNDS,
     coverage,
@@ -27,10 +25,9 @@ from benchmarks.audit_mechanisms import (
 )
 from benchmarks.inversion import inversion
 from fldp import audit
-from fldp.findings import PRESUMPTIONS
+from fldp.audit.findings import PRESUMPTIONS
 
-RESULTS = Path(__file__).parent / "results" / "audits.json"
-TABLE = Path(__file__).parent / "results" / "audit_methods.md"
+TABLE = common.RESULTS / "audit_methods.md"
 EPSILONS = (1.0, 2.0, 4.0, 8.0)
 PLAN = "one-run-plan"
 # Plain bounds are asked about every mechanism, those that presume Gaussian noise about such noise;
@@ -138,7 +135,9 @@ def correct() -> dict[str, tuple[Pipeline, fldp.PrivacyPlan]]:
         "poisson_cohort": of(plan_of(clients=64, cohort=CLIENTS)),
         "per_layer_clip": of(plan_of(), lambda: fldp.PerLayerClip(even)),
         "adaptive_clip": of(plan_of(), lambda: fldp.AdaptiveClip(initial=1.0, count_noise=2.0)),
-        "distributed": of(plan_of(adjacency="zero-out", trust="distributed", survivors=CLIENTS)),
+        "distributed": of(
+            plan_of(adjacency="zero-out", trust="distributed", min_survivors=CLIENTS)
+        ),
     }
 
 
@@ -217,12 +216,11 @@ def covered(repetitions: int) -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = common.parser(__doc__, "audits")
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--repetitions", type=int, default=100)
-    parser.add_argument("--output", type=Path, default=RESULTS)
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
+    common.one_thread()
     results: dict[str, dict[str, Any]] = {"faults": {}, "correct": {}, "power": {}}
     groups = (("faults", faults(), arguments.runs), ("correct", correct(), arguments.runs // 2))
     for group, pipelines, runs in groups:
@@ -250,9 +248,8 @@ def main() -> None:
         print(f"fldp.train, ε = 8, {name}: {shown}")
     for reader, share in results["inversion"].items():
         print(f"digits read, {reader}: {share:.3f} (chance 0.100)")
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(results, indent=2) + "\n")
-    if arguments.output == RESULTS:
+    common.write(arguments, {"machine": common.machine(), **results})
+    if arguments.output == parser.get_default("output") and not arguments.no_write:
         TABLE.write_text(text, encoding="utf-8")
 
 

@@ -9,29 +9,21 @@ same 357. The spread is over seeds.
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
 import statistics
-import time
-from pathlib import Path
 
 import torch
 from torch import nn
 
 import fldp
+from benchmarks import common
 
-RESULTS = Path(__file__).parent / "results" / "digits.json"
 CLIENTS, COHORT, ROUNDS, DELTA, TRAIN = 480, 120, 60, 1e-3, 1440
 BUDGETS = (None, 8.0, 2.0, 1.0)
 
 
 def train(epsilon: float | None, seed: int) -> tuple[float, float]:
     """Test accuracy of one run and its seconds, validation and calibration left out."""
-    x, y = fldp.datasets.digits()
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
-    x, y = x[order], y[order]
+    x, y = common.digits()
     people = fldp.clients.partition(x[:TRAIN], y[:TRAIN], clients=CLIENTS, seed=seed)
     torch.manual_seed(seed)
     model, plan = nn.Linear(64, 10), None
@@ -41,21 +33,22 @@ def train(epsilon: float | None, seed: int) -> tuple[float, float]:
             epsilon=epsilon, delta=DELTA, rounds=ROUNDS, clients=CLIENTS, cohort=COHORT
         )
         # A seed for the noise: the table can be repeated. Nobody should do this with their own.
-        options = {"noise_generator": torch.Generator().manual_seed(seed)}
-    begun = time.perf_counter()
-    history = fldp.train(
-        model, people, plan, clip=1.0, local=fldp.LocalSGD(lr=2.0),
-        server=fldp.FedAvgM(lr=1.0, momentum=0.5), seed=seed, **options,
+        options = {"generator": torch.Generator().manual_seed(seed)}
+    history, seconds = common.timed(
+        lambda: fldp.train(
+            model, people, plan, clip=1.0, local=fldp.LocalSGD(lr=2.0),
+            server=fldp.FedAvgM(lr=1.0, momentum=0.5), seed=seed, **options,
+        )
     )  # fmt: skip
-    seconds = time.perf_counter() - begun
-    return fldp.training.evaluate(history.model, x[TRAIN:], y[TRAIN:])[0], seconds
+    return fldp.simulation.training.evaluate(history.model, x[TRAIN:], y[TRAIN:])[0], seconds
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = common.parser(__doc__, "digits")
     parser.add_argument("--seeds", type=int, default=10)
-    seeds = parser.parse_args().seeds
-    torch.set_num_threads(1)
+    arguments = parser.parse_args()
+    seeds = arguments.seeds
+    common.one_thread()
     train(None, 0)  # what a first run loads is not timed
     rows = []
     print(f"{'ε':>8} {'accuracy':>10} {'± sd':>8} {'lowest':>8} {'s/run':>7}   ({seeds} seeds)")
@@ -63,10 +56,8 @@ def main() -> int:
         runs = [train(epsilon, seed) for seed in range(seeds)]
         accuracy, seconds = [r[0] for r in runs], [r[1] for r in runs]
         row = {
-            "epsilon": epsilon, "accuracy_mean": statistics.mean(accuracy),
-            "accuracy_sd": statistics.stdev(accuracy) if seeds > 1 else None,
-            "accuracy": accuracy, "seconds_median": statistics.median(seconds),
-            "seconds_max": max(seconds),
+            "epsilon": epsilon, **common.spread(accuracy),
+            "seconds_median": statistics.median(seconds), "seconds_max": max(seconds),
         }  # fmt: skip
         rows.append(row)
         name = "none" if epsilon is None else f"{epsilon:g}"
@@ -75,12 +66,10 @@ def main() -> int:
             f"{min(accuracy):>8.4f} {row['seconds_median']:>7.2f}",
             flush=True,
         )
-    machine = {"cpus": os.cpu_count(), "threads": 1, "torch": torch.__version__,
-               "python": platform.python_version(), "machine": platform.machine()}  # fmt: skip
     setting = {"clients": CLIENTS, "images_per_client": TRAIN // CLIENTS, "cohort": COHORT,
                "rounds": ROUNDS, "delta": DELTA, "clip": 1.0, "seeds": seeds}  # fmt: skip
-    document = {"machine": machine, "setting": setting, "rows": rows}
-    RESULTS.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    document = {"machine": common.machine(), "setting": setting, "rows": rows}
+    common.write(arguments, document)
     return 0
 
 

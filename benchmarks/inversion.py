@@ -7,8 +7,9 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 import fldp
+from benchmarks import common
 from fldp import attacks
-from fldp.parameters import shapes, views
+from fldp.mechanism.updates import shapes, views
 
 ROUNDS, CLIENTS, COHORT = 60, 480, 120
 
@@ -22,9 +23,7 @@ def inversion(clients: int = 600, seed: int = 0) -> dict[str, float]:
     outsider, whom ε = 8 covers; and only the rounds that the client took part in, by someone who
     knows which.
     """
-    x, y = fldp.datasets.digits()
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
-    x, y = x[order], y[order]
+    x, y = common.digits(seed)
     torch.manual_seed(seed)
     model = torch.nn.Linear(64, 10)
     sent = torch.stack(

@@ -14,8 +14,6 @@ kills half of a further line is appended, as a torn write leaves it. Prints the 
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import random
 import select
@@ -30,12 +28,11 @@ from typing import Any
 import torch
 
 import fldp
-from fldp.aggregation import PrivateAggregator
-from fldp.history import spent
+from benchmarks import common
+from fldp.mechanism.aggregation import PrivateAggregator
 
 # Seconds between two looks at whether a run still lives.
 _GLANCE = 0.01
-RESULTS = Path(__file__).parent / "results" / "kill_test.json"
 ROUNDS, KILLS = 12, 3
 
 
@@ -51,8 +48,8 @@ def train(folder: Path, plan: fldp.PrivacyPlan, people: Any, witness: int) -> fl
     """One attempt at the run in `folder`; a byte goes to `witness` after each release."""
     release = PrivateAggregator.release
 
-    def witnessed(self: PrivateAggregator) -> Any:
-        result = release(self)
+    def witnessed(self: PrivateAggregator, *given: Any) -> Any:
+        result = release(self, *given)
         os.write(witness, b"r")
         return result
 
@@ -138,7 +135,7 @@ def one_run(plan: Any, people: Any, dice: random.Random, a_round: float) -> dict
         accounted, epsilon = (folder / "ended").read_text().split()
         found["ended"] += 1
         found["under"] += int(accounted) < released
-        found["under"] += float(epsilon) < spent(plan, [plan.event] * released) * (1 - 1e-9)
+        found["under"] += float(epsilon) < plan.spent([plan.event] * released) * (1 - 1e-9)
         found["over"] += int(accounted) > released + found["kills"]
     for end in pipe:
         os.close(end)
@@ -150,10 +147,9 @@ def measure(runs: int, seed: int) -> dict[str, int]:
     plan, people = setting()
     sink, seconds = os.open(os.devnull, os.O_WRONLY), 0.0
     for _ in range(2):  # the first warms up
-        started = time.perf_counter()
         with tempfile.TemporaryDirectory() as name:
-            train(Path(name), plan, people, sink)
-        seconds = time.perf_counter() - started
+            folder = Path(name)
+            _, seconds = common.timed(lambda folder=folder: train(folder, plan, people, sink))
     os.close(sink)
     dice, total = random.Random(seed), {"runs": runs}
     for _ in range(runs):
@@ -163,12 +159,11 @@ def measure(runs: int, seed: int) -> dict[str, int]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = common.parser(__doc__, "kill_test")
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=RESULTS)
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
+    common.one_thread()
     found = measure(arguments.runs, arguments.seed)
     print(
         f"{found['runs']} runs, {found['kills']} kills, {found['torn']} torn lines; "
@@ -176,8 +171,7 @@ def main() -> int:
         f"accounts below the truth: {found['under']}; more than one round a kill above it: "
         f"{found['over']}"
     )
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(found, indent=2) + "\n")
+    common.write(arguments, {"machine": common.machine(), **found})
     return int(bool(found["under"] or found["over"] or found["ended"] < found["runs"]))
 
 

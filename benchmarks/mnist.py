@@ -11,21 +11,19 @@ for this comparison only: whoever knows the seed can subtract it.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 import fldp
+from benchmarks import common
 
-RESULTS = Path(__file__).parent / "results" / "mnist.json"
 MODELS = {
     "linear": lambda: nn.Sequential(nn.Flatten(), nn.Linear(784, 10)),
     "CNN 20k": lambda: nn.Sequential(
@@ -53,7 +51,7 @@ def run(name: str, rounds: int, seed: int) -> dict[str, Any]:
     history = fldp.train(
         MODELS[name](), people, plan, clip=1.0, local=fldp.LocalSGD(lr=0.1, batch_size=2),
         server=fldp.FedAvgM(lr=1.0, momentum=0.9), validation=fldp.datasets.mnist(train=False),
-        seed=seed, noise_generator=torch.Generator().manual_seed(seed),
+        seed=seed, generator=torch.Generator().manual_seed(seed),
     )  # fmt: skip
     return {
         "model": name, "rounds": history.rounds, "noise_multiplier": plan.noise_multiplier,
@@ -64,14 +62,13 @@ def run(name: str, rounds: int, seed: int) -> dict[str, Any]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = common.parser(__doc__, "mnist")
     parser.add_argument("--rounds", type=int, help="150 for the linear model, 40 for the CNN")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--model", choices=MODELS, action="append")
     parser.add_argument("--once", action="store_true", help="one run, as JSON on one line")
-    parser.add_argument("--output", type=Path, default=RESULTS)
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
+    common.one_thread()
     names = arguments.model or list(MODELS)
     if arguments.once:
         rounds = arguments.rounds or ROUNDS[names[0]]
@@ -95,9 +92,8 @@ def main() -> int:
         pairs.append(pair)
     same = all(one["digest"] == other["digest"] for one, other in pairs)
     print("the same model twice" if same else "THE MODELS DIFFER")
-    results = {"same": same, "runs": [found for pair in pairs for found in pair]}
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(json.dumps(results, indent=2) + "\n")
+    runs = [found for pair in pairs for found in pair]
+    common.write(arguments, {"machine": common.machine(), "same": same, "runs": runs})
     return int(not same)
 
 

@@ -10,20 +10,17 @@ validation: the exam takes no part. The chosen ones then run on 480 clients, and
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
 import statistics
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import fldp
+from benchmarks import common
 
-RESULTS = Path(__file__).parent / "results" / "rates.json"
 ROUNDS, DELTA, CLIP, COHORT = 60, 1e-3, 1.0, 120
 BUDGETS = (None, 8.0, 2.0)
 POPULATIONS: dict[str, dict[str, Any]] = {
@@ -41,7 +38,7 @@ ALGORITHMS: dict[str, tuple[Make, dict[str, tuple[float, ...]]]] = {
         {"lr": FIVE, "step": STEP},
     ),
     "FedProx": (
-        lambda lr, mu, step: (fldp.FedProx(lr, epochs=5, mu=mu), fldp.FedAvg(step)),
+        lambda lr, mu, step: (fldp.FedProx(lr, epochs=5, proximal=mu), fldp.FedAvg(step)),
         {"lr": (0.5, 1.0, 2.0), "mu": (0.1, 0.3, 1.0), "step": STEP},
     ),
     "SCAFFOLD": (
@@ -62,18 +59,12 @@ ALGORITHMS: dict[str, tuple[Make, dict[str, tuple[float, ...]]]] = {
 }
 
 
-def digits() -> tuple[Tensor, Tensor]:
-    x, y = fldp.datasets.digits()
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
-    return x[order], y[order]
-
-
 def accuracy(
     make: Make, values: dict[str, float], epsilon: float | None, seed: int, scheme: dict[str, Any],
     *, train: int, clients: int, exam: slice,
 ) -> float:  # fmt: skip
     """Accuracy of one run after its last round."""
-    x, y = digits()
+    x, y = common.digits()
     people = fldp.clients.partition(x[:train], y[:train], clients, seed=seed, **scheme)
     torch.manual_seed(seed)
     local, server = make(**values)
@@ -82,11 +73,11 @@ def accuracy(
         plan = fldp.calibrate(
             epsilon=epsilon, delta=DELTA, rounds=ROUNDS, clients=clients, cohort=COHORT
         )
-        options = {"clip": CLIP, "noise_generator": torch.Generator().manual_seed(seed)}
+        options = {"clip": CLIP, "generator": torch.Generator().manual_seed(seed)}
     history = fldp.train(
         nn.Linear(64, 10), people, plan, local=local, server=server, seed=seed, **options
     )
-    return fldp.training.evaluate(history.model, x[exam], y[exam])[0]
+    return fldp.simulation.training.evaluate(history.model, x[exam], y[exam])[0]
 
 
 def choose(name: str, epsilon: float | None) -> dict[str, float]:
@@ -105,10 +96,11 @@ def choose(name: str, epsilon: float | None) -> dict[str, float]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = common.parser(__doc__, "rates")
     parser.add_argument("--seeds", type=int, default=10)
-    seeds = parser.parse_args().seeds
-    torch.set_num_threads(1)
+    arguments = parser.parse_args()
+    seeds = arguments.seeds
+    common.one_thread()
     rows = []
     for name, (make, _) in ALGORITHMS.items():
         for epsilon in BUDGETS:
@@ -121,8 +113,7 @@ def main() -> int:
                 ]  # fmt: skip
                 row = {
                     "algorithm": name, "epsilon": epsilon, "clients": population, "chosen": values,
-                    "accuracy_mean": statistics.mean(runs),
-                    "accuracy_sd": statistics.stdev(runs) if seeds > 1 else None, "accuracy": runs,
+                    **common.spread(runs),
                 }  # fmt: skip
                 rows.append(row)
                 print(
@@ -131,8 +122,8 @@ def main() -> int:
                     flush=True,
                 )
     setting = {"cohort": COHORT, "rounds": ROUNDS, "delta": DELTA, "clip": CLIP, "seeds": seeds}
-    document = {"setting": setting, "rows": rows}
-    RESULTS.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    document = {"machine": common.machine(), "setting": setting, "rows": rows}
+    common.write(arguments, document)
     return 0
 
 

@@ -18,28 +18,24 @@ import itertools
 import json
 import logging
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fldp.aggregation import PrivateAggregator
-from fldp.clients import Population
-from fldp.local import LocalSGD
-from fldp.parameters import flatten
-from fldp.plan import PrivacyPlan
-from fldp.sampling import Poisson
+from benchmarks import common
+from fldp.mechanism.aggregation import PrivateAggregator
+from fldp.mechanism.updates import flatten
+from fldp.simulation.clients import Population
+from fldp.simulation.local import LocalSGD
+from fldp.simulation.sampling import Poisson
 
-RESULTS = Path(__file__).parent / "results" / "simulation.json"
 RATE, CLIP, NOISE, BATCH, RECORDS = 0.05, 0.5, 1.0, 10, 20
 Round = Callable[[], Any]
 
@@ -80,20 +76,12 @@ def population(shape: tuple[int, ...], clients: int, records: int = RECORDS) -> 
     return Population(x, y, torch.arange(clients * records).view(clients, records))
 
 
-def plan_for(clients: int) -> PrivacyPlan:
-    return PrivacyPlan(
-        noise_multiplier=NOISE, delta=1e-5, rounds=1, clients=clients, cohort=clients,
-        sampling="none", trust="central", adjacency="add-or-remove", accountant="pld",
-        target_epsilon=5.0,
-    )  # fmt: skip
-
-
 def fldp_round(
     model: nn.Module, people: Population, ids: Any = None, device: str = "cpu", **settings: Any
 ) -> Round:
     local = LocalSGD(lr=RATE, batch_size=BATCH, **settings)
     model, people = copy.deepcopy(model).to(device), people.to(device)
-    flat, plan = flatten(model), plan_for(len(people))
+    flat, plan = flatten(model), common.everyone(len(people))
     ids = range(len(people)) if ids is None else ids
     generator = torch.Generator().manual_seed(0)
 
@@ -282,17 +270,8 @@ def flower(name: str, clients: int, rounds: int = 5) -> float | None:
 
 def measure(contenders: dict[str, Round], repeats: int, device: str = "cpu") -> dict[str, float]:
     """Median seconds of each, interleaved: in its turn each runs for 50 ms, or once."""
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(repeats + 1):
-        for name, run in contenders.items():
-            begun = time.perf_counter()
-            while (start := time.perf_counter()) < begun + 0.05:
-                run()
-                if device == "cuda":
-                    torch.cuda.synchronize()
-                if turn:  # the first turn warms up
-                    times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
+    settle = torch.cuda.synchronize if device == "cuda" else None
+    return common.medians(contenders, repeats, at_least=0.05, settle=settle)
 
 
 def installed(module: str) -> bool:
@@ -394,21 +373,13 @@ def _row(seconds: dict[str, float]) -> dict[str, float]:
     return row
 
 
-def status(key: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(key))
-
-
 def memory_child(name: str, clients: int) -> None:
     """Print the growth of this process's resident set over one round, in MiB; Linux only."""
     make, shape = MODELS[name]
     model, people = make(), population(shape, clients)
     fldp_round(model, population(shape, 2))()
     run = fldp_round(model, people)
-    Path("/proc/self/clear_refs").write_text("5")
-    before = status("VmRSS")
-    run()
-    print((status("VmHWM") - before) / 1024)
+    print(common.growth(run))
 
 
 def memory() -> list[dict[str, Any]]:
@@ -430,17 +401,16 @@ def memory() -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Simulated federated rounds side by side.")
+    parser = common.parser(__doc__, "simulation")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--peers", help="an interpreter that has Flower with Ray and pfl-research")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--models", nargs="*", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--no-growth", action="store_true", help="speed and memory only")
-    parser.add_argument("--no-write", action="store_true", help="print only")
     parser.add_argument("--flower", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--memory", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    common.one_thread(quiet=True)
     if options.flower:
         flower_child(options.flower[0], int(options.flower[1]), int(options.flower[2]))
         return
@@ -448,25 +418,16 @@ def main() -> None:
         memory_child(options.memory[0], int(options.memory[1]))
         return
     if options.peers:
-        rest = sys.argv[1:]
-        at = rest.index("--peers")
-        command = [options.peers, "-m", "benchmarks.simulation", *rest[:at], *rest[at + 2 :]]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        raise SystemExit(subprocess.run(command, env=environment, check=False).returncode)
-    warnings.filterwarnings("ignore")
-    logging.disable(logging.CRITICAL)
-    device, result = options.device, {}
-    if RESULTS.exists():
-        result = json.loads(RESULTS.read_text(encoding="utf-8"))
+        raise SystemExit(common.in_peers(options.peers, "benchmarks.simulation", sys.argv[1:]))
+    device = options.device
+    result = common.read(options.output)
     if device == "cuda" and not torch.cuda.is_available():
         print("cuda: not measured, no GPU here")
         result["cuda"] = "not measured: no GPU at hand"
     else:
         result[device] = {
-            "torch": torch.__version__,
-            "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, one thread",
+            "machine": common.machine(),
             "accelerator": torch.cuda.get_device_name() if device == "cuda" else None,
-            "load_average_at_start": round(os.getloadavg()[0], 1),
             "repeats": options.repeats,
             "speed": [speed(name, options.repeats, device) for name in options.models],
         }
@@ -475,10 +436,7 @@ def main() -> None:
         if not options.no_growth:
             result[device]["growth"] = growth(options.repeats, device)
     result.setdefault("cuda", "not measured: no GPU at hand")
-    if not options.no_write:
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-        print(f"\nwritten to {RESULTS.name}")
+    common.write(options, result)
 
 
 if __name__ == "__main__":

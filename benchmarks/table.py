@@ -7,17 +7,14 @@ measured yet is left out.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
+from benchmarks import common
 
 
 def load(name: str) -> dict[str, Any]:
-    path = RESULTS / f"{name}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return common.read(common.RESULTS / f"{name}.json")
 
 
 def table(head: list[str], rows: list[list[str]]) -> Iterator[str]:
@@ -205,7 +202,7 @@ def draw(growth: dict[str, list[dict[str, float]]]) -> None:
         axes.set(xscale="log", yscale="log", xlabel=name, ylim=(0.8, 200))
     panels[0].set_ylabel("ms a round")
     panels[0].legend()
-    figure.savefig(RESULTS / "growth.svg", metadata={"Date": None})
+    figure.savefig(common.RESULTS / "growth.svg", metadata={"Date": None})
 
 
 def main() -> int:
@@ -217,7 +214,7 @@ def main() -> int:
     )
     text = "\n".join([intro, *lines]).rstrip() + "\n"
     print(text)
-    (RESULTS / "README.md").write_text(text, encoding="utf-8")
+    (common.RESULTS / "README.md").write_text(text, encoding="utf-8")
     growth = load("simulation").get("cpu", {}).get("growth")
     if growth:
         draw(growth)

@@ -7,12 +7,16 @@ import json
 import sys
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from fldp import __version__, accounting
-from fldp.plan import TRUSTS, calibrate
-from fldp.report import up
+from fldp._settings import ACCOUNTANT, ADJACENCY, CAP, MIN_SURVIVORS, SAMPLING, TRUST, Setting
+from fldp._text import up
+from fldp.plan.client import calibrate
 
+# What argparse found, and what --json prints: names of ours, and values of many kinds.
+_Args = dict[str, Any]
 # Significant digits of a printed ε or z, rounded up; --json prints all of them.
 DIGITS = 6
 
@@ -37,49 +41,85 @@ class _Parser(argparse.ArgumentParser):
         raise SystemExit(2)
 
 
-# Option -> (type or choices, default, help); a default of ... means that it must be given.
-OPTIONS: dict[str, tuple[Any, Any, str]] = {
-    "epsilon": (float, ..., "epsilon of the whole run: 1 is strong, 8 moderate, above 10 weak"),
-    "delta": (
+@dataclass(frozen=True)
+class _Option:
+    """What an option takes: `words` for --help, and a default, unless it must be given."""
+
+    words: str
+    kind: type = str
+    choices: tuple[str, ...] | None = None
+    default: float | str | None = None
+    needed: bool = False
+    # What leaving it away means, where that is no value.
+    otherwise: str = ""
+
+
+def _of(setting: Setting, default: str | None = None) -> _Option:
+    """The option of a setting; `default` where the table has none."""
+    each = "; ".join(f"{value}: {words}" for value, words in setting.values.items())
+    words = f"{setting.meaning}. {each}" if each else setting.meaning
+    return _Option(
+        words,
+        kind=str if setting.values else int,
+        choices=setting.allowed or None,
+        default=setting.default or default,
+        otherwise=setting.otherwise,
+    )
+
+
+def _must(words: str, kind: type) -> _Option:
+    return _Option(words, kind, needed=True)
+
+
+OPTIONS = {
+    "epsilon": _must("epsilon of the whole run: 1 is strong, 8 moderate, above 10 weak", float),
+    "delta": _Option(
+        "delta, below 1/clients",
         float,
-        ...,
-        "delta, below 1/clients (calibrate: default the smaller of 1e-5 and 1/clients^1.1)",
+        needed=True,
+        otherwise="the smaller of 1e-5 and 1/clients^1.1",
     ),
-    "rounds": (int, ..., "rounds of training, each with one release"),
-    "clients": (int, ..., "clients in the population, N"),
-    "cohort": (float, None, "expected clients per round, m (default: everyone)"),
-    "noise-multiplier": (float, ..., "z: noise std on the sum of updates over the clip norm C"),
-    "sampling-rate": (float, 1.0, "chance that a client takes part in a round, q"),
-    "sampling": (
-        accounting.SAMPLINGS,
-        "poisson",
-        "how a round's clients are drawn: a coin each, a fixed number, or nothing claimed",
-    ),
-    "adjacency": (
-        accounting.ADJACENCIES,
-        "add-or-remove",
-        "neighbouring runs: one client is there or not, sends zeros or not, or has other data "
-        "(calibrate: default by trust, add-or-remove for central, else zero-out)",
-    ),
-    "accountant": (accounting.ACCOUNTANTS, "pld", "who adds up the rounds"),
-    "cap": (int, None, "hard cap on a Poisson cohort"),
-    "trust": (
-        TRUSTS,
-        "central",
-        "who sees single updates: the server; nobody (secure sums); nobody (noise on each)",
-    ),
-    "survivors": (int, None, "distributed trust: fewest honest clients in a released round"),
-    "records": (int, ..., "records of all clients together"),
-    "batch-size": (int, ..., "records per local step"),
-    "local-epochs": (int, 1, "local epochs per round"),
-    "user-sample-rate": (float, 1.0, "fraction of the clients in a round"),
+    "rounds": _must("rounds of training, each with one release", int),
+    "clients": _must("clients in the population, N", int),
+    "cohort": _Option("expected clients per round, m", float, otherwise="everyone"),
+    "noise-multiplier": _must("z: noise std on the sum of updates over the clip norm C", float),
+    "sampling-rate": _Option("chance that a client takes part in a round, q", float, default=1.0),
+    "sampling": _of(SAMPLING),
+    "adjacency": _of(ADJACENCY, default="add-or-remove"),
+    "accountant": _of(ACCOUNTANT),
+    "cap": _of(CAP),
+    "trust": _of(TRUST),
+    "min-survivors": _of(MIN_SURVIVORS),
+    "records": _must("records of all clients together", int),
+    "batch-size": _must("records per local step", int),
+    "local-epochs": _Option("local epochs per round", int, default=1),
+    "user-sample-rate": _Option("fraction of the clients in a round", float, default=1.0),
 }
+# The options of each command; a question mark: what it is follows from the rest, unless given.
 MECHANISM = "delta noise-multiplier sampling-rate clients? sampling adjacency accountant cap"
-PLAN = "epsilon delta? rounds clients cohort sampling trust adjacency? accountant cap survivors"
+PLAN = "epsilon delta? rounds clients cohort sampling trust adjacency? accountant cap min-survivors"
 RECIPE = "epsilon delta rounds clients records batch-size local-epochs user-sample-rate"
 
 
-def _calibrate(args: dict[str, Any]) -> tuple[dict[str, Any], str]:
+class _OldName(argparse.Action):
+    """An option under its old name, for one version: `const` is the new one."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        print(
+            f"warning: {option_string} is {self.const} now; the old name goes with the next "
+            "version",
+            file=sys.stderr,
+        )
+        setattr(namespace, self.dest, values)
+
+
+def _calibrate(args: _Args) -> tuple[_Args, str]:
     plan = calibrate(**args)
     words = plan.statement()
     with warnings.catch_warnings():
@@ -89,28 +129,67 @@ def _calibrate(args: dict[str, Any]) -> tuple[dict[str, Any], str]:
         "epsilon": plan.epsilon(),
         "sampling_rate": plan.sampling_rate,
         "cohort_known": plan.cohort_known(),
-        "server_view": old,  # the key's old name, for one version
+        # Old names of two keys, for one version.
+        "server_view": old,
+        "survivors": plan.min_survivors,
         "statement": words,
     }
     # Rounded up: whoever copies this z has at least the noise that was calibrated.
     return result, f"noise multiplier z = {up(plan.noise_multiplier, DIGITS)}\n\n{words}"
 
 
-def _epsilon(args: dict[str, Any]) -> tuple[dict[str, Any], str]:
+def _epsilon(args: _Args) -> tuple[_Args, str]:
     value = accounting.epsilon(**args)
     return args | {"epsilon": value}, f"epsilon = {up(value, DIGITS)}"
 
 
-def _rounds(args: dict[str, Any]) -> tuple[dict[str, Any], str]:
+def _rounds(args: _Args) -> tuple[_Args, str]:
     value = accounting.max_rounds(**args)
     return args | {"rounds": value}, f"rounds = {value}"
 
 
-def _explain(args: dict[str, Any]) -> tuple[dict[str, Any], str]:
+def _explain(args: _Args) -> tuple[_Args, str]:
     from fldp.recipe import explain_recipe
 
     diagnosis = explain_recipe(**args)
     return diagnosis.to_dict(), str(diagnosis)
+
+
+def _add(parser: argparse.ArgumentParser, name: str) -> None:
+    """Add an option; with a question mark at the end of its name it may be left away."""
+    option = OPTIONS[name.rstrip("?")]
+    flag = f"--{name.rstrip('?')}"
+    default = option.default
+    needed = option.needed
+    if name.endswith("?"):
+        default = None
+        needed = False
+    words = option.words
+    if default is not None:
+        words += f" (default {default})"
+    elif option.otherwise and not needed:
+        words += f" (default: {option.otherwise})"
+    metavar = None
+    if option.choices is None:
+        metavar = "N" if option.kind is int else "X"
+    parser.add_argument(
+        flag,
+        help=words,
+        type=option.kind,
+        choices=option.choices,
+        metavar=metavar,
+        default=default,
+        required=needed,
+    )
+    if flag == "--min-survivors":
+        parser.add_argument(
+            "--survivors",
+            dest="min_survivors",
+            help=argparse.SUPPRESS,
+            type=int,
+            action=_OldName,
+            const=flag,
+        )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -122,34 +201,44 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"fldp {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for name, run, names, text in (
+    for command, run, names, text in (
         ("calibrate", _calibrate, PLAN, "the noise for a target epsilon, in plain words"),
         ("epsilon", _epsilon, f"rounds {MECHANISM}", "the epsilon that a noise multiplier costs"),
         ("rounds", _rounds, f"epsilon {MECHANISM}", "how many rounds a budget allows"),
         ("explain", _explain, RECIPE, "what the recipe of Opacus issue 669 claims and gives"),
     ):
-        sub = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        sub = commands.add_parser(command, help=text, description=f"{text[0].upper()}{text[1:]}.")
         sub.set_defaults(run=run)
-        for option in names.split():
-            kind, default, words = OPTIONS[option.rstrip("?")]
-            default = None if option.endswith("?") else default
-            if default is not None and default is not ...:
-                words += f" (default {default})"
-            typed: dict[str, Any] = (
-                {"choices": kind}
-                if isinstance(kind, tuple)
-                else {"type": kind, "metavar": "N" if kind is int else "X"}
-            )
-            flag = f"--{option.rstrip('?')}"
-            needed = default is ...
-            default = None if needed else default
-            sub.add_argument(flag, help=words, required=needed, default=default, **typed)
+        for name in names.split():
+            _add(sub, name)
         sub.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; 0 on success, 2 with one line on stderr for bad input."""
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv
+        The arguments behind the name of the program; None: those of this process.
+
+    Returns
+    -------
+    int
+        0 on success; 2 for bad input, which one line on stderr names.
+
+    Raises
+    ------
+    SystemExit
+        Where argparse ends the program: help, version, and options that there are not.
+
+    Examples
+    --------
+    >>> main(["rounds", "--epsilon", "8", "--delta", "1e-5", "--noise-multiplier", "6.01"])
+    rounds = 100
+    0
+    """
     parser = _parser()
     args = vars(parser.parse_args(argv))
     run = args.pop("run", None)
@@ -157,11 +246,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 0
     as_json = args.pop("json")
+    # What the library warns of is for the user, in a line each; what is deprecated is for us.
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         try:
             result, text = run(args)
         except ValueError as error:
+            # All that is wrong with what was given is a ValueError; anything else is a fault here.
             print(f"fldp: {' '.join(str(error).split())}", file=sys.stderr)
             return 2
     for message in dict.fromkeys(str(warning.message) for warning in caught):

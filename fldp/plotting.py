@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike as Array
 
-from fldp.report import up
+from fldp._text import up
+from fldp.plan import PrivacyPlan
+from fldp.plan.statement import amplified
+
+if TYPE_CHECKING:
+    from fldp.audit.findings import AuditResult
+    from fldp.simulation.clients import Population
 
 # Okabe and Ito's hues, moved until each has contrast 3:1 or more on white and on the dark page.
 PALETTE = {
@@ -24,10 +33,41 @@ PALETTE = {
     "grey": "#7f868c",
 }
 CYCLE = list(PALETTE.values())
+# A grey with contrast on both pages, for text, axes and grid.
 INK = "#7d8590"
 MARKERS = "osD^vP"
-WIDTH, RATIO = 5.6, 0.62
+# Inches: the width of the book's column. Height over width: close to the golden section.
+WIDTH = 5.6
+RATIO = 0.62
+# How strongly a band is filled: a line on it must stay readable.
+_BAND, _FAINT = 0.22, 0.15
+# Height over width of one image in a grid, with a title above it.
+_TITLED = 1.25
+# The steepest slope that is drawn: beyond it a curve is a corner for any eye.
+_STEEPEST = 500.0
+# Points of a drawn curve, and bars of a histogram at most.
+_POINTS, _BARS = 201, 30
+# Rounds at which ε is computed for a plan's line: enough for a smooth one.
+_KNOTS = 24
+# Inches of the two drawings of a population.
+_WIDE = (8.0, 2.8)
 
+
+class Record(Protocol):
+    """What `history` draws: a training's accuracy and ε, a round each."""
+
+    @property
+    def accuracy(self) -> Sequence[float]:
+        """On validation data; empty without."""
+        ...
+
+    @property
+    def epsilon(self) -> Sequence[float | None]:
+        """What was spent after each round."""
+        ...
+
+
+# matplotlib types the keys one by one.
 _STYLE: Any = {
     "figure.figsize": (WIDTH, WIDTH * RATIO),
     "figure.dpi": 110,
@@ -69,7 +109,7 @@ def apply() -> None:
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The book's style for the figures made inside a ``with`` block."""
+    """The book's style for the figures made inside a `with` block."""
     with mpl.rc_context(_STYLE):
         yield
 
@@ -77,8 +117,25 @@ def style() -> Iterator[None]:
 def figure(
     rows: int = 1, columns: int = 1, width: float = WIDTH, ratio: float = RATIO, **options: Any
 ) -> tuple[Figure, Any]:
-    """A figure of the book's width (inches) with its axes, in the book's style.
+    """A figure of the book's width with its axes, in the book's style.
 
+    Parameters
+    ----------
+    rows, columns : int
+        How many axes stand below and beside one another.
+    width : float
+        Inches.
+    ratio : float
+        Height over width.
+    **options
+        Those of `matplotlib.pyplot.subplots`.
+
+    Returns
+    -------
+    (Figure, Axes or array of Axes)
+
+    Examples
+    --------
     >>> fig, ax = figure()
     >>> round(float(fig.get_figwidth()), 1)
     5.6
@@ -88,7 +145,17 @@ def figure(
 
 
 def axes(ax: Axes | None = None) -> Axes:
-    """The axes given, else new ones."""
+    """The axes given, else new ones.
+
+    Parameters
+    ----------
+    ax : Axes, optional
+        None: new ones, in the book's style.
+
+    Returns
+    -------
+    Axes
+    """
     return ax if ax is not None else figure()[1]
 
 
@@ -97,43 +164,98 @@ def _order(ax: Axes) -> int:
 
 
 def error_band(
-    ax: Axes, x: Sequence[float], runs: Any, label: str | None = None, color: str | None = None
+    ax: Axes,
+    x: Sequence[float],
+    runs: Array,
+    label: str | None = None,
+    color: str | None = None,
 ) -> Axes:
-    """Mean of ``runs`` (seeds, len(x)) as a line, one standard deviation around it as a band."""
+    """A line for the mean of several runs, and a band of one standard deviation around it.
+
+    Parameters
+    ----------
+    ax : Axes
+        Where to draw.
+    x : sequence of float
+        Where the runs were measured.
+    runs : array
+        (seeds, len(x)).
+    label : str, optional
+        For the legend. None: no entry.
+    color : str, optional
+        None: the next of the book's colours.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    ValueError
+        For runs of another shape.
+    """
     values = np.asarray(runs, dtype=float)
     if values.ndim != 2 or values.shape[1] != len(x):
         raise ValueError(f"runs has shape {values.shape}, expected (seeds, {len(x)})")
-    mean, spread = values.mean(axis=0), values.std(axis=0, ddof=min(1, len(values) - 1))
+    mean = values.mean(axis=0)
+    spread = values.std(axis=0, ddof=min(1, len(values) - 1))
     colour = color or CYCLE[_order(ax) % len(CYCLE)]
     ax.plot(x, mean, color=colour, label=label)
-    ax.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.22, linewidth=0)
+    ax.fill_between(x, mean - spread, mean + spread, color=colour, alpha=_BAND, linewidth=0)
     return ax
 
 
 def accuracy_against_epsilon(
     epsilons: Sequence[float],
-    runs: Any,
-    baseline: Any = None,
+    runs: Array,
+    baseline: Array | None = None,
     ax: Axes | None = None,
     label: str | None = None,
 ) -> Axes:
-    """Accuracy over ε with error bars over seeds; ``runs`` has shape (len(epsilons), seeds).
+    """Accuracy over ε, with error bars over seeds.
 
-    ``baseline``, accuracies without noise (seeds,), is drawn as a line with a band.
+    Parameters
+    ----------
+    epsilons : sequence of float
+        Where the runs were made.
+    runs : array
+        Accuracies (len(epsilons), seeds).
+    baseline : array, optional
+        Accuracies without noise (seeds,), drawn as a line with a band. None: no line.
+    ax : Axes, optional
+        None: new ones.
+    label : str, optional
+        For the legend. None: no entry.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    ValueError
+        For runs of another shape.
     """
-    ax, values = axes(ax), np.asarray(runs, dtype=float)
+    ax = axes(ax)
+    values = np.asarray(runs, dtype=float)
     if values.shape[0] != len(epsilons):
         raise ValueError(f"runs has {values.shape[0]} rows for {len(epsilons)} epsilons")
     k = _order(ax)
     ax.errorbar(
-        epsilons, values.mean(axis=1), yerr=values.std(axis=1, ddof=1), capsize=3,
-        marker=MARKERS[k % len(MARKERS)], color=CYCLE[k % len(CYCLE)], label=label,
-    )  # fmt: skip
+        epsilons,
+        values.mean(axis=1),
+        yerr=values.std(axis=1, ddof=1),
+        capsize=3,
+        marker=MARKERS[k % len(MARKERS)],
+        color=CYCLE[k % len(CYCLE)],
+        label=label,
+    )
     if baseline is not None:
         level = np.asarray(baseline, dtype=float)
+        low = level.mean() - level.std()
+        high = level.mean() + level.std()
         ax.axhline(level.mean(), color=PALETTE["grey"], linestyle="--", label="no noise")
-        ax.axhspan(level.mean() - level.std(), level.mean() + level.std(),
-                   color=PALETTE["grey"], alpha=0.15, linewidth=0)  # fmt: skip
+        ax.axhspan(low, high, color=PALETTE["grey"], alpha=_FAINT, linewidth=0)
     ax.set_xscale("log")
     ax.set_xticks(list(epsilons), [f"{e:g}" for e in epsilons])
     ax.minorticks_off()
@@ -144,15 +266,29 @@ def accuracy_against_epsilon(
     return ax
 
 
-def digits_grid(images: Any, titles: Sequence[str] = (), columns: int = 8) -> Figure:
-    """Images (n, h, w), (n, 1, h, w) or (n, 64) side by side, ``columns`` to a row."""
+def digits_grid(images: Array, titles: Sequence[str] = (), columns: int = 8) -> Figure:
+    """Images side by side.
+
+    Parameters
+    ----------
+    images : array
+        (n, h, w), (n, 1, h, w), or (n, h · h) for square ones.
+    titles : sequence of str
+        Above the first images.
+    columns : int
+        Images to a row.
+
+    Returns
+    -------
+    Figure
+    """
     pixels = np.asarray(images, dtype=float)
     if pixels.ndim == 2:
         side = round(pixels.shape[1] ** 0.5)
         pixels = pixels.reshape(-1, side, side)
     pixels = pixels.reshape(-1, *pixels.shape[-2:])
     rows = -(-len(pixels) // columns)
-    fig, grid = figure(rows, columns, ratio=rows / columns * (1.25 if titles else 1.0))
+    fig, grid = figure(rows, columns, ratio=rows / columns * (_TITLED if titles else 1.0))
     for k, ax in enumerate(np.atleast_1d(grid).ravel()):
         ax.axis("off")
         if k < len(pixels):
@@ -162,8 +298,54 @@ def digits_grid(images: Any, titles: Sequence[str] = (), columns: int = 8) -> Fi
     return fig
 
 
-def history(record: Any, ax: Axes | None = None, label: str | None = None) -> Axes:
-    """Accuracy over rounds of a training history, with ε spent on a second axis below it."""
+def plan(made: PrivacyPlan, ax: Axes | None = None) -> Axes:
+    """ε over the rounds of a plan, also against who knows the cohorts where they are secret.
+
+    Parameters
+    ----------
+    made : PrivacyPlan
+        The plan.
+    ax : Axes, optional
+        None: new ones.
+
+    Returns
+    -------
+    Axes
+    """
+    rounds = sorted({max(1, round(made.rounds * i / _KNOTS)) for i in range(1, _KNOTS + 1)})
+    sees = {
+        "central": "who sees the models",
+        "distributed": "who sees the sums and who took part",
+        "local": "who sees the messages",
+    }
+    with style():
+        ax = axes(ax)
+        ax.plot([0, *rounds], [0, *map(made.epsilon, rounds)], label=sees[made.trust])
+        if amplified(made):
+            known = [replace(made, rounds=t).cohort_known()["epsilon"] for t in rounds]
+            ax.plot([0, *rounds], [0, *known], "--", label="who also knows who took part")
+        ax.axhline(made.target_epsilon, color="0.5", linewidth=1, label="target")
+        ax.set(xlabel="rounds", ylabel=f"ε at δ = {up(made.delta)}", xlim=(0, None), ylim=(0, None))
+        ax.legend()
+    return ax
+
+
+def history(record: Record, ax: Axes | None = None, label: str | None = None) -> Axes:
+    """Accuracy over rounds of a training, with ε spent on a second axis below it.
+
+    Parameters
+    ----------
+    record : History
+        What `fldp.train` returns.
+    ax : Axes, optional
+        None: new ones.
+    label : str, optional
+        For the legend. None: no entry.
+
+    Returns
+    -------
+    Axes
+    """
     ax = axes(ax)
     rounds = np.arange(1, len(record.accuracy) + 1)
     ax.plot(rounds, record.accuracy, color=CYCLE[_order(ax) % len(CYCLE)], label=label)
@@ -175,4 +357,70 @@ def history(record: Any, ax: Axes | None = None, label: str | None = None) -> Ax
         ax.set_xticks(ticks, [f"{t}\nε = {up(spent[t - 1], 3)}" for t in ticks])
     if label:
         ax.legend()
+    return ax
+
+
+def population(people: Population, clients: int = 30) -> Figure:
+    """Labels of the first clients, and the sizes of all.
+
+    Parameters
+    ----------
+    people : Population
+        Who holds which records.
+    clients : int
+        How many clients are drawn by their labels.
+
+    Returns
+    -------
+    Figure
+    """
+    counts = people.label_counts()[:clients].numpy()
+    base = counts.cumsum(1) - counts
+    shades = plt.get_cmap("viridis")
+    with style():
+        fig, (left, right) = plt.subplots(1, 2, figsize=_WIDE)
+        for label, (height, bottom) in enumerate(zip(counts.T, base.T, strict=True)):
+            shade = shades(label / len(counts.T))
+            left.bar(np.arange(len(counts)), height, bottom=bottom, color=shade)
+        left.set(xlabel="client", ylabel="records (colour: label)")
+        right.hist(people.sizes.numpy(), bins=min(_BARS, int(people.sizes.max())))
+        right.set(xlabel="records of a client", ylabel="clients")
+    return fig
+
+
+def trade_off(found: AuditResult, ax: Axes | None = None, plan: PrivacyPlan | None = None) -> Axes:
+    """An audit's measured curve, and those that its bound and the claim allow.
+
+    Parameters
+    ----------
+    found : AuditResult
+        What an audit found.
+    ax : Axes, optional
+        None: new ones.
+    plan : PrivacyPlan, optional
+        Whose whole trade-off curve is drawn too: the measured curve of a sound mechanism stays
+        below it, up to sampling error. None: none is drawn.
+
+    Returns
+    -------
+    Axes
+    """
+    ax = axes(ax)
+    x = np.linspace(0, 1, _POINTS)
+    ax.step(*found.curve, where="post", label="measured")
+    values = {"lower bound": found.lower_bound, "claimed": found.claimed}
+    if found.lower_bound is None:
+        values = {"estimate": found.estimate, "claimed": found.claimed}
+    for name, epsilon in values.items():
+        if epsilon is not None:
+            e = math.exp(min(epsilon, _STEEPEST))
+            allowed = np.minimum(e * x + found.delta, 1 - (1 - found.delta - x) / e)
+            ax.plot(x, allowed.clip(0, 1), "--", label=f"{name}: ε = {epsilon:.3g}")
+    if plan is not None:
+        from fldp.audit.limits import plan_curve
+
+        promised = plan_curve(plan)
+        ax.plot(x, [promised.forward(float(v)) for v in x], "-.", label="the plan's curve")
+    ax.set(xlabel="false positive rate", ylabel="true positive rate", xlim=(0, 1), ylim=(0, 1))
+    ax.legend(loc="lower right")
     return ax

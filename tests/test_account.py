@@ -11,18 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fldp
-from fldp import account, pld
 from fldp.accounting import (
     Approximate,
     Concentrated,
     Event,
     Laplace,
+    account,
     delta_of,
     epsilon_of,
     gaussian_epsilon,
+    pld,
     zcdp_epsilon,
 )
-from fldp.composition import rounds_of
+from fldp.accounting.composition import rounds_of
 
 few = settings(deadline=None, max_examples=12)
 LOOSE = 1 + 1e-3
@@ -131,6 +132,7 @@ def test_pure_steps_compose_as_randomised_response():
     assert found < k * e
 
 
+@pytest.mark.slow
 def test_laplace_and_gaussian_against_dp_accounting():
     accounting = pytest.importorskip("dp_accounting")
     accountants = pytest.importorskip("dp_accounting.pld")
@@ -140,6 +142,7 @@ def test_laplace_and_gaussian_against_dp_accounting():
     assert accounting.__name__
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=6)
 @given(st.integers(0, 10**6))
 def test_a_mixture_is_between_its_largest_part_and_the_sum(seed):
@@ -201,6 +204,7 @@ def test_a01_a_plan_asks_for_its_group():
     assert plan.group(1) == pytest.approx(plan.epsilon(), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_a01_groups_against_dp_accounting():
     distributions = pytest.importorskip("dp_accounting.pld.privacy_loss_distribution")
     for q, z, rounds, k, delta in ((0.0064, 1.0, 200, 3, 1e-6), (0.2, 4.0, 20, 4, 1e-5)):
@@ -331,6 +335,7 @@ def test_a06_what_cannot_be_asked_is_refused_in_words(ask, words):
         ask()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_a06_wild_mixtures_give_a_bound_or_an_honest_error(seed):
     """Extreme values of every kind together: no warning, no raw error, no NaN."""
@@ -384,6 +389,7 @@ def test_beyond_the_grid_a_looser_bound_stands_in(monkeypatch):
     assert exact_delta < delta_of([event], 1.0) < 100 * exact_delta
 
 
+@pytest.mark.slow
 def test_delta_never_forgets_a_step_that_may_fail():
     events = [Event(5.0, 0.01, "poisson", 2), Approximate(0.1, 1e-6)]
     for epsilon in (1.0, 5.0, 50.0):

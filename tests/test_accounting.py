@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
+from conftest import ground_truth
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,7 +21,7 @@ import fldp
 from fldp import accounting
 from fldp.accounting import Event
 
-TRUTH = json.loads((Path(__file__).parent / "data" / "ground_truth.json").read_text())
+TRUTH = ground_truth()
 
 
 def entries(group, accountant="", role=None):
@@ -252,6 +252,7 @@ def test_max_rounds_is_the_last_that_fits():
     assert accounting.max_rounds(epsilon=0.5, delta=1e-5, noise_multiplier=1.0) == 0
 
 
+@pytest.mark.slow
 def test_min_cohort_reproduces_the_published_tutorial():
     entry = next(e for e in TRUTH if e["group"] == "published")
     run = {"epsilon": 2.0, "delta": 1e-5, "rounds": 100, "clients": 3383, "noise_on_mean": 0.01}
@@ -495,6 +496,7 @@ QUESTIONS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ask", "arguments"), QUESTIONS, ids=[f.__name__ for f, _ in QUESTIONS])
 @settings(deadline=None, max_examples=60)
 @given(data=st.data())
@@ -512,7 +514,7 @@ def test_a06_odd_arguments_are_answered_or_refused_by_us(ask, arguments, data):
         trace = error.__traceback__
         while trace.tb_next:
             trace = trace.tb_next
-        assert Path(trace.tb_frame.f_code.co_filename).parent.name == "fldp"
+        assert "fldp" in Path(trace.tb_frame.f_code.co_filename).parts[-3:]
         assert 10 < len(str(error)) < 400  # noqa: PT017
     else:
         if isinstance(found, float):

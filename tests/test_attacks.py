@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import fldp
 from fldp import attacks
-from fldp.parameters import shapes, views
+from fldp.mechanism.updates import shapes, views
 
 matplotlib.use("Agg")
 
@@ -30,6 +30,7 @@ def single_updates(model: nn.Module, x: Tensor, y: Tensor, steps: int = 3) -> Te
     return torch.stack(rows).detach()
 
 
+@pytest.mark.slow
 def test_digits_are_read_without_protection_and_not_from_a_noised_sum(
     digits: tuple[Tensor, Tensor],
 ) -> None:
@@ -63,6 +64,7 @@ def cnn() -> nn.Module:
     return nn.Sequential(first, nn.Tanh(), second, nn.Tanh(), nn.Flatten(), nn.Linear(128, 10))
 
 
+@pytest.mark.slow
 def test_a_small_cnn_gives_its_image_away_over_several_steps(
     cnn: nn.Module, digits: tuple[Tensor, Tensor]
 ) -> None:
@@ -130,6 +132,7 @@ def test_bad_input_is_refused(cnn: nn.Module) -> None:
             call()
 
 
+@pytest.mark.slow
 def test_u12_a_matched_filter_reads_what_an_inversion_does_not() -> None:
     # Measured over three seeds: .07-.12, .26-.31, .51-.55 and .89-.93; a coin reads .1.
     from benchmarks.inversion import inversion

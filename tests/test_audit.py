@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from conftest import correct
 from scipy.stats import binom
 
 import fldp
@@ -25,10 +25,6 @@ ROOT = Path(__file__).parents[1]
 def plan_of(epsilon: float, **changes: Any) -> fldp.PrivacyPlan:
     options: dict[str, Any] = {"delta": DELTA, "rounds": 1, "clients": 16} | changes
     return fldp.calibrate(epsilon=epsilon, **options)
-
-
-def correct(plan: fldp.PrivacyPlan) -> Callable[..., Any]:
-    return lambda updates, generator=None: fldp.aggregate(updates, plan, 1.0, generator=generator)
 
 
 def randomised_response(rng: np.random.Generator, present: np.ndarray) -> np.ndarray:
@@ -83,6 +79,7 @@ def test_u02_several_scores_of_one_run_are_no_independent_samples() -> None:
         audit.from_scores(matrix, matrix[::-1], delta=DELTA)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["one-run", "gdp"])
 def test_u02_runs_that_are_sorted_by_accuracy_prove_nothing(method: str) -> None:
     # Useless scores: above 0 with probability 5 % a time; 60 of them at most 9 times (0.1 %).
@@ -106,19 +103,20 @@ def test_u03_the_training_that_is_audited_is_train_itself(monkeypatch: pytest.Mo
     sound = audit.training(model, people, plan, canaries=200, confidence=0.999, seed=0)
     assert not sound.violated
 
-    with_noise = fldp.noise.Gaussian.finish
+    with_noise = fldp.mechanism.noise.Gaussian.finish
 
     def without_noise(self: Any, total: Any, std: float, *rest: Any) -> Any:
         return with_noise(self, total, 0.0, *rest)
 
     # A fault in the aggregator that `train` uses, and nowhere in an audit's own code.
-    monkeypatch.setattr(fldp.noise.Gaussian, "finish", without_noise)
+    monkeypatch.setattr(fldp.mechanism.noise.Gaussian, "finish", without_noise)
     assert audit.training(model, people, plan, canaries=200, seed=0).violated
 
 
 # U4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["laplace", "randomised response"])
 def test_u04_a_true_claim_is_not_refuted_by_default(name: str) -> None:
     rng, refuted = np.random.default_rng(0), 0
@@ -200,6 +198,7 @@ def test_u06_a_server_with_momentum_is_told_and_not_refuted() -> None:
         audit.pipeline(Momentum(), plan, like=16, runs=200)
 
 
+@pytest.mark.slow
 def test_u06_a_useless_mechanism_that_drifts_is_not_refuted() -> None:
     plan, calls = plan_of(0.1), [0]
     rng = torch.Generator().manual_seed(0)
@@ -314,6 +313,7 @@ def test_u10_many_runs_find_far_more_than_accuracy_betting_did() -> None:
 # U11
 
 
+@pytest.mark.slow
 def test_u11_an_estimate_says_what_its_fit_leaves_open() -> None:
     # Nothing was released: the truth is 0, and the median of the estimate is far above it.
     rng, found = np.random.default_rng(0), {}
@@ -399,6 +399,7 @@ NO_GAUSSIAN = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NO_GAUSSIAN)
 def test_bounds_that_presume_no_gaussian_cover_on_every_mechanism(
     known: list[Any], name: str
@@ -412,6 +413,7 @@ def test_bounds_that_presume_no_gaussian_cover_on_every_mechanism(
         assert rate * repetitions <= binom.ppf(1 - 1e-4, repetitions, 0.1), mechanism.name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gdp", "one-run-gdp", "betting-gdp"])
 def test_gaussian_bounds_cover_on_gaussians_and_give_way_elsewhere(
     known: list[Any], name: str
@@ -430,7 +432,7 @@ def test_gaussian_bounds_cover_on_gaussians_and_give_way_elsewhere(
 
 def test_the_table_of_audits_has_every_method_and_its_presumption() -> None:
     from benchmarks.audits import TABLE
-    from fldp.findings import PRESUMPTIONS
+    from fldp.audit.findings import PRESUMPTIONS
 
     text = TABLE.read_text(encoding="utf-8")
     rows = {
@@ -441,6 +443,7 @@ def test_the_table_of_audits_has_every_method_and_its_presumption() -> None:
     assert "above the truth" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

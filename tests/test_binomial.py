@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from fldp.binomial import binomial, binomial_tail, log_pmf, tail_error
+from fldp.accounting.binomial import binomial, binomial_tail, log_pmf, tail_error
 
 LAWS = [(1, 0.3), (2, 0.5), (10, 0.01), (60, 0.25), (1000, 0.999), (10**6, 1e-5)]
 

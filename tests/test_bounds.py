@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import math
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import ground_truth
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from fldp import bounds
 from fldp.accounting import gaussian_mu
-from fldp.bounds import from_counts, from_scores, gaussian_doubt, runs_needed
-from fldp.scores import ranked
+from fldp.audit import bounds
+from fldp.audit.bounds import from_counts, from_scores, gaussian_doubt, runs_needed
+from fldp.audit.scores import ranked
 
 DELTA = 1e-5
-TRUTH = {
-    e["name"]: e["value"]
-    for e in json.loads((Path(__file__).parent / "data" / "ground_truth.json").read_text())
-    if e["group"] == "audit" and "onerun" not in e["name"]
-}
+TRUTH = {e["name"]: e["value"] for e in ground_truth("audit") if "onerun" not in e["name"]}
 KNOWN: dict[str, tuple[int, int, int, int, str]] = {
     "audit_cp_perfect_n100": (0, 100, 0, 100, "clopper-pearson"),
     "audit_cp_perfect_n1000": (0, 1000, 0, 1000, "clopper-pearson"),
@@ -46,6 +41,7 @@ def test_known_values(name: str) -> None:
     assert from_counts(*counts, delta=DELTA, method=method) == pytest.approx(TRUTH[name], rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "threshold"),
     [
@@ -131,9 +127,10 @@ def test_runs_needed_is_the_first_number_whose_ceiling_is_enough() -> None:
         runs_needed(50.0, delta=DELTA)
 
 
-@pytest.mark.parametrize("name", ["bounds", "one_run", "trials", "one_shot", "findings"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["bounds", "coins", "trials", "cosines", "findings"])
 def test_the_statistics_load_no_torch(name: str) -> None:
-    check = f"import sys, fldp.{name}; assert 'torch' not in sys.modules"
+    check = f"import sys, fldp.audit.{name}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", check], check=True, capture_output=True)
 
 

@@ -9,8 +9,8 @@ import warnings
 
 import pytest
 
-from fldp import accounting, pld, search
-from fldp.accounting import Event, epsilon_of
+from fldp import accounting
+from fldp.accounting import Event, epsilon_of, pld
 
 
 def spent(z, *, delta, rounds, q, **more):
@@ -207,19 +207,6 @@ def test_max_rounds_at_its_ends():
         accounting.max_rounds(epsilon=1.0, sampling_rate=0.0, **ask)
 
 
-def test_the_last_that_fits_is_found_whatever_the_curve():
-    for last in (1, 2, 3, 17, 999, 123_456):
-        for power in (0.4, 0.5, 1.0, 3.0):
-            questions = []
-
-            def curve(n, last=last, power=power, questions=questions):
-                questions.append(n)
-                return (n / (last + 0.5)) ** power
-
-            assert search.last_that_fits(curve, 1.0, 40) == last
-            assert len(questions) <= 60
-
-
 # ---- caps
 
 
@@ -237,3 +224,11 @@ def test_a05_far_above_the_cohort_a_cap_costs_nothing_at_any_size():
         free = Event(2.0, 0.01, "poisson", 50)
         capped = Event(2.0, 0.01, "poisson", 50, clients, cap=clients // 10)
         assert epsilon_of([capped], 1e-9) == pytest.approx(epsilon_of([free], 1e-9), rel=1e-3)
+
+
+def test_a_rate_next_to_zero_has_more_rounds_than_can_be_counted():
+    with pytest.raises(ValueError, match="rounds fit"):
+        accounting.max_rounds(
+            epsilon=1.0, delta=1e-5, noise_multiplier=5.0, sampling_rate=5e-324,
+            adjacency="zero-out",
+        )  # fmt: skip

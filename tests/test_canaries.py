@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import fldp
-from fldp.canaries import CANARIES, Canaries, flat, neighbours, pair
+from fldp.audit.canaries import CANARIES, Canaries, flat, neighbours, pair
 
 
 def plan_of(**changes: Any) -> fldp.PrivacyPlan:

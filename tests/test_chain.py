@@ -1,4 +1,4 @@
-"""fldp.chain: whatever is done to a ledger's bytes, it is read right or refused in words."""
+"""plan.chain: whatever is done to a ledger's bytes, it is read right or refused in words."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fldp import chain
-from fldp.chain import Entry
-from fldp.events import Approximate, Concentrated, Event, Laplace
+from fldp.accounting.events import Approximate, Concentrated, Event, Laplace
+from fldp.plan import chain
+from fldp.plan.chain import Entry
 
 PATH = Path("ledger.jsonl")
 ENTRIES = [

@@ -1,8 +1,9 @@
-"""fldp.checkpoint: a run goes on as what it was, with what it spent, or not at all."""
+"""simulation.checkpoint: a run goes on as what it was, with what it spent, or not at all."""
 
 from __future__ import annotations
 
 import copy
+import importlib
 import os
 import stat
 from collections.abc import Callable
@@ -14,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 import fldp
-from fldp.checkpoint import Checkpoint, described, fingerprint, outline
-from fldp.clients import Population
-from fldp.ledger import Ledger
-from fldp.noise import DiscreteGaussian
-from fldp.parameters import flatten
-from fldp.sampling import FixedSize, MinSeparation, Poisson
+from fldp.mechanism.discrete import DiscreteGaussian
+from fldp.mechanism.updates import flatten
+from fldp.plan.ledger import Ledger
+from fldp.simulation.checkpoint import Checkpoint, described, fingerprint, outline
+from fldp.simulation.clients import Population
+from fldp.simulation.sampling import FixedSize, MinSeparation, Poisson
 
 CLIENTS, ROUNDS = 20, 5
 
@@ -65,13 +66,13 @@ def go_on(path: Path, **options: Any) -> fldp.History:
 
 def test_p10_noise_from_a_seed_stays_in_the_statement(tmp_path: Path) -> None:
     path = tmp_path / "run.pt"
-    assert "Reproducible noise" in begin(path, noise_generator=noise()).statement
+    assert "Reproducible noise" in begin(path, generator=noise()).statement
     history = go_on(path)
     assert history.rounds == ROUNDS
     assert "Reproducible noise" in history.statement
     other = tmp_path / "other.pt"
     begin(other)
-    assert "Reproducible noise" in go_on(other, noise_generator=noise()).statement
+    assert "Reproducible noise" in go_on(other, generator=noise()).statement
     clean = tmp_path / "clean.pt"
     begin(clean)
     assert "Reproducible" not in go_on(clean).statement
@@ -224,11 +225,12 @@ RUNS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_p10_a_run_cut_at_any_round_equals_the_uninterrupted_one(name: str, tmp_path: Path) -> None:
     def options() -> dict[str, Any]:
         chosen = copy.deepcopy(RUNS[name]) | {"seed": 3}
-        return chosen if chosen.get("plan", 1) is None else chosen | {"noise_generator": noise()}
+        return chosen if chosen.get("plan", 1) is None else chosen | {"generator": noise()}
 
     base: dict[str, Any] = {"model": model(), "population": people(), "plan": plan()}
     whole = fldp.train(**(base | options()))
@@ -253,7 +255,8 @@ class PowerCut(Exception):
 def cut(monkeypatch: pytest.MonkeyPatch, where: str, at: int) -> None:
     """A power cut at the `at`-th call of the method `where`."""
     owner, name = where.rsplit(".", 1)
-    parent = getattr(__import__(f"fldp.{owner.split('.')[0]}", fromlist=["x"]), owner.split(".")[1])
+    module, kind = owner.rsplit(".", 1)
+    parent = getattr(importlib.import_module(f"fldp.{module}"), kind)
     inner, calls = getattr(parent, name), [0]
 
     def maybe(self: Any, *given: Any, **more: Any) -> Any:
@@ -274,11 +277,11 @@ def cut_off(where: str, at: int, path: Path, **options: Any) -> None:
 
 
 def stop_before_the_first_round(path: Path, ledger: Path, options: dict[str, Any]) -> None:
-    cut_off("rounds.Run.round", 1, path, **options, ledger=ledger)
+    cut_off("simulation.rounds.Run.round", 1, path, **options, ledger=ledger)
 
 
 @pytest.mark.parametrize(
-    "where", ["aggregation.PrivateAggregator.release", "checkpoint.Checkpoint.save"]
+    "where", ["mechanism.collection.Collection._finish", "simulation.checkpoint.Checkpoint.save"]
 )
 @pytest.mark.parametrize("seeded", [False, True])
 def test_p10_a_round_between_ledger_and_checkpoint_is_spent_and_its_cohort_not_drawn_again(
@@ -293,7 +296,7 @@ def test_p10_a_round_between_ledger_and_checkpoint_is_spent_and_its_cohort_not_d
             return found
 
     options: dict[str, Any] = {"sampler": Spy(0.5), "ledger": ledger, "seed": 4 if seeded else None}
-    third = 3 if where.endswith("release") else 4  # the first save is before the first round
+    third = 3 if where.endswith("_finish") else 4  # the first save is before the first round
     cut_off(where, third, path, **options)
     assert len(Ledger.read(path=ledger)) == 3
     history = go_on(path, **options)
@@ -323,10 +326,10 @@ def test_p10_with_noise_that_repeats_the_draws_repeat_too(tmp_path: Path) -> Non
             return super().direction(mean)
 
     options: dict[str, Any] = {"server": Spy(), "ledger": ledger, "seed": None}
-    cut_off("checkpoint.Checkpoint.save", 3, path, noise_generator=noise(), **options)
+    cut_off("simulation.checkpoint.Checkpoint.save", 3, path, generator=noise(), **options)
     lost = means[1]
     means.clear()
-    go_on(path, noise_generator=noise(5), **options)
+    go_on(path, generator=noise(5), **options)
     assert torch.equal(means[0], lost)
 
 
@@ -422,8 +425,9 @@ def test_descriptions_hold_settings_and_no_state() -> None:
 
     assert described(Loop()).count("Loop") > 1
     cases: list[Callable[[], Any]] = [
-        lambda: fldp.BringYourOwn(max), lambda: fldp.BringYourOwn(min), lambda: {"b": 1, "a": (2,)},
-        lambda: torch.zeros(3), lambda: torch.ones(3), lambda: noise(), lambda: None,
+        lambda: fldp.LocalFunction(max), lambda: fldp.LocalFunction(min),
+        lambda: {"b": 1, "a": (2,)}, lambda: torch.zeros(3), lambda: torch.ones(3), lambda: noise(),
+        lambda: None,
     ]  # fmt: skip
     told = [described(make()) for make in cases]
     assert len(set(told)) == len(told)

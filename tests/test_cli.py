@@ -71,12 +71,22 @@ def test_p12_printed_pairs_are_rounded_up(capsys, clients):
 @pytest.mark.parametrize("trust", ["central", "distributed", "local"])
 def test_p01_adjacency_follows_the_trust(capsys, trust):
     argv = [*CALIBRATE, "--trust", trust, "--json"]
-    argv += ["--survivors", "90"] if trust == "distributed" else []
+    argv += ["--min-survivors", "90"] if trust == "distributed" else []
     found = json.loads(run(capsys, argv)[1])
     assert found["adjacency"] == ("add-or-remove" if trust == "central" else "zero-out")
     code, _, err = run(capsys, [*argv, "--adjacency", "add-or-remove"])
     assert code == (0 if trust == "central" else 2)
     assert ("adjacency='zero-out'" in err) == (trust != "central")
+
+
+def test_the_old_name_of_min_survivors_works_for_one_version(capsys):
+    argv = [*CALIBRATE, "--trust", "distributed", "--json"]
+    code, out, err = run(capsys, [*argv, "--survivors", "90"])
+    assert (code, err.count("\n")) == (0, 1)
+    assert err.startswith("warning: --survivors is --min-survivors now")
+    assert (code, out, "") == run(capsys, [*argv, "--min-survivors", "90"])
+    found = json.loads(out)
+    assert found["min_survivors"] == found["survivors"] == 90
 
 
 def test_delta_too_large_warns_in_one_line(capsys):
@@ -91,7 +101,7 @@ def test_delta_too_large_warns_in_one_line(capsys):
     [
         ([*CALIBRATE, "--epsilon", "-1"], "epsilon is -1"),
         ([*CALIBRATE, "--cohort", "1000"], "cohort is 1000"),
-        ([*CALIBRATE, "--trust", "distributed"], "survivors"),
+        ([*CALIBRATE, "--trust", "distributed"], "min_survivors"),
         ([*CALIBRATE, "--trust", "nobody"], "invalid choice: 'nobody'"),
         ([*CALIBRATE, "--rounds", "many"], "invalid int value: 'many'"),
         (["calibrate"], "--epsilon"),
@@ -121,10 +131,11 @@ def test_help_of_calibrate_names_every_choice(capsys):
         main(["calibrate", "--help"])
     out = capsys.readouterr().out
     assert stop.value.code == 0
-    for word in ("--cohort", "poisson", "distributed", "replace-one", "--survivors", "--json"):
+    for word in ("--cohort", "poisson", "distributed", "replace-one", "--min-survivors", "--json"):
         assert word in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("argv", [CALIBRATE, EXPLAIN], ids=["calibrate", "explain"])
 def test_nothing_heavy_is_loaded(argv):
     code = (
@@ -137,6 +148,7 @@ def test_nothing_heavy_is_loaded(argv):
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
 
 
+@pytest.mark.slow
 def test_w11_the_version_is_the_package_s_own(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--version"])

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import TensorDataset
 
-from fldp.clients import SCHEMES, Population, partition
+from fldp.simulation.clients import SCHEMES, Population, partition
 
 
 def data(n: int = 200, labels: int = 10) -> tuple[torch.Tensor, torch.Tensor]:

@@ -66,6 +66,7 @@ def test_a08_the_tradeoff_of_a_gaussian_is_the_known_curve_from_below():
         assert found == pytest.approx(exact, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a08_the_tradeoff_of_sampled_rounds():
     alphas = np.linspace(0, 1, 11)
     found = tradeoff(RUN, alphas)

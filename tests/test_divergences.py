@@ -1,4 +1,4 @@
-"""fldp.divergences: the curves of a plan against closed forms, and its export."""
+"""accounting.divergences: the curves of a plan against closed forms, and its export."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_the_curve_of_a_plain_gaussian_is_exact() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{}, {"trust": "distributed", "survivors": 40}, {"adjacency": "replace-one"}]
+    "change", [{}, {"trust": "distributed", "min_survivors": 40}, {"adjacency": "replace-one"}]
 )
 def test_the_curve_falls_and_passes_through_the_plan(change: dict) -> None:
     plan = fldp.calibrate(**SETTINGS | change)
@@ -45,7 +45,7 @@ def test_the_tradeoff_of_a_plain_gaussian_lies_below_the_exact_one_and_near() ->
 
 
 def test_the_tradeoff_of_sums_is_a_convex_curve_below_guessing() -> None:
-    plan = fldp.calibrate(**SETTINGS, trust="distributed", survivors=40)
+    plan = fldp.calibrate(**SETTINGS, trust="distributed", min_survivors=40)
     alphas = np.linspace(0, 1, 101)
     found = plan.tradeoff(alphas)
     assert (found <= 1 - alphas + 1e-12).all()
@@ -68,7 +68,7 @@ def test_renyi_divergences_are_those_of_opacus(z: float, q: float) -> None:
 
 
 def test_renyi_divergences_of_known_cohorts_are_those_of_the_mixture() -> None:
-    plan = fldp.calibrate(**SETTINGS, trust="distributed", survivors=40)
+    plan = fldp.calibrate(**SETTINGS, trust="distributed", min_survivors=40)
     k = np.arange(21)
     law = stats.binom.logpmf(k, 20, 0.05)
     for order in ORDERS:
@@ -111,7 +111,7 @@ def test_dp_accounting_takes_the_events_that_it_knows() -> None:
 
 
 def test_known_participation_is_no_event_of_dp_accounting() -> None:
-    plan = fldp.calibrate(**SETTINGS, trust="distributed", survivors=40)
+    plan = fldp.calibrate(**SETTINGS, trust="distributed", min_survivors=40)
     with pytest.raises(ValueError, match="known participation"):
         plan.to_dp_accounting()
 

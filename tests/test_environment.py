@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import os
 import shutil
 import stat
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
+import lock
 import pytest
 import tomllib
 from packaging.requirements import Requirement
@@ -22,19 +21,6 @@ HERE = Path(__file__).resolve().parent.parent
 LOCK = (HERE / "requirements.txt").read_text(encoding="utf-8")
 DIRECT = (HERE / "requirements.in").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((HERE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-
-
-def tool(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, HERE / "tools" / f"{name}.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-lock = tool("lock")
 
 
 def declared() -> dict[str, str]:
@@ -146,6 +132,7 @@ def test_w01_the_choice_of_torch_is_cpu_or_nothing(tmp_path: Path) -> None:
     assert said == "TORCH is 'gpu': give TORCH=cpu for the build without CUDA, or leave it out.\n"
 
 
+@pytest.mark.slow
 def test_a_release_check_skips_with_a_reason_what_the_machine_lacks() -> None:
     git = shutil.which("git")
     read = git and subprocess.run([git, "log", "-1"], cwd=HERE, capture_output=True, check=False)

@@ -9,14 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fldp.accounting import (
-    AnyEvent,
-    Approximate,
-    Concentrated,
-    Event,
-    Laplace,
-    event_from_dict,
-)
+from fldp.accounting import AnyEvent, Approximate, Concentrated, Event, Laplace, event_from_dict
 
 EVENTS = [
     Event(1.0, 0.25, "poisson", 3, clients=40, cap=12),
@@ -35,7 +28,7 @@ def test_events_survive_their_dictionary(event):
     assert ("kind" in fields) == (not isinstance(event, Event))
     assert isinstance(event, AnyEvent)
     if isinstance(event, Event):
-        assert Event.from_dict(fields) == event
+        assert event_from_dict(fields) == event
 
 
 def test_a_dictionary_of_the_first_version_is_an_event():

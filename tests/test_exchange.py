@@ -17,6 +17,7 @@ from fldp.accounting import (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adjacency", ["add-or-remove", "replace-one"])
 def test_a08_dp_accounting_gives_a_second_opinion(adjacency):
     library = pytest.importorskip("dp_accounting")

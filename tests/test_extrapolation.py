@@ -1,4 +1,4 @@
-"""fldp.extrapolation: both ε, and which of them is a guarantee."""
+"""plan.extrapolation: both ε, and which of them is a guarantee."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def test_a_larger_local_federation_keeps_the_noise_on_the_mean() -> None:
 def test_survivors_and_cap_grow_with_the_federation() -> None:
     plan = fldp.calibrate(
         epsilon=8.0, delta=1e-3, rounds=20, clients=480, cohort=120, trust="distributed",
-        survivors=119, cap=150,
+        min_survivors=119, cap=150,
     )  # fmt: skip
     larger = fldp.extrapolate(plan, clients=777).federation
-    assert larger.survivors == 192
+    assert larger.min_survivors == 192
     assert larger.cap == 243
     assert larger.snr(100) == pytest.approx(plan.snr(100))
 

@@ -14,25 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import plan_for
 from torch import Tensor
 
-from fldp import noise
-from fldp.aggregation import PrivateAggregator, aggregate
-from fldp.clipping import AdaptiveClip, FlatClip, clip
+from fldp.mechanism import noise
+from fldp.mechanism.adaptive import AdaptiveClip
+from fldp.mechanism.aggregation import PrivateAggregator, aggregate
+from fldp.mechanism.clipping import FlatClip, clip
 from fldp.plan import PrivacyPlan, calibrate
 
 C, Z, M = 1.0, 1.0, 10
-
-
-def plan_for(clients: int = M, **changes: Any) -> PrivacyPlan:
-    fields: dict[str, Any] = {
-        "noise_multiplier": Z, "delta": 1e-5, "rounds": 10, "clients": clients,
-        "cohort": clients, "sampling": "none", "trust": "central",
-        "adjacency": "add-or-remove", "accountant": "pld", "target_epsilon": 2.0,
-    }  # fmt: skip
-    if changes.get("trust", "central") != "central":
-        fields["adjacency"] = "zero-out"
-    return PrivacyPlan(**{**fields, **changes})
 
 
 def fails(check: Callable[..., None], planted: Any) -> None:
@@ -296,7 +287,7 @@ def our_bits(norms: list[float]) -> float:
     for norm in norms:
         aggregator.add(torch.tensor([norm]))
     aggregator._flush()
-    return aggregator._diagnostics()[1] / 2
+    return aggregator._server._diagnostics()[1] / 2
 
 
 def check_bits_have_the_sensitivity_of_the_split(bits: Callable[[list[float]], float]) -> None:
@@ -461,7 +452,7 @@ def test_p2_a_client_cannot_be_in_a_cohort_twice() -> None:
         for i in ids:
             aggregator.add(torch.ones(1), client=i)
         aggregator._flush()
-        return aggregator._sum.read()
+        return aggregator._server._sum.read()
 
     def pfl(ids: list[int]) -> Tensor:
         return torch.ones(len(ids), 1).sum(0)
@@ -492,7 +483,7 @@ def test_p1_the_noise_is_not_rescaled_after_calibration() -> None:
 
 
 def test_ddg_lost_shares_do_not_weaken_the_noise() -> None:
-    plan = plan_for(trust="distributed", survivors=6, adjacency="zero-out")
+    plan = plan_for(trust="distributed", min_survivors=6, adjacency="zero-out")
 
     def ours(replies: int) -> float:
         try:

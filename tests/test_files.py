@@ -1,4 +1,4 @@
-"""fldp.files: what is said where a file system cannot do what a ledger needs."""
+"""plan.files: what is said where a file system cannot do what a ledger needs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fldp import files
+from fldp.plan import files
 
 fcntl = pytest.importorskip("fcntl")
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import fldp
 from fldp import audit
-from fldp.findings import PRESUMPTIONS, AuditResult, Session
+from fldp.audit.findings import PRESUMPTIONS, AuditResult, Session
 
 matplotlib.use("Agg")
 

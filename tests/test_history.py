@@ -11,7 +11,7 @@ import pickle
 import pytest
 
 import fldp
-from fldp.history import History, spent
+from fldp.simulation.history import History
 
 
 @pytest.fixture
@@ -45,9 +45,9 @@ def test_what_an_earlier_run_spent_counts(plan: fldp.PrivacyPlan) -> None:
 
 def test_rounds_of_different_noise_are_composed(plan: fldp.PrivacyPlan) -> None:
     louder = fldp.calibrate(epsilon=2.0, delta=1e-3, rounds=150, clients=480, cohort=120)
-    mixed = spent(plan, [plan.event] * 10 + [louder.event] * 10)
+    mixed = plan.spent([plan.event] * 10 + [louder.event] * 10)
     assert plan.epsilon(10) < mixed < plan.epsilon(20)
-    assert spent(plan, []) == 0.0
+    assert plan.spent([]) == 0.0
 
 
 def test_nothing_private_is_published(plan: fldp.PrivacyPlan) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from fldp.intake import check_equal, check_weights, identifiers, listed, twice
+from fldp.mechanism.intake import as_numbers, check_equal, check_weights, identifiers, twice
 
 
 @pytest.mark.parametrize(
@@ -71,10 +71,10 @@ def test_weight_caps_are_public_numbers_of_usable_size() -> None:
 
 
 def test_weights_are_numbers() -> None:
-    assert listed([1, np.float32(2), torch.tensor(3)]) == [1.0, 2.0, 3.0]
+    assert as_numbers([1, np.float32(2), torch.tensor(3)]) == [1.0, 2.0, 3.0]
     for wrong in (["a"], [None], 5, [10**400]):
         with pytest.raises(ValueError, match="give one number for each update"):
-            listed(wrong)
+            as_numbers(wrong)
 
 
 def test_p13_equal_weights_are_positive_or_no_weights() -> None:

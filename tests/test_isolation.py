@@ -1,4 +1,4 @@
-"""fldp.isolation: what a client leaves behind is there for nobody else, in any engine."""
+"""simulation.isolation: what a client leaves behind is there for nobody else, in any engine."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import fldp
-from fldp.clients import Population
-from fldp.draws import Draws
-from fldp.engines import choose
-from fldp.isolation import (
+from fldp.mechanism.updates import flatten
+from fldp.simulation.clients import Population
+from fldp.simulation.draws import Draws
+from fldp.simulation.engines import choose
+from fldp.simulation.isolation import (
     Template,
     alone,
     copied,
@@ -26,8 +27,7 @@ from fldp.isolation import (
     threads,
     traits,
 )
-from fldp.local import BringYourOwn, LocalSGD
-from fldp.parameters import flatten
+from fldp.simulation.local import LocalFunction, LocalSGD
 
 SIZES = (7, 1, 4, 12, 3, 5)
 
@@ -182,7 +182,7 @@ def sgd(model: nn.Module, x: Tensor, y: Tensor) -> None:
 LOCALS: dict[str, Callable[[], Any]] = {
     "auto": lambda: LocalSGD(lr=0.3, epochs=2, batch_size=2),
     "loop": lambda: LocalSGD(lr=0.3, epochs=2, batch_size=2, engine="loop"),
-    "own code": lambda: BringYourOwn(sgd),
+    "own code": lambda: LocalFunction(sgd),
 }
 
 
@@ -191,6 +191,7 @@ def rows(local: Any, model: nn.Module, people: Population, ids: list[int], **mor
     return torch.cat(list(local.updates(model, flat, people, ids, draws, round=1, **more)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("local", LOCALS)
 @pytest.mark.parametrize("state", STATES)
 def test_p07_a_clients_update_does_not_depend_on_who_else_trained(state: str, local: str) -> None:
@@ -218,7 +219,7 @@ def test_p07_one_shared_module_would_let_clients_reach_each_other(state: str) ->
     flat = flatten(model)
 
     def update(module: nn.Module, i: int) -> Tensor:
-        fldp.parameters.load_(module, flat) if len(flatten(module)) == len(flat) else None
+        fldp.mechanism.updates.load_(module, flat) if len(flatten(module)) == len(flat) else None
         sgd(module, *people.client(i))
         return torch.cat([p.detach().reshape(-1) for p in module.parameters()])
 
@@ -238,7 +239,7 @@ def test_p06_the_released_model_is_a_function_of_the_releases(state: str) -> Non
     plan = fldp.calibrate(epsilon=8.0, delta=1e-2, rounds=2, clients=6, cohort=5)
     validation = (torch.randn(4, 8), torch.zeros(4, dtype=torch.long))
     history = fldp.train(model, people, plan, local=LocalSGD(lr=0.3, batch_size=2), seed=1,
-                         noise_generator=torch.Generator().manual_seed(0),
+                         generator=torch.Generator().manual_seed(0),
                          validation=validation)  # fmt: skip
     for after in (holdings(history.model), holdings(model)):
         for name, value in given.items():
@@ -264,7 +265,7 @@ def test_p06_probes_see_no_record(engine: str, monkeypatch: pytest.MonkeyPatch) 
         people.x.fill_(fill)
         model = nn.Linear(8, 3) if engine == "stacked" else Spy(8, 3)
         LocalSGD(engine=engine).updates(model, flatten(model), people, [0, 1])
-        BringYourOwn(sgd).rehearse(model, flatten(model), people)
+        LocalFunction(sgd).rehearse(model, flatten(model), people)
     assert all(float(x.abs().max()) <= 1 for x in seen)
 
 
@@ -344,7 +345,7 @@ def test_p07_what_no_copy_resets_is_refused_by_name_before_the_first_round(
     plan = fldp.calibrate(epsilon=8.0, delta=1e-2, rounds=2, clients=6, cohort=5)
     drawn: list[int] = []
 
-    class Spy(fldp.sampling.Poisson):
+    class Spy(fldp.simulation.sampling.Poisson):
         def sample(self, clients: int, draws: Any = None, round: int = 0) -> Tensor:
             drawn.append(round)
             return super().sample(clients, draws, round)
@@ -411,9 +412,9 @@ def test_p07_own_code_leaves_nothing_on_model_code_or_torch() -> None:
 
     people, model = population(), Base()
     before = torch.get_num_threads()
-    together = rows(BringYourOwn(Trainer()), model, people, [0, 1, 2])
+    together = rows(LocalFunction(Trainer()), model, people, [0, 1, 2])
     assert set(seen) == {(0, True, 0, False, True, torch.float32, 1, True)}
-    assert torch.equal(together[1], rows(BringYourOwn(Trainer()), model, people, [1])[0])
+    assert torch.equal(together[1], rows(LocalFunction(Trainer()), model, people, [1])[0])
     assert torch.is_grad_enabled()
     assert torch.get_default_dtype() == torch.float32
     assert torch.get_num_threads() == before
@@ -428,7 +429,7 @@ def test_own_code_that_takes_a_parameter_away_gets_a_sentence() -> None:
 
     for fn in (wrap, shrink):
         with pytest.raises(ValueError, match=r"fn left no 'a\.(weight|bias)'"):
-            rows(BringYourOwn(fn), Base(), population(), [0])
+            rows(LocalFunction(fn), Base(), population(), [0])
 
 
 def test_plain_models_share_one_object_and_others_do_not() -> None:

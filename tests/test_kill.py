@@ -8,11 +8,12 @@ import pytest
 
 from benchmarks.kill_test import measure
 from fldp.accounting import Event
-from fldp.ledger import Ledger
+from fldp.plan.ledger import Ledger
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
+@pytest.mark.slow
 def test_the_account_survives_kills() -> None:
     found = measure(5, seed=1)
     assert found["ended"] == 5
@@ -20,6 +21,7 @@ def test_the_account_survives_kills() -> None:
     assert found["under"] == found["over"] == 0
 
 
+@pytest.mark.slow
 def test_a_ledger_that_writes_late_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     write = Ledger.record
 

@@ -1,4 +1,4 @@
-"""fldp.ledger: on disk before the release, never below the truth, one writer, nothing lost."""
+"""plan.ledger: on disk before the release, never below the truth, one writer, nothing lost."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fldp
-from fldp import accounting, chain
-from fldp.events import Approximate, Concentrated, Event, Laplace
-from fldp.ledger import Ledger, grouped
+from fldp import accounting
+from fldp.accounting.events import Approximate, Concentrated, Event, Laplace
+from fldp.plan import chain
+from fldp.plan.ledger import Ledger, grouped
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def test_what_is_recorded_is_read_back(tmp_path: Path, plan: fldp.PrivacyPlan) -
     with Ledger(path, plan) as ledger:
         for t in range(1, 11):
             ledger.record(plan.event, t)
-        assert ledger.last_round == 10
+        assert [entry.round for entry in ledger.entries] == list(range(1, 11))
         assert ledger.epsilon() == pytest.approx(plan.epsilon(), rel=1e-3)
         assert ledger.epsilon() <= plan.target_epsilon
     assert Ledger.read(path) == [plan.event] * 10
@@ -55,7 +56,7 @@ def test_what_is_recorded_is_read_back(tmp_path: Path, plan: fldp.PrivacyPlan) -
 
 def test_an_event_is_on_disk_when_record_returns(path: Path) -> None:
     code = (
-        "import os, sys\nfrom fldp.ledger import Ledger\nfrom fldp.accounting import Event\n"
+        "import os, sys\nfrom fldp.plan.ledger import Ledger\nfrom fldp.accounting import Event\n"
         "ledger = Ledger(sys.argv[1])\nledger.record(Event(1.0), 1)\nos.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", code, str(path)], check=False)
@@ -181,7 +182,7 @@ def test_p01_a_ledger_of_known_cohorts_refuses_add_or_remove(
     survivors = 80 if trust == "distributed" else None
     plan = fldp.calibrate(
         epsilon=2.0, delta=1e-5, rounds=5, clients=1000, cohort=100, trust=trust,
-        sampling=sampling, survivors=survivors,
+        sampling=sampling, min_survivors=survivors,
     )  # fmt: skip
     with Ledger(path, plan) as ledger, Ledger(tmp_path / "without a plan") as bare:
         ledger.record(plan.event, 1)
@@ -200,7 +201,7 @@ def test_p01_amplified_events_are_no_account_where_the_draws_are_seen(tmp_path: 
         clients=1000,
         cohort=100,
         trust="distributed",
-        survivors=80,
+        min_survivors=80,
     )
     amplified = Event(plan.noise_multiplier, 0.1, "poisson")
     with Ledger(tmp_path / "a", plan) as ledger:
@@ -213,6 +214,7 @@ def test_p01_amplified_events_are_no_account_where_the_draws_are_seen(tmp_path: 
         Ledger(tmp_path / "b", plan)
 
 
+@pytest.mark.slow
 def test_several_kinds_of_release_compose_to_one_account(
     path: Path, plan: fldp.PrivacyPlan
 ) -> None:
@@ -321,7 +323,7 @@ def test_a_second_writer_is_refused_until_the_first_has_gone(path: Path) -> None
 
 
 def test_a_second_process_is_refused(path: Path) -> None:
-    code = "import sys\nfrom fldp.ledger import Ledger\nLedger(sys.argv[1])"
+    code = "import sys\nfrom fldp.plan.ledger import Ledger\nLedger(sys.argv[1])"
     with Ledger(path):
         command = [sys.executable, "-c", code, str(path)]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -498,7 +500,7 @@ def test_p09_no_question_about_the_budget_is_answered_for_a_bad_epsilon(
 def test_p09_secret_draws_are_not_asked_about_where_they_are_seen(path: Path) -> None:
     seen = fldp.calibrate(
         epsilon=2.0, delta=1e-4, rounds=10, clients=1000, cohort=100, trust="distributed",
-        survivors=80,
+        min_survivors=80,
     )  # fmt: skip
     with Ledger(path, seen) as ledger, pytest.raises(ValueError, match="known=True"):
         ledger.would_exceed(Event(seen.noise_multiplier, 0.1, "poisson"))
@@ -515,3 +517,24 @@ def test_p09_what_is_no_plan_is_refused_before_a_file_is_made(path: Path) -> Non
     with pytest.raises(ValueError, match="plan is"):
         Ledger(path, plan={"epsilon": 8})  # type: ignore[arg-type]
     assert not path.exists()
+
+
+def test_a_ledger_from_before_min_survivors_opens_and_goes_on(path: Path) -> None:
+    plan = fldp.calibrate(
+        epsilon=2.0, delta=1e-5, rounds=5, clients=100, trust="distributed", min_survivors=80
+    )
+    old = plan.to_dict()
+    old["survivors"] = old.pop("min_survivors")
+    first, digest = chain.seal(chain.header(plan) | {"plan": old})
+    second, last = chain.seal(chain.line(chain.Entry(plan.event, round=1), digest))
+    path.write_bytes(first + b"\n" + second + b"\n")
+    with pytest.warns(DeprecationWarning, match="survivors is min_survivors now"):
+        ledger = Ledger(path, plan)
+    with ledger:
+        assert ledger.plan == plan
+        ledger.check({"count": 1, "hash": last})
+        ledger.record(plan.event, 2)
+        assert ledger.epsilon() == plan.epsilon(2)
+    assert path.read_bytes().startswith(first + b"\n")
+    with pytest.warns(DeprecationWarning, match="survivors is min_survivors now"):
+        assert Ledger.read(path) == [plan.event] * 2

@@ -7,9 +7,9 @@ import pytest
 
 import fldp
 from fldp.accounting import gaussian_epsilon
-from fldp.limits import ApproximateCurve, Curve, GaussianCurve, plan_curve
+from fldp.audit.limits import ApproximateCurve, GaussianCurve, TradeOff, plan_curve
 
-CURVES: list[Curve] = [
+CURVES: list[TradeOff] = [
     ApproximateCurve(1.0, 1e-3),
     GaussianCurve(1.5),
     plan_curve(fldp.calibrate(epsilon=2.0, delta=1e-5, rounds=5, clients=100, cohort=20)),
@@ -17,7 +17,7 @@ CURVES: list[Curve] = [
 
 
 @pytest.mark.parametrize("curve", CURVES, ids=lambda c: type(c).__name__)
-def test_a_curve_and_its_inverse_agree_and_allow_at_least_a_coin(curve: Curve) -> None:
+def test_a_curve_and_its_inverse_agree_and_allow_at_least_a_coin(curve: TradeOff) -> None:
     for x in np.linspace(0.001, 0.999, 25).tolist():
         assert x - 1e-9 <= curve.forward(x) <= 1
         assert curve.inverse(curve.forward(x)) == pytest.approx(x, abs=1e-6)
@@ -32,9 +32,10 @@ def test_a_gaussian_plan_has_the_gaussian_curve_up_to_its_lines() -> None:
         assert exact.forward(x) - 1e-9 <= plan_curve(plan).forward(x) <= 1.03 * exact.forward(x)
 
 
+@pytest.mark.slow
 def test_every_kind_of_plan_has_a_curve() -> None:
     for changes in (
-        {"trust": "distributed", "survivors": 10, "cohort": 20},
+        {"trust": "distributed", "min_survivors": 10, "cohort": 20},
         {"trust": "local", "cohort": 20},
         {"sampling": "fixed", "adjacency": "replace-one", "cohort": 20},
         {"cap": 40, "cohort": 20},

@@ -10,14 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fldp.aggregation import PrivateAggregator
-from fldp.clients import Population
-from fldp.clipping import clip
-from fldp.draws import Draws
-from fldp.isolation import threads
-from fldp.local import BringYourOwn, FedProx, LocalSGD, Scaffold
-from fldp.parameters import flatten, load_, shapes
+import fldp
+from fldp.mechanism.aggregation import PrivateAggregator
+from fldp.mechanism.clipping import clip
+from fldp.mechanism.updates import flatten, load_, shapes
 from fldp.plan import calibrate
+from fldp.simulation.clients import Population
+from fldp.simulation.draws import Draws
+from fldp.simulation.isolation import threads
+from fldp.simulation.local import FedProx, LocalFunction, LocalSGD
+from fldp.simulation.scaffold import Scaffold
 
 SIZES = (7, 1, 4, 10, 3)
 
@@ -105,7 +107,7 @@ def reference(
                 loss = F.cross_entropy(own(x[picked]), y[picked])
                 if isinstance(algorithm, FedProx):
                     flat = torch.cat([p.flatten() for p in own.parameters() if p.requires_grad])
-                    loss = loss + algorithm.mu / 2 * (flat - start).square().sum()
+                    loss = loss + algorithm.proximal / 2 * (flat - start).square().sum()
                 loss.backward()
                 optimiser.step()
         out.append(flatten(own) - start)
@@ -113,13 +115,14 @@ def reference(
 
 
 def collect(
-    algorithm: LocalSGD | BringYourOwn, model: nn.Module, people: Population, ids: list[int],
+    algorithm: LocalSGD | LocalFunction, model: nn.Module, people: Population, ids: list[int],
     seed: int = 0, chunk: int | None = None,
 ) -> Tensor:  # fmt: skip
     flat, draws = flatten(model), Draws(seed)
     return torch.cat(list(algorithm.updates(model, flat, people, ids, draws, chunk=chunk, round=2)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["stacked", "vmap", "loop", "auto"])
 @pytest.mark.parametrize("name", list(MODELS))
 def test_every_engine_equals_torch_sgd(name: str, engine: str) -> None:
@@ -144,7 +147,7 @@ def test_every_engine_equals_torch_sgd(name: str, engine: str) -> None:
 @pytest.mark.parametrize("algorithm", [
     LocalSGD(lr=0.2, epochs=3),
     LocalSGD(lr=0.2, epochs=3, batch_size=4, schedule=lambda t, e: 0.5 ** (t + e)),
-    FedProx(lr=0.2, epochs=2, batch_size=3, mu=0.7),
+    FedProx(lr=0.2, epochs=2, batch_size=3, proximal=0.7),
 ])  # fmt: skip
 def test_full_batches_schedules_and_fedprox(algorithm: LocalSGD) -> None:
     torch.manual_seed(0)
@@ -171,7 +174,7 @@ def test_an_empty_cohort_gives_no_chunk_and_the_model_stays_as_it_was() -> None:
     model, people = nn.Linear(8, 3), population((8,))
     before = flatten(model)
     assert list(LocalSGD().updates(model, before, people, [])) == []
-    assert list(BringYourOwn(lambda m, x, y: None).updates(model, before, people, [])) == []
+    assert list(LocalFunction(lambda m, x, y: None).updates(model, before, people, [])) == []
     collect(LocalSGD(batch_size=2, engine="loop"), model, people, [0, 1])
     assert torch.equal(flatten(model), before)
 
@@ -196,56 +199,7 @@ def test_partial_training_shrinks_the_update() -> None:
     torch.testing.assert_close(collect(middle, model, people, [0, 3]), expected, atol=1e-5, rtol=0)
 
 
-def test_scaffold_follows_the_paper() -> None:
-    torch.manual_seed(0)
-    model, people = nn.Linear(8, 3), population((8,))
-    algorithm = Scaffold(lr=0.1, epochs=2, batch_size=4, control_scale=0.5)
-    d, ids = flatten(model).numel(), [0, 3, 1]
-    own = {i: torch.zeros(d) for i in ids}
-    server = torch.zeros(d)
-    for turn in range(3):
-        rows = collect(algorithm, model, people, ids, seed=turn)
-        assert rows.shape == (3, algorithm.width(d))
-        shuffles, start = orders(people, ids, 2, turn), flatten(model)
-        expected = []
-        for j, i in enumerate(ids):
-            w, steps = start.clone(), 0
-            x, y = people.client(i)
-            for epoch in range(2):
-                for picked in shuffles[j][epoch].split(4):
-                    leaf = load_(nn.Linear(8, 3), w)
-                    F.cross_entropy(leaf(x[picked]), y[picked]).backward()
-                    gradient = torch.cat([p.grad.flatten() for p in leaf.parameters()])
-                    w = w - 0.1 * (gradient + server - own[i])
-                    steps += 1
-            control = own[i] - server + (start - w) / (steps * 0.1)
-            expected.append(torch.cat([w - start, 0.5 * (control - own[i])]))
-            own[i] = control
-        torch.testing.assert_close(rows, torch.stack(expected), atol=1e-5, rtol=1e-4)
-        step = algorithm.absorb(rows.mean(0), rate=3 / 5)
-        server = server + 3 / 5 * torch.stack(expected).mean(0)[d:] / 0.5
-        load_(model, start + step)
-        saved = algorithm.state_dict()
-        algorithm = Scaffold(lr=0.1, epochs=2, batch_size=4, control_scale=0.5)
-        algorithm.load_state_dict(saved)
-
-
-def test_scaffold_halves_are_balanced_and_its_noise_adds_up_as_documented() -> None:
-    torch.manual_seed(0)
-    model, people = nn.Linear(8, 3), population((8,))
-    algorithm = Scaffold(lr=0.1, epochs=5)
-    step, control = collect(algorithm, model, people, range(5)).chunk(2, dim=1)
-    torch.testing.assert_close(control, -step, atol=1e-6, rtol=1e-4)
-    # The control after t rounds of pure noise of std σ on the mean: √t · σ · (m/N) / s.
-    # 40,000 coordinates: a false alarm needs 14 standard deviations.
-    quiet, generator = Scaffold(lr=0.1, control_scale=4.0), torch.Generator().manual_seed(0)
-    for _ in range(25):
-        quiet.absorb(0.5 * torch.randn(80_000, generator=generator), rate=0.25)
-    assert quiet.control is not None
-    assert float(quiet.control.std()) == pytest.approx(25**0.5 * 0.5 * 0.25 / 4, rel=0.05)
-
-
-def test_bring_your_own_equals_local_sgd_and_is_reproducible() -> None:
+def test_a_function_equals_local_sgd_and_is_reproducible() -> None:
     def adamless(model: nn.Module, x: Tensor, y: Tensor) -> None:
         optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
         F.cross_entropy(model(x), y).backward()
@@ -257,12 +211,12 @@ def test_bring_your_own_equals_local_sgd_and_is_reproducible() -> None:
                 p.add_(torch.randn_like(p))
 
     model, people = nn.Linear(8, 3), population((8,))
-    got = collect(BringYourOwn(adamless), model, people, [4, 2], chunk=1)
+    got = collect(LocalFunction(adamless), model, people, [4, 2], chunk=1)
     expected = collect(LocalSGD(lr=0.1), model, people, [4, 2])
     torch.testing.assert_close(got, expected, atol=1e-6, rtol=1e-5)
     state = torch.get_rng_state()
-    first = collect(BringYourOwn(noisy), model, people, [0, 1, 2], chunk=1)
-    assert torch.equal(first, collect(BringYourOwn(noisy), model, people, [0, 1, 2], chunk=3))
+    first = collect(LocalFunction(noisy), model, people, [0, 1, 2], chunk=1)
+    assert torch.equal(first, collect(LocalFunction(noisy), model, people, [0, 1, 2], chunk=3))
     assert torch.equal(state, torch.get_rng_state())
 
 
@@ -279,7 +233,7 @@ def test_dropout_is_random_per_client_and_reproducible() -> None:
 ])  # fmt: skip
 def test_batch_statistics_are_refused(layer: nn.Module) -> None:
     model, people = nn.Sequential(layer, nn.Linear(8, 3)), population((8,))
-    for algorithm in (LocalSGD(), BringYourOwn(lambda m, x, y: None)):
+    for algorithm in (LocalSGD(), LocalFunction(lambda m, x, y: None)):
         with pytest.raises(ValueError, match="GroupNorm"):
             list(algorithm.updates(model, flatten(model), people, [0]))
         with pytest.raises(ValueError, match="GroupNorm"):
@@ -339,8 +293,6 @@ def test_bad_engine_and_bad_target_of_training() -> None:
         collect(LocalSGD(engine="stacked"), model, people, [0])
     with pytest.raises(ValueError, match="nothing to train"):
         LocalSGD(trainable=["c"]).prepare(model)
-    with pytest.raises(ValueError, match="momentum"):
-        Scaffold(momentum=0.5)
 
 
 def test_threads_are_restored() -> None:
@@ -372,7 +324,7 @@ def test_one_record_can_turn_a_clipped_update_around(local: LocalSGD) -> None:
     def sent(x: Tensor, y: Tensor) -> Tensor:
         (row,) = local.updates(model, torch.zeros(27), Population(x, y, [range(len(x))]), [0],
                                torch.Generator().manual_seed(1))  # fmt: skip
-        return clip(row[0], norm=C)[0]
+        return clip(row[0], clip_norm=C)[0]
 
     apart = []
     for size in (0.1, 1.0, 1e2, 1e4):
@@ -410,17 +362,17 @@ def _adam(model: nn.Module, x: Tensor, y: Tensor) -> None:
         optimiser.step()
 
 
-ANY: dict[str, Callable[[], LocalSGD | BringYourOwn]] = {
+ANY: dict[str, Callable[[], LocalSGD | LocalFunction]] = {
     "sgd": lambda: LocalSGD(lr=2.0),
     "many epochs": lambda: LocalSGD(lr=5.0, epochs=20, batch_size=2),
     "local momentum": lambda: LocalSGD(lr=1.0, epochs=3, momentum=0.9),
-    "fedprox": lambda: FedProx(lr=1.0, epochs=5, mu=0.3),
+    "fedprox": lambda: FedProx(lr=1.0, epochs=5, proximal=0.3),
     "scaffold": lambda: Scaffold(lr=1.0, epochs=5),
     "part": lambda: LocalSGD(lr=2.0, trainable=["bias"]),
-    "adam": lambda: BringYourOwn(_adam),
-    "explode": lambda: BringYourOwn(_explode),
-    "spoil": lambda: BringYourOwn(_spoil),
-    "send the records": lambda: BringYourOwn(_send_the_records),
+    "adam": lambda: LocalFunction(_adam),
+    "explode": lambda: LocalFunction(_explode),
+    "spoil": lambda: LocalFunction(_spoil),
+    "send the records": lambda: LocalFunction(_send_the_records),
 }
 
 
@@ -457,10 +409,16 @@ def test_no_algorithm_exceeds_the_clip(name: str) -> None:
             load_(model, flat + algorithm.absorb(rows.clamp(-1, 1).mean(0)))
 
 
-def test_two_clips_under_one_account_are_found_out() -> None:
-    torch.manual_seed(0)
-    model, people = nn.Linear(8, 3), population((8,))
-    rows = 100 * collect(Scaffold(lr=1.0, epochs=5), model, people, range(5))
-    # A thousandth of C pays for the rounding of sums.
-    assert moved_by_one_client(rows) == pytest.approx(1.0, rel=2e-3)
-    assert moved_by_one_client(rows, halves=2) == pytest.approx(2**0.5, rel=2e-3)
+def test_old_names_work_and_warn() -> None:
+    with pytest.warns(DeprecationWarning, match="mu is proximal now") as seen:
+        assert FedProx(lr=1.0, mu=0.3) == FedProx(lr=1.0, proximal=0.3)
+    assert seen[0].filename == __file__
+    with pytest.warns(DeprecationWarning, match="LocalFunction now"):
+        assert fldp.BringYourOwn is LocalFunction
+    with pytest.warns(DeprecationWarning, match="simulation.scaffold.Scaffold now"):
+        from fldp.simulation.local import Scaffold as old
+    assert old is Scaffold
+    with pytest.raises(ValueError, match="old name of proximal"):
+        LocalSGD(mu=0.3, proximal=0.3)
+    with pytest.raises(AttributeError, match="no_such_name"):
+        fldp.simulation.local.no_such_name  # noqa: B018

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import fldp
-from fldp import membership as m
-from fldp.attacks import simulate
+from fldp.audit import membership as m
+from fldp.audit.attacks import simulate
 
 matplotlib.use("Agg")
 
@@ -30,6 +30,7 @@ def overfit(x: Tensor, y: Tensor, seed: int, steps: int = 150) -> nn.Module:
     return model
 
 
+@pytest.mark.slow
 def test_membership_is_read_from_an_overfitted_model_and_better_with_shadow_runs() -> None:
     rng = torch.Generator().manual_seed(0)
     x = torch.randn(80, 40, generator=rng)
@@ -100,6 +101,7 @@ def test_u12_rates_that_the_records_cannot_show_are_refused() -> None:
     assert np.mean(found) == pytest.approx(2 / 101, abs=0.004)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("members", "others"), [(30, 30), (100, 300)])
 @pytest.mark.parametrize("mu", [0.0, 1.5, 3.0])
 def test_u12_intervals_contain_the_truth(members: int, others: int, mu: float) -> None:

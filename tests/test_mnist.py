@@ -8,6 +8,7 @@ import fldp
 from benchmarks.mnist import run
 
 
+@pytest.mark.slow
 def test_the_same_seeds_give_the_same_model() -> None:
     try:
         fldp.datasets.mnist(download=False)

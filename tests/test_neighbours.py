@@ -7,18 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import correct
 
 import fldp
-from fldp.neighbours import neighbour_test
+from fldp.audit.neighbours import neighbour_test
 
 
 def plan_of(epsilon: float = 2.0, **changes: Any) -> fldp.PrivacyPlan:
     options: dict[str, Any] = {"delta": 1e-5, "rounds": 1, "clients": 16} | changes
     return fldp.calibrate(epsilon=epsilon, **options)
-
-
-def correct(plan: fldp.PrivacyPlan) -> Any:
-    return lambda updates, generator=None: fldp.aggregate(updates, plan, 1.0, generator=generator)
 
 
 def clipped(updates: torch.Tensor) -> torch.Tensor:
@@ -45,6 +42,7 @@ def test_structured_updates_reach_the_pipeline_and_per_tensor_clipping_is_caught
     assert "a violation" in found.statement()
 
 
+@pytest.mark.slow
 def test_no_pipeline_of_the_package_fails_the_neighbour_test() -> None:
     from benchmarks.audits import LIKE
     from benchmarks.audits import correct as pipelines
@@ -116,6 +114,7 @@ def adaptive(plan: fldp.PrivacyPlan, count_noise: float, sensitivity: float) -> 
     return fn
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("adjacency", "sensitivity", "sound"),
     [
@@ -159,6 +158,7 @@ def test_noise_of_its_own_is_refused() -> None:
         neighbour_test(correct(plan), plan, repeats=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adjacency", ["add-or-remove", "zero-out"])
 def test_u07_draws_that_depend_on_the_updates_are_told_and_not_convicted(adjacency: str) -> None:
     plan = plan_of(adjacency=adjacency)

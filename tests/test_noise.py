@@ -9,15 +9,16 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from decimal import Decimal
 
 import pytest
 import torch
 from torch import Tensor
 
-from fldp import noise
-from fldp.noise import DiscreteGaussian, Gaussian, gaussian_
-from fldp.reference import laplace_
+import fldp
+from fldp.mechanism import discrete, noise
+from fldp.mechanism.discrete import DiscreteGaussian
+from fldp.mechanism.noise import Gaussian, as_noise, gaussian_
+from fldp.mechanism.reference import laplace_
 
 N = 400_000
 # Two-sided normal quantile of 1e-6, and the Kolmogorov quantile of 1e-6.
@@ -32,9 +33,9 @@ SOURCES: dict[str, Callable[[], Tensor]] = {
     "torch-generator": lambda: gaussian_(
         torch.zeros(N), 1.0, torch.Generator().manual_seed(3)
     ).double(),
-    "discrete": lambda: noise.discrete_gaussian(N).double() / GRID,
+    "discrete": lambda: discrete.discrete_gaussian(N).double() / GRID,
     "discrete-generator": lambda: (
-        noise.discrete_gaussian(N, torch.Generator().manual_seed(4)).double() / GRID
+        discrete.discrete_gaussian(N, torch.Generator().manual_seed(4)).double() / GRID
     ),
 }
 
@@ -168,7 +169,7 @@ def test_p08_threads_never_share_noise() -> None:
 
     def draw() -> None:
         for _ in range(20):
-            draws.append(gaussian_(torch.zeros(3 * noise._BLOCK), 1.0))
+            draws.append(gaussian_(torch.zeros(3 * noise.BLOCK), 1.0))
 
     threads = [threading.Thread(target=draw) for _ in range(4)]
     for thread in threads:
@@ -176,17 +177,19 @@ def test_p08_threads_never_share_noise() -> None:
     for thread in threads:
         thread.join()
     assert len(draws) == 80
-    firsts = {float(d[k * noise._BLOCK]) for d in draws for k in range(3)}
+    firsts = {float(d[k * noise.BLOCK]) for d in draws for k in range(3)}
     assert len(firsts) == 240
     for each in draws:
         assert abs(float(each.std()) - 1) < Z / math.sqrt(2 * each.numel())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_forked_process_does_not_repeat_noise() -> None:
     code = """if True:
         import os, torch
-        from fldp.noise import discrete_gaussian, gaussian_
+        from fldp.mechanism.discrete import discrete_gaussian
+        from fldp.mechanism.noise import gaussian_
         gaussian_(torch.zeros(5), 1.0)
         child = os.fork()
         drawn = [*gaussian_(torch.zeros(4), 1.0).tolist(), *discrete_gaussian(4).tolist()]
@@ -199,9 +202,10 @@ def test_a_forked_process_does_not_repeat_noise() -> None:
     assert not parent & child
 
 
+@pytest.mark.slow
 def test_p13_an_adaptive_clips_bits_get_noise_of_the_mechanisms_own_kind() -> None:
     count, std = 400, 2.5
-    values = [DiscreteGaussian().count(-6, std, None) for _ in range(count)]
+    values = [DiscreteGaussian().count(-6, std) for _ in range(count)]
     draws = torch.tensor(values, dtype=torch.float64)
     assert abs(float(draws.mean()) + 3) < Z * std / math.sqrt(count)
     assert abs(float(draws.std()) - std) < Z * std / math.sqrt(2 * count)
@@ -209,10 +213,10 @@ def test_p13_an_adaptive_clips_bits_get_noise_of_the_mechanisms_own_kind() -> No
     assert torch.allclose(steps, steps.round(), rtol=0, atol=1e-3)
     # A half is rounded towards zero, so a bit never moves the count by more than its half.
     four, five = (
-        DiscreteGaussian().count(bits, 0.7, torch.Generator().manual_seed(3)) for bits in (4, 5)
+        DiscreteGaussian(torch.Generator().manual_seed(3)).count(bits, 0.7) for bits in (4, 5)
     )
     assert 0.5 - 1e-9 <= five - four <= 0.5
-    four, five = (Gaussian().count(b, 0.7, torch.Generator().manual_seed(3)) for b in (4, 5))
+    four, five = (Gaussian(torch.Generator().manual_seed(3)).count(b, 0.7) for b in (4, 5))
     assert five - four == pytest.approx(0.5)
 
 
@@ -246,77 +250,48 @@ def test_every_call_takes_a_fresh_key(monkeypatch: pytest.MonkeyPatch) -> None:
     assert drawn.count(32) == 2
 
 
-def test_discrete_gaussian_probabilities_on_a_coarse_grid(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(noise, "_GRID", 1)
-    x = noise.discrete_gaussian(N, torch.Generator().manual_seed(5))
-    support = torch.arange(-9, 10)
-    weights = torch.exp(-(support.double() ** 2) / 8)
-    expected = weights / torch.exp(-(torch.arange(-60, 61).double() ** 2) / 8).sum() * N
-    found = torch.stack([(x == k).sum() for k in support]).double()
-    # Chi-square with 18 degrees of freedom: P[> 60] = 2e-6 for this one fixed seed.
-    assert float(((found - expected) ** 2 / expected).sum()) < 60
-
-
-@pytest.mark.parametrize("power", [1, 2])
-def test_close_calls_are_settled_exactly(power: int) -> None:
-    source = noise._Integers(torch.Generator().manual_seed(6))
-    for step in (0, 1, 2**20, 2**33, 2**34, 3 * 2**34, 2**39):
-        ratio = Decimal(step) / 2**34
-        chance = (-ratio if power == 1 else -ratio * ratio / 2).exp()
-        edge = int(chance * 2**62)
-        assert noise._settle(step, power, max(edge - 3, 0), source) or edge < 3
-        if step:
-            assert not noise._settle(step, power, edge + 3, source)
-
-
-def test_the_settled_and_the_fast_comparison_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    steps = torch.randint(2**36, (300,), generator=torch.Generator().manual_seed(7))
-    for power in (1, 2):
-        source = noise._Integers(torch.Generator().manual_seed(8))
-        fast = noise._bernoulli_exp(steps, power, source)
-        bits = noise._Integers(torch.Generator().manual_seed(8)).integers(300)
-        slow = [
-            noise._settle(int(s), power, int(b), source) for s, b in zip(steps, bits, strict=True)
-        ]
-        assert fast.tolist() == slow
-
-
-@dataclasses.dataclass(frozen=True)
-class _Plan:
-    trust: str = "central"
-    accountant: str = "pld"
-    delta: float = 1e-5
-    rounds: int = 100
-    target_epsilon: float = 8.0
-    clients: int = 1000
-    event: object = None
-
-
-def test_mechanisms_state_their_event() -> None:
-    from fldp.accounting import Event
-
-    plan = _Plan(event=Event(1.0, 0.1, "poisson", 1, 100))
-    assert Gaussian().event(plan, 1.5) == Event(1.5, 0.1, "poisson", 1, 100)
-    assert DiscreteGaussian().event(plan, 1.5, 10**6).noise_multiplier == 1.5
+def test_noise_states_its_events() -> None:
+    plan = fldp.calibrate(epsilon=8.0, delta=1e-5, rounds=100, clients=1000, cohort=100)
+    for noise_of_a_run in (Gaussian(), DiscreteGaussian()):
+        assert noise_of_a_run.events(plan, 7, 10**6) == plan.events(7)
+        assert noise_of_a_run.events(plan, 0, 10**6) == []
+    everyone = fldp.calibrate(epsilon=8.0, delta=1e-5, rounds=100, clients=1000)
+    local = dataclasses.replace(everyone, trust="local", adjacency="zero-out")
     with pytest.raises(ValueError, match="central trust"):
-        DiscreteGaussian().event(dataclasses.replace(plan, trust="local"), 1.0)
-    loose = dataclasses.replace(plan, delta=1e-12, rounds=10**5)
+        DiscreteGaussian().events(local)
+    loose = dataclasses.replace(plan, delta=1e-12, rounds=10**5, target_epsilon=30.0)
     with pytest.raises(ValueError, match="approximation term"):
-        DiscreteGaussian().event(loose, 1.0, 10**6)
+        DiscreteGaussian().events(loose, 1, 10**6)
     with pytest.raises(ValueError, match="overflow"):
-        DiscreteGaussian().event(dataclasses.replace(plan, clients=10**6), 1e-3)
-    exact = dataclasses.replace(loose, accountant="rdp", event=Event(1.0))
-    assert DiscreteGaussian().event(exact, 1.0, 10**6) == Event(1.0)
+        DiscreteGaussian().events(dataclasses.replace(everyone, noise_multiplier=1e-6))
+    exact = dataclasses.replace(everyone, delta=1e-300, accountant="rdp")
+    assert DiscreteGaussian().events(exact, 1, 10**6) == exact.events(1)
 
 
-def test_discrete_mechanism_stays_on_its_grid_and_within_the_sensitivity() -> None:
-    mechanism, std = DiscreteGaussian(), 0.8
-    total = mechanism.start(100, torch.zeros(0), clients=1)
-    row = torch.randn(1, 100, generator=torch.Generator().manual_seed(9))
-    mechanism.accumulate_(total, row, [(0, 100, torch.tensor([0.5], dtype=torch.float64))], std)
-    assert float(total.double().norm()) * std / GRID <= float(row.double().norm()) * 0.5
-    out = mechanism.finish(total, std, 1.0, None)
-    steps = out * (GRID / std)
-    assert torch.allclose(steps, steps.round(), rtol=0, atol=1e-3)
+def test_noise_that_repeats_goes_on_where_it_was() -> None:
+    for kind in (Gaussian, DiscreteGaussian):
+        first = kind(torch.Generator().manual_seed(3))
+        assert first.reproducible
+        first.count(0, 1.0)
+        state = first.state_dict()
+        expected = [first.count(0, 1.0) for _ in range(3)]
+        other = kind(torch.Generator().manual_seed(77))
+        other.load_state_dict(state)
+        assert [other.count(0, 1.0) for _ in range(3)] == expected
+        secret = kind()
+        assert not secret.reproducible
+        assert secret.state_dict() == {}
+        secret.load_state_dict(state)
+        assert secret.count(0, 1.0) != expected[0]
+
+
+def test_noise_and_generator_together_are_refused() -> None:
+    generator = torch.Generator()
+    assert as_noise(None, generator).generator is generator
+    with pytest.raises(ValueError, match="noise and generator are both given"):
+        as_noise(Gaussian(), generator)
+    for wrong in ("gaussian", DiscreteGaussian):
+        with pytest.raises(ValueError, match="give Gaussian"):
+            as_noise(wrong, None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="generator is 0"):
+        Gaussian(0)  # type: ignore[arg-type]

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fldp import pairs
-from fldp.gaussian import zcdp_log_deltas
-from fldp.gaussian_pairs import Fixed, Group, Subsampled
+from fldp.accounting import pairs
+from fldp.accounting.gaussian import zcdp_log_deltas
+from fldp.accounting.gaussian_pairs import Fixed, Group, Subsampled
 
 PAIRS = [
     Subsampled("remove", 0.2, 1.0),
@@ -50,6 +50,7 @@ def normal(z, *centres_and_weights):
     return density
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epsilon", [0.0, 0.3, 2.0])
 def test_profiles_are_the_integrals_of_their_definitions(epsilon):
     sampled, still = normal(1.0, (0, 0.8), (1, 0.2)), normal(1.0, (0, 1.0))
@@ -137,6 +138,7 @@ def test_a01_no_contributions_of_a_group_beat_equal_ones(epsilon, seed):
         assert found <= Group(kind, q, z, 3).profile(epsilon) * (1 + 2e-3) + 1e-9
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=25)
 @given(st.floats(0.02, 0.98), st.floats(-2, 2), st.floats(0.2, 3))
 def test_no_split_of_a_laplace_shift_beats_one_coordinate(share, epsilon, b):

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from conftest import correct
 
 import fldp
-from fldp.pipelines import check_independence, pipeline, within
+from fldp.audit.pipelines import check_independence, pipeline, within
 
 DELTA = 1e-5
 
@@ -21,10 +21,7 @@ def plan_of(epsilon: float, **changes: Any) -> fldp.PrivacyPlan:
     return fldp.calibrate(epsilon=epsilon, **options)
 
 
-def correct(plan: fldp.PrivacyPlan) -> Callable[..., Any]:
-    return lambda updates, generator=None: fldp.aggregate(updates, plan, 1.0, generator=generator)
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("adjacency", ["add-or-remove", "zero-out", "replace-one"])
 @pytest.mark.parametrize("canaries", [1, 12])
 def test_the_package_itself_is_not_flagged(adjacency: str, canaries: int) -> None:
@@ -35,6 +32,7 @@ def test_the_package_itself_is_not_flagged(adjacency: str, canaries: int) -> Non
     assert adjacency in found.tested
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adjacency", ["add-or-remove", "zero-out", "replace-one"])
 @pytest.mark.parametrize("canaries", [1, 12])
 def test_too_little_noise_is_refuted_and_said_so(adjacency: str, canaries: int) -> None:
@@ -45,6 +43,7 @@ def test_too_little_noise_is_refuted_and_said_so(adjacency: str, canaries: int) 
     assert "REFUTED" in found.statement()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epsilon", [1.0, 2.0, 4.0, 8.0])
 def test_a_thousand_runs_recover_most_of_epsilon(epsilon: float) -> None:
     plan = plan_of(epsilon, clients=64)
@@ -57,6 +56,7 @@ def test_a_thousand_runs_recover_most_of_epsilon(epsilon: float) -> None:
     assert plain.lower_bound > 0.4 * epsilon
 
 
+@pytest.mark.slow
 def test_a_function_without_a_generator_is_seeded_or_says_what_is_not_known() -> None:
     plan = plan_of(2.0)
 
@@ -95,6 +95,7 @@ def test_independent_runs_pass_and_dependent_ones_do_not() -> None:
         check_independence(within(drift, present))
 
 
+@pytest.mark.slow
 def test_bad_input_is_refused() -> None:
     plan = plan_of(1.0)
     fn = correct(plan)

@@ -24,6 +24,62 @@ def test_calibrated_plan_spends_its_budget_and_not_more():
     assert plan.event == accounting.Event(plan.noise_multiplier, 0.25, "poisson", 1, 480, None)
 
 
+def test_the_events_of_a_plan_are_its_account():
+    plan = calibrate(**BASE)
+    assert plan.events() == [dataclasses.replace(plan.event, rounds=60)]
+    assert plan.events(0) == []
+    assert plan.epsilon(61) == accounting.epsilon_of(plan.events(61), plan.delta)
+    with pytest.raises(ValueError, match="rounds is -1"):
+        plan.events(-1)
+
+
+def test_what_was_recorded_composes_with_the_plan_s_own_rounds():
+    plan = calibrate(**BASE)
+    histogram, figure = accounting.Laplace(2.0), accounting.Approximate(0.1, 1e-7)
+    own = [plan.event] * 10 + plan.events(20)
+    mixed = [histogram, *own, figure]
+    assert plan.spent(own) == plan.epsilon(30)
+    assert plan.spent([]) == 0
+    composed = accounting.epsilon_of([histogram, figure, *plan.events(30)], plan.delta)
+    assert plan.spent(mixed) == pytest.approx(composed, rel=1e-9)
+    replaced = plan.spent(own, delta=1e-5, adjacency="replace-one")
+    assert replaced == accounting.epsilon_of(plan.events(30), 1e-5, "replace-one")
+    with pytest.raises(ValueError, match="events hold 3"):
+        plan.spent([3])
+
+
+def test_what_opacus_does_not_know_is_composed_by_our_own_accountant():
+    plan = calibrate(**BASE | {"accountant": "rdp"})
+    assert plan.spent(plan.events()) == plan.epsilon() > plan.spent(plan.events(), accountant="pld")
+    histogram = accounting.Laplace(2.0)
+    ours = accounting.epsilon_of([histogram, *plan.events(30)], plan.delta)
+    assert plan.spent([*plan.events(30), histogram]) == pytest.approx(ours, rel=1e-9)
+
+
+def test_a_plan_knows_its_rounds_up_to_the_rounding_of_z():
+    plan = calibrate(**BASE)
+    z = plan.noise_multiplier
+    for noise, own in ((math.nextafter(z, 0), True), (z * (1 + 1e-10), False)):
+        event = dataclasses.replace(plan.event, noise_multiplier=noise, rounds=3)
+        assert plan.owns(event) is own
+        assert (plan.spent([event]) == plan.epsilon(3)) is own
+    assert not plan.owns(accounting.Laplace(2.0))
+    assert not plan.owns(dataclasses.replace(plan.event, cap=200))
+
+
+def test_a_budget_affords_the_plan_s_rounds_and_no_more():
+    plan = calibrate(**BASE)
+    assert plan.affords(plan.events())
+    assert not plan.affords(plan.events(61))
+    assert not plan.affords([accounting.Event(3.0), *plan.events()])
+    assert plan.affords([accounting.Event(30.0), *plan.events(50)])
+    assert plan.affords([])
+    # A plan that misses its target says so in its statement; its own rounds are what it states.
+    short = dataclasses.replace(plan, target_epsilon=1.0)
+    assert short.affords(short.events())
+    assert not short.affords([*short.events(59), accounting.Event(1e6)])
+
+
 def test_everyone_takes_part_without_a_cohort():
     plan = calibrate(epsilon=1, delta=1e-5, rounds=15, clients=10)
     assert plan.sampling == "none"
@@ -132,7 +188,7 @@ def test_p01_distributed_trust_pays_for_known_cohorts(
     settings = {"epsilon": epsilon, "rounds": rounds, "clients": clients, "cohort": cohort}
     settings["delta"] = 1 / (2 * clients)
     amplified = calibrate(**settings)
-    plan = calibrate(**settings, trust="distributed", survivors=survivors)
+    plan = calibrate(**settings, trust="distributed", min_survivors=survivors)
     assert plan.adjacency == "zero-out"
     assert plan.event.known
     assert plan.noise_multiplier > 1.2 * amplified.noise_multiplier
@@ -145,7 +201,7 @@ def test_p01_distributed_trust_pays_for_known_cohorts(
 @pytest.mark.parametrize("trust", ["distributed", "local"])
 def test_p01_where_the_cohort_is_known_add_or_remove_is_refused(trust, sampling):
     survivors = 90 if trust == "distributed" else None
-    change = {"trust": trust, "survivors": survivors, "sampling": sampling}
+    change = {"trust": trust, "min_survivors": survivors, "sampling": sampling}
     with pytest.raises(ValueError, match=r"adjacency is 'add-or-remove'.*use adjacency='zero-out'"):
         calibrate(**BASE | change | {"adjacency": "add-or-remove"})
     plan = calibrate(**BASE | change)
@@ -158,7 +214,7 @@ def test_p01_where_the_cohort_is_known_add_or_remove_is_refused(trust, sampling)
 
 @pytest.mark.parametrize("accountant", ["prv", "rdp", "gdp"])
 def test_p01_accountants_without_that_adversary_are_refused_for_sampled_sums(accountant):
-    change = {"trust": "distributed", "survivors": 90, "accountant": accountant}
+    change = {"trust": "distributed", "min_survivors": 90, "accountant": accountant}
     with pytest.raises(ValueError, match="no adversary who knows who took part"):
         calibrate(**BASE | change)
 
@@ -169,7 +225,7 @@ def test_local_trust_and_everyone_keep_the_other_accountants():
 
 
 def test_fixed_size_is_zero_out_where_the_cohort_is_known():
-    change = {"trust": "distributed", "survivors": 90, "sampling": "fixed"}
+    change = {"trust": "distributed", "min_survivors": 90, "sampling": "fixed"}
     fixed, poisson = (
         calibrate(**BASE | change),
         calibrate(**BASE | change | {"sampling": "poisson"}),
@@ -255,10 +311,13 @@ def test_large_delta_warns_and_says_why():
         ({"sampling": "fixed", "adjacency": "replace-one", "cohort": 10.5}, "whole number"),
         ({"cap": 100}, "cap is 100, below"),
         ({"cap": 200, "sampling": "none"}, "cap is 200 with sampling='none'"),
-        ({"trust": "distributed"}, "survivors is None"),
-        ({"trust": "distributed", "survivors": 200}, "survivors is 200, above"),
-        ({"trust": "distributed", "adjacency": "add-or-remove", "survivors": 9}, "noise itself"),
-        ({"survivors": 50}, "survivors is 50 with trust='central'"),
+        ({"trust": "distributed"}, "min_survivors is None"),
+        ({"trust": "distributed", "min_survivors": 200}, "min_survivors is 200, above"),
+        (
+            {"trust": "distributed", "adjacency": "add-or-remove", "min_survivors": 9},
+            "noise itself",
+        ),
+        ({"min_survivors": 50}, "min_survivors is 50 with trust='central'"),
     ],
 )
 def test_bad_input_is_named_before_any_work(change, match, monkeypatch):
@@ -285,6 +344,27 @@ def test_round_trip_is_exact_and_strict():
         plan.delta = 0.1
 
 
+def test_the_old_name_of_min_survivors_works_for_one_version():
+    shared = BASE | {"trust": "distributed"}
+    plan = calibrate(**shared, min_survivors=90)
+    with pytest.warns(DeprecationWarning, match="survivors is min_survivors now") as caught:
+        assert calibrate(**shared, survivors=90) == plan
+    with pytest.warns(DeprecationWarning, match="survivors is min_survivors now") as read:
+        assert plan.survivors == 90
+    assert caught[0].filename == read[0].filename == __file__
+    fields = plan.to_dict()
+    assert "survivors" not in fields
+    fields["survivors"] = fields.pop("min_survivors")
+    with pytest.warns(DeprecationWarning, match="survivors is min_survivors now"):
+        assert PrivacyPlan.from_dict(fields) == plan
+    with pytest.warns(DeprecationWarning, match="survivors is min_survivors now"):
+        assert PrivacyPlan.from_json(json.dumps(fields)) == plan
+    with pytest.raises(ValueError, match="survivors is the old name"):
+        calibrate(**shared, min_survivors=90, survivors=90)
+    with pytest.raises(ValueError, match=r"unknown fields \['survivors'\]"):
+        PrivacyPlan.from_dict(plan.to_dict() | {"survivors": 90})
+
+
 def test_group_privacy_grows_and_is_exact_without_sampling():
     plan = calibrate(**BASE)
     assert plan.group(1) == pytest.approx(plan.epsilon(), rel=1e-6)
@@ -299,7 +379,7 @@ def test_group_privacy_grows_and_is_exact_without_sampling():
 def test_a01_a_group_in_a_known_fixed_cohort_is_there_as_often_as_it_must_be():
     # Of 2 clients exactly 1 takes part: a coin each would leave out both a quarter of the time.
     plan = PrivacyPlan(
-        0.1, 0.6, 1, 2, 1, "fixed", "distributed", "zero-out", "pld", 50.0, survivors=1
+        0.1, 0.6, 1, 2, 1, "fixed", "distributed", "zero-out", "pld", 50.0, min_survivors=1
     )
     assert plan.group(2) == pytest.approx(accounting.gaussian_epsilon(1 / 0.1, 0.6))
 
@@ -310,20 +390,6 @@ def test_gdp_and_zcdp_views_bound_the_plan():
     assert alone.zcdp == alone.gdp_mu**2 / 2
     sampled = calibrate(**BASE)
     assert accounting.gaussian_epsilon(sampled.gdp_mu, sampled.delta) > sampled.epsilon()
-
-
-@pytest.mark.parametrize("trust", ["central", "distributed", "local"])
-def test_needed_reaches_the_target_and_no_less(trust):
-    settings = BASE | {"trust": trust, "survivors": 9 if trust == "distributed" else None}
-    plan = calibrate(**settings)
-    target = 0.8 * calibrate(**settings | {"cohort": 480}).snr(650)
-    found = plan.needed(target, 650)
-    m = found["cohort"]
-    at = [calibrate(**settings | {"cohort": k}).snr(650) for k in (m - 1, m)]
-    assert at[0] < target <= at[1] * 1.001
-    wider = dataclasses.replace(plan, clients=found["clients"], cohort=found["clients"] / 4)
-    assert wider.snr(650) >= target * (1 - 1e-9)
-    assert plan.needed(100 * target, 650)["cohort"] is None
 
 
 def test_notebook_view_and_public_names():
@@ -343,7 +409,7 @@ def test_plot_draws_both_adversaries():
     assert ax.lines[1].get_label() == "who also knows who took part"
     assert ax.lines[1].get_ydata()[-1] == pytest.approx(17.39, abs=0.01)
     assert len(calibrate(**BASE | {"cohort": None}).plot(ax).lines) == 5
-    distributed = calibrate(**BASE | {"trust": "distributed", "survivors": 90}).plot()
+    distributed = calibrate(**BASE | {"trust": "distributed", "min_survivors": 90}).plot()
     assert [line.get_label() for line in distributed.lines] == [
         "who sees the sums and who took part",
         "target",

@@ -8,9 +8,10 @@ import inversion
 import numpy as np
 import pytest
 
-from fldp import accounting, curve, pairs, pld
-from fldp.composition import rounds_of
-from fldp.gaussian_pairs import Fixed, Subsampled
+from fldp import accounting
+from fldp.accounting import curve, pairs, pld
+from fldp.accounting.composition import rounds_of
+from fldp.accounting.gaussian_pairs import Fixed, Subsampled
 
 
 def sf(x):
@@ -69,6 +70,7 @@ def test_no_configuration_of_a_fixed_cohort_beats_the_worst_one(epsilon):
         assert hockey_stick(u, v, q, z, epsilon) <= bound * (1 + 1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epsilon", [0.0, 0.7, 2.0])
 def test_opposite_updates_are_the_worst_replacement_under_poisson(epsilon):
     q, z = 0.3, 0.9
@@ -114,6 +116,7 @@ def test_the_grid_is_a_dial_and_every_setting_is_an_upper_bound():
         assert fine <= found * (1 + 1e-6) <= fine * (1 + 3 * accuracy)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "q", "z", "rounds", "delta"),
     [
@@ -131,6 +134,7 @@ def test_rare_large_losses_are_as_tight(kind, q, z, rounds, delta):
     assert fine * (1 - 1e-4) <= pld.solve(run, delta=delta) <= fine * (1 + 1e-3)
 
 
+@pytest.mark.slow
 def test_random_settings_against_dp_accounting():
     distributions = pytest.importorskip("dp_accounting.pld.privacy_loss_distribution")
     rng = np.random.default_rng(7)
@@ -179,6 +183,7 @@ def settings_for_inversion(seed, count):
         yield events, adjacency, epsilon, log_delta, max(at), max(below)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_a04_random_settings_hold_and_waste_a_permille_at_most(seed):
     for events, adjacency, epsilon, log_delta, at, below in settings_for_inversion(seed, 6):
@@ -186,6 +191,7 @@ def test_a04_random_settings_hold_and_waste_a_permille_at_most(seed):
         assert below >= log_delta, (events, adjacency, epsilon)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3, 5))
 def test_a02_delta_holds_at_random_settings_and_is_near(seed):
     for events, adjacency, epsilon, _, at, below in settings_for_inversion(seed, 6):
@@ -278,6 +284,7 @@ def test_p13_below_the_least_delta_the_least_is_told():
     assert one_round("add", 0.1, 2.0, epsilon=5.0, rounds=3) == 1e-300
 
 
+@pytest.mark.slow
 def test_a_finer_grid_than_there_may_be_gives_a_looser_bound_not_none():
     run = [([(1.0, pair("remove", 1e-3, 0.5))], 1000)]
     usual = pld.solve(run, delta=1e-5)
@@ -289,4 +296,80 @@ def test_moments_bound_from_above():
     run = [([(1.0, pair("remove", 0.05, 1.0))], 100), ([(1.0, pairs.approximate(0.1, 1e-7))], 2)]
     assert pld.solve(run, delta=1e-5) <= pld.ceiling(run, 1e-5) * (1 + 1e-3)
     assert pld.ceiling(run, 1e-7) == math.inf
-    assert math.log(pld.solve(run, epsilon=3.0)) <= pld.log_ceiling(run, 3.0) + 1e-3
+    assert pld.solve(run, epsilon=3.0) <= pld.delta_ceiling(run, 3.0) * (1 + 1e-3)
+
+
+# ---- the trace
+
+
+@pytest.mark.parametrize(
+    ("run", "delta"),
+    [
+        ([([(1.0, pair("remove", 0.01, 1.0))], 100)], 1e-5),
+        ([([(1.0, pair("add", 0.01, 1.0))], 1000)], 1e-6),
+        ([([(1.0, pair("fixed", 0.05, 2.0))], 50)], 1e-5),
+        ([([(1.0, pair("remove", 1e-3, 2.0))], 20_000), ([(1.0, pairs.Shifted(9.0))], 3)], 1e-7),
+    ],
+)
+def test_a_trace_is_the_search_itself(run, delta):
+    told = pld.trace(run, delta=delta)
+    assert told.answer == pld.solve(run, delta=delta)
+    assert [turn.then == "the answer" for turn in told.turns] == [False] * (len(told.turns) - 1) + [
+        True
+    ]
+    # every turn is an upper bound, and the least is told
+    assert told.answer == min(turn.found for turn in told.turns)
+    assert told.guess.log_delta == pytest.approx(math.log(delta))
+    for turn in told.turns:
+        assert turn.delta == pytest.approx(delta)
+        assert turn.low < turn.found < turn.high
+        assert turn.points >= (turn.high - turn.low) / turn.step
+        # what is added is a small part of delta
+        assert 0 <= turn.truncated <= 1e-6 * delta
+        assert 0 < turn.round_off <= 1e-3 * delta
+
+
+def test_a_trace_asks_the_pairs_once_for_each_turn(monkeypatch):
+    asked = []
+    cells = Subsampled.cells
+    monkeypatch.setattr(Subsampled, "cells", lambda *args: (asked.append(args), cells(*args))[1])
+    told = pld.trace([([(1.0, pair("remove", 0.01, 1.0))], 100)], delta=1e-5)
+    # more only where a step is mended
+    assert len(told.turns) <= len(asked) <= 3 * len(told.turns)
+
+
+def test_a_trace_for_delta_and_one_that_needs_no_grid():
+    run = [([(1.0, pair("remove", 0.01, 1.0))], 100)]
+    told = pld.trace(run, epsilon=0.5)
+    assert told.answer == pld.solve(run, epsilon=0.5) == min(turn.found for turn in told.turns)
+    assert {turn.epsilon for turn in told.turns} == {0.5}
+    alone = pld.trace([([(1.0, pair("remove", 0.01, 1.0))], 1)], delta=1e-5)
+    assert alone.turns == ()
+    assert alone.guess is None
+    assert str(alone).startswith("answer: ")
+    assert pld.trace(run, delta=0.9) == (0.0, None, ())
+
+
+def test_a_trace_as_text_has_a_column_for_each_turn_and_rounds_up():
+    told = pld.trace([([(1.0, pair("remove", 0.01, 1.0))], 100)], delta=1e-5)
+    lines = str(told).splitlines()
+    assert lines[0].startswith("saddle point: epsilon 0.87")
+    assert lines[1].split() == ["turn", "1", "turn", "2", "turn", "3"]
+    assert [line.split()[0] for line in lines[2:-1]] == list(pld.Turn._fields)
+    found = next(line for line in lines if line.startswith("found")).split()[1:]
+    assert all(float(a) >= turn.found for a, turn in zip(found, told.turns, strict=True))
+    assert float(lines[-1].removeprefix("answer: ")) >= told.answer
+    assert max(map(len, lines)) <= 76
+
+
+def test_a_trace_tells_of_grids_that_cannot_be_made():
+    told = pld.trace([([(1.0, pair("remove", 1e-3, 0.5))], 1000)], delta=1e-5, accuracy=1e-12)
+    coarser = [turn for turn in told.turns if turn.then == "coarser grid"]
+    assert coarser
+    assert all(turn.points == 0 and math.isnan(turn.found) for turn in coarser)
+
+
+@pytest.mark.parametrize("question", [{}, {"delta": 1e-5, "epsilon": 1.0}])
+def test_one_of_delta_and_epsilon_is_asked_about(question):
+    with pytest.raises(ValueError, match="give one of the two"):
+        pld.solve([([(1.0, pair("remove", 0.01, 1.0))], 100)], **question)

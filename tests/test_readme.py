@@ -21,6 +21,7 @@ def paste(blocks: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_w11_the_examples_run_as_pasted() -> None:
     assert len(BLOCKS) == 2
     done = paste(BLOCKS)
@@ -32,6 +33,7 @@ def test_w11_the_examples_run_as_pasted() -> None:
     assert statement
 
 
+@pytest.mark.slow
 def test_w11_a_name_that_no_block_defines_is_found() -> None:
     done = paste([*BLOCKS, "print(mean_of_nobody)"])
     assert "NameError" in done.stderr
@@ -53,3 +55,15 @@ def test_every_make_target_exists(page: str) -> None:
     assert {"book", "test"} <= targets
     for target in targets:
         assert re.search(rf"^{target}:", makefile, re.M), target
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_every_file_that_is_named_exists(page: str) -> None:
+    """A path stands for itself, for one in fldp/ or, if it is a test, for one in tests/."""
+    text = (HERE / page).read_text(encoding="utf-8")
+    named = set(re.findall(r"`([\w./-]+(?:\.py|\.yml|\.json|\.in|\.txt|/))`", text))
+    made = {"_build/colab/"}
+    folders = (HERE, HERE / "fldp", HERE / "tests")
+    assert named
+    for name in named - made:
+        assert any((folder / name).exists() for folder in folders), name

@@ -1,8 +1,8 @@
 import json
 import math
-from pathlib import Path
 
 import pytest
+from conftest import ground_truth
 
 from fldp.recipe import _opacus_rdp, explain_recipe, opacus_noise_multiplier
 
@@ -26,8 +26,7 @@ CASES = {
     "recipe_B2_N100_u1": B | {"user_sample_rate": 1.0},
     "recipe_C_N3400_u": C,
 }
-ENTRIES = json.loads((Path(__file__).parent / "data" / "ground_truth.json").read_text())
-TRUTH = {e["name"]: e["value"] for e in ENTRIES if e["group"] == "issue669_recipe"}
+TRUTH = {e["name"]: e["value"] for e in ground_truth("issue669_recipe")}
 
 
 def every(diagnosis, adjacency):
@@ -82,11 +81,18 @@ def test_client_sizes_give_clients_records_and_weights():
     assert equal.to_dict() == explain_recipe(**A).to_dict()
 
 
+@pytest.mark.slow
 def test_noise_multiplier_and_epsilon_are_those_of_opacus():
     from opacus.accountants import RDPAccountant
     from opacus.accountants.utils import get_noise_multiplier
 
-    for epsilon, delta, q, steps in ((3, 1e-5, 0.01, 1000), (1, 0.1, 3e-4, 900), (5, 1e-6, 1, 20)):
+    settings = (
+        (3, 1e-5, 0.01, 1000),
+        (1, 0.1, 3e-4, 900),
+        (5, 1e-6, 1, 20),
+        (8, 1e-5, 0.1 * 32 / 60_000, 93_750),
+    )
+    for epsilon, delta, q, steps in settings:
         theirs = get_noise_multiplier(
             target_epsilon=epsilon, target_delta=delta, sample_rate=q, steps=steps
         )
@@ -142,6 +148,7 @@ def test_bad_input_is_named(change, match):
         explain_recipe(**A | change)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epsilon", [1e7, 1e308])
 def test_a06_an_epsilon_out_of_reach_is_refused_without_filling_the_memory(epsilon: float) -> None:
     with pytest.raises(ValueError, match="epsilon is"):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from fldp import accounting
 from fldp.plan import participations
-from fldp.records import _grouped, calibrate_records
+from fldp.plan.records import _grouped, calibrate_records
 
 BASE = {"epsilon": 8.0, "delta": 1e-5, "rounds": 20, "local_epochs": 1, "batch_size": 16}
 
@@ -21,6 +21,7 @@ def test_worst_client_sets_the_noise():
     assert plan.sampling_rates.tolist() == [0.01, 1, 0.1, 1]
 
 
+@pytest.mark.slow
 def test_agrees_with_opacus_where_it_can_say_it():
     from opacus.accountants.utils import get_noise_multiplier
 
@@ -33,6 +34,7 @@ def test_agrees_with_opacus_where_it_can_say_it():
     assert tight.noise_multiplier < ours.noise_multiplier
 
 
+@pytest.mark.slow
 def test_each_client_is_accounted_for_the_steps_it_runs():
     # Opacus' PRV accountant, told each client's own steps and rate, is at most 0.02 above the
     # truth. A step more or less per epoch, or the rate of the pooled records, lies outside.
@@ -132,6 +134,7 @@ def test_p02_the_worst_client_need_not_have_the_fewest_steps():
     assert large.epsilons.argmax() == 2
 
 
+@pytest.mark.slow
 def test_p02_the_figures_of_dp_accounting():
     distributions = pytest.importorskip("dp_accounting.pld.privacy_loss_distribution")
     for z, sizes in ((0.6002290722589745, (48, 64)), (None, (20, 48))):
@@ -156,6 +159,7 @@ def test_p02_one_participation_of_many_rounds():
     assert max(spends(plan, 1)) <= 8
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10**6), st.sampled_from([(1, 8.0), (1, 40.0), (5, 2.0)]))
 @settings(deadline=None, max_examples=4)
 def test_p02_groups_of_step_counts_are_never_told_too_little(seed, run):
@@ -183,6 +187,7 @@ def test_step_counts_are_grouped_only_where_they_are_many():
     assert [g.most + 1 for g in many[:-1]] == [g.fewest for g in many[1:]]
 
 
+@pytest.mark.slow
 def test_many_clients_in_one_call():
     sizes = np.random.default_rng(0).lognormal(5, 1.5, 100_000).astype(int) + 1
     plan = calibrate_records(**BASE | {"batch_size": 4}, client_sizes=sizes)

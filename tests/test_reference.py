@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fldp
-from fldp import reference
+from fldp.mechanism import reference
 
 PLAN = fldp.calibrate(epsilon=1.0, delta=1e-5, rounds=1, clients=50)
 
@@ -45,7 +45,7 @@ def test_three_slow_steps_are_the_fast_path(seed: int, norm: float) -> None:
     given_ = updates(seed)
     fast = fldp.aggregate(given_, quiet, clip_norm=norm).mean
     slow = reference.private_mean(
-        given_, norm=norm, noise_multiplier=1e-9, denominator=quiet.denominator
+        given_, clip_norm=norm, noise_multiplier=1e-9, denominator=quiet.denominator
     )
     for name in slow:
         torch.testing.assert_close(fast[name], slow[name], rtol=1e-3, atol=1e-4 * norm)
@@ -55,7 +55,7 @@ def test_the_same_generator_gives_the_same_noise_as_the_fast_path() -> None:
     flat = [{"w": u["w"].flatten()} for u in updates(1)]
     fast = fldp.aggregate(flat, PLAN, 1.0, generator=torch.Generator().manual_seed(7)).mean
     slow = reference.private_mean(
-        flat, norm=1.0, noise_multiplier=PLAN.noise_multiplier, denominator=PLAN.denominator,
+        flat, clip_norm=1.0, noise_multiplier=PLAN.noise_multiplier, denominator=PLAN.denominator,
         generator=torch.Generator().manual_seed(7),
     )  # fmt: skip
     torch.testing.assert_close(fast["w"], slow["w"], rtol=1e-3, atol=1e-4)

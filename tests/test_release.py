@@ -13,25 +13,16 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import plan_for
 
-from fldp import release as module
-from fldp.aggregation import aggregate
-from fldp.clipping import AdaptiveClip
-from fldp.plan import PrivacyPlan
-from fldp.release import PrivateDiagnostics, Release
+from fldp.mechanism import release as module
+from fldp.mechanism.adaptive import AdaptiveClip
+from fldp.mechanism.aggregation import aggregate
+from fldp.mechanism.release import PrivateDiagnostics, Release
 
 PUBLIC = {"mean", "noise_std", "denominator", "event", "clip_norm", "reproducible", "unclipped"}
 # The norm of an update, which nothing that leaves may contain.
 SECRET = 1234.5
-
-
-def plan_for(clients: int = 10, **changes: Any) -> PrivacyPlan:
-    fields: dict[str, Any] = {
-        "noise_multiplier": 1.0, "delta": 1e-5, "rounds": 10, "clients": clients,
-        "cohort": clients, "sampling": "none", "trust": "central",
-        "adjacency": "add-or-remove", "accountant": "pld", "target_epsilon": 2.0,
-    }  # fmt: skip
-    return PrivacyPlan(**{**fields, **changes})
 
 
 def released() -> Release:
@@ -141,7 +132,7 @@ def test_p01_the_precision_of_a_release_does_not_tell_the_count(size: int) -> No
 
 
 def test_p01_under_distributed_trust_the_noise_tells_the_count_and_says_so() -> None:
-    plan = plan_for(20, trust="distributed", survivors=5, adjacency="zero-out")
+    plan = plan_for(20, trust="distributed", min_survivors=5, adjacency="zero-out")
     levels = [
         aggregate(torch.zeros(count, 3), plan).noise_std * plan.denominator
         for count in (5, 10, 20)

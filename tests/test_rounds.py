@@ -1,4 +1,4 @@
-"""fldp.rounds: one client moves a round by no more than C, and a seed costs what it tells."""
+"""simulation.rounds: one client moves a round by no more than C, and a seed costs what it tells."""
 
 from __future__ import annotations
 
@@ -13,14 +13,21 @@ import torch
 from torch import Tensor, nn
 
 import fldp
-from fldp.aggregation import PrivateAggregator
-from fldp.clients import Population
-from fldp.draws import Draws
-from fldp.ledger import Ledger
-from fldp.noise import Gaussian
-from fldp.parameters import flatten
-from fldp.report import up
-from fldp.sampling import CappedPoisson, Everyone, FixedSize, MinSeparation, Poisson, Sampler
+import fldp.simulation.local as local_module
+from fldp._text import up
+from fldp.mechanism.aggregation import PrivateAggregator
+from fldp.mechanism.noise import Gaussian
+from fldp.mechanism.updates import flatten
+from fldp.plan.ledger import Ledger
+from fldp.simulation.clients import Population
+from fldp.simulation.draws import Draws
+from fldp.simulation.sampling import (
+    Everyone,
+    FixedSize,
+    MinSeparation,
+    Poisson,
+    Sampler,
+)
 from tests.test_isolation import STATES
 
 
@@ -80,6 +87,7 @@ def released_sum(
     return (flatten(history.model).double() - flatten(model).double()) * stated.denominator
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["auto", "loop", "stacked", "vmap"])
 def test_p07_one_client_moves_a_round_by_at_most_the_clip_norm(engine: str) -> None:
     """40 hostile settings an engine: state, dropout, batches, the largest client leaves.
@@ -147,19 +155,22 @@ def test_p03_engines_and_chunks_agree(name: str) -> None:
     assert len(found) >= 6
 
 
-def test_p03_a_batch_order_is_a_clients_own() -> None:
+def test_p03_a_batch_order_is_a_clients_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """The largest client joins or leaves, ids come in another order: nobody else's batches move."""
     orders: dict[tuple[int, int], set[str]] = {}
+    shuffled = local_module._shuffled
 
-    class Spy(fldp.LocalSGD):
-        def _order(self, rows: Tensor, mask: Tensor, ids: Tensor, *rest: Any) -> Tensor:
-            found = super()._order(rows, mask, ids, *rest)
-            for i, row, kept in zip(ids.tolist(), found, mask, strict=True):
-                orders.setdefault((i, rest[-1]), set()).add(str(row[: int(kept.sum())].tolist()))
-            return found
+    def spy(
+        task: Any, clients: Tensor, rows: Tensor, mask: Tensor, batch: int, epoch: int
+    ) -> Tensor:
+        found = shuffled(task, clients, rows, mask, batch, epoch)
+        for i, row, kept in zip(clients.tolist(), found, mask, strict=True):
+            orders.setdefault((i, epoch), set()).add(str(row[: int(kept.sum())].tolist()))
+        return found
 
+    monkeypatch.setattr(local_module, "_shuffled", spy)
     model, population = nn.Linear(8, 3), people([7, 30, 12, 2, 9])
-    local = Spy(lr=0.1, epochs=2, batch_size=2)
+    local = fldp.LocalSGD(lr=0.1, epochs=2, batch_size=2)
     for ids in ([0, 1, 2, 3, 4], [4, 0], [2, 3], [3, 1]):
         list(local.updates(model, flatten(model), population, ids, Draws(3), round=7))
     assert len(orders) == 10
@@ -213,10 +224,10 @@ def test_p03_with_a_seed_the_headline_is_that_of_the_most_participations(seed: i
     ("options", "sampler"),
     [
         ({"sampling": "fixed", "adjacency": "replace-one"}, FixedSize(10)),
-        ({"cap": 12}, CappedPoisson(0.5, 12)),
-        ({"cap": 12, "adjacency": "zero-out"}, CappedPoisson(0.5, 12)),
+        ({"cap": 12}, Poisson(0.5, 12)),
+        ({"cap": 12, "adjacency": "zero-out"}, Poisson(0.5, 12)),
         ({"adjacency": "replace-one"}, Poisson(0.5)),
-        ({"trust": "distributed", "survivors": 3}, Poisson(0.5)),
+        ({"trust": "distributed", "min_survivors": 3}, Poisson(0.5)),
     ],
 )
 def test_p03_the_headline_of_other_samplings(options: dict[str, Any], sampler: Sampler) -> None:
@@ -355,7 +366,7 @@ def test_canaries_are_clients_like_others() -> None:
     torch.testing.assert_close(flatten(history.model), flatten(model) + total, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("local", [fldp.Scaffold(lr=0.1), fldp.BringYourOwn(lambda m, x, y: None)])
+@pytest.mark.parametrize("local", [fldp.Scaffold(lr=0.1), fldp.LocalFunction(lambda m, x, y: None)])
 def test_canaries_run_beside_any_algorithm(local: Any) -> None:
     canaries = Canaries(4, local.width(27))
     fldp.train(nn.Linear(8, 3), people([3] * 16), plan(20), canaries=canaries, local=local)
@@ -368,7 +379,7 @@ def test_canaries_run_beside_any_algorithm(local: Any) -> None:
         ({"plan": None, "rounds": 3}, "give a plan"),
         ({"plan": plan(16)}, "the audit 4 more"),
         ({"plan": plan(20, trust="local", adjacency="zero-out")}, "trust is 'local'"),
-        ({"plan": plan(20, trust="distributed", adjacency="zero-out", survivors=5)},
+        ({"plan": plan(20, trust="distributed", adjacency="zero-out", min_survivors=5)},
          "trust is 'distributed'"),
         ({"plan": plan(20), "checkpoint": "x.pt"}, "takes no checkpoint"),
     ],

@@ -11,10 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fldp.accounting import Event
-from fldp.draws import Draws
-from fldp.sampling import (
-    CappedPoisson,
+from fldp.simulation.draws import Draws
+from fldp.simulation.sampling import (
     Everyone,
     FixedSize,
     MinSeparation,
@@ -51,7 +49,7 @@ def test_poisson_is_independent_and_may_be_empty() -> None:
 def test_the_cap_holds_and_keeps_a_uniform_subset() -> None:
     draws, seen = Draws(0), torch.zeros(30)
     for t in range(2000):
-        ids = CappedPoisson(0.5, 5).sample(30, draws, t)
+        ids = Poisson(0.5, 5).sample(30, draws, t)
         assert len(ids) <= 5
         assert ids.tolist() == sorted(set(ids.tolist()))
         seen[ids] += 1
@@ -104,7 +102,7 @@ def test_separation_alone_keeps_slots_of_its_own() -> None:
 
 @pytest.mark.parametrize(("facts", "sampler"), [
     ({}, Poisson(0.25)),
-    ({"cap": 150}, CappedPoisson(0.25, 150)),
+    ({"cap": 150}, Poisson(0.25, 150)),
     ({"sampling": "fixed", "adjacency": "replace-one"}, FixedSize(120)),
     ({"sampling": "none", "cohort": 480}, Everyone()),
     ({"sampling": "none"}, Poisson(0.25)),
@@ -116,7 +114,7 @@ def test_a_plan_names_its_sampler(facts: dict[str, Any], sampler: Sampler) -> No
 
 @pytest.mark.parametrize(("facts", "sampler"), [
     ({}, Poisson(0.26)),
-    ({}, CappedPoisson(0.25, 150)),
+    ({}, Poisson(0.25, 150)),
     ({"cap": 150}, Poisson(0.25)),
     ({}, FixedSize(120)),
     ({}, Everyone()),
@@ -134,17 +132,9 @@ def test_separation_fits_a_plan_without_amplification() -> None:
     assert FixedSize(120).matches(plan(sampling="none", adjacency="zero-out"))
 
 
-def test_events() -> None:
-    assert Poisson(0.25).event(1.5, 480) == Event(1.5, 0.25, "poisson", 1, 480)
-    assert CappedPoisson(0.25, 150).event(1.5, 480) == Event(1.5, 0.25, "poisson", 1, 480, 150)
-    assert FixedSize(120).event(1.5, 480) == Event(1.5, 0.25, "fixed", 1, 480)
-    for sampler in (Everyone(), MinSeparation(3)):
-        assert sampler.event(1.5, 480) == Event(1.5)
-
-
 @pytest.mark.parametrize(("make", "message"), [
     (lambda: Poisson(0.0), "rate"), (lambda: Poisson(1.2), "rate"),
-    (lambda: Poisson(float("nan")), "rate"), (lambda: CappedPoisson(0.1, 0), "cap"),
+    (lambda: Poisson(float("nan")), "rate"), (lambda: Poisson(0.1, 0), "cap"),
     (lambda: FixedSize(0), "cohort"), (lambda: FixedSize(2.5), "cohort"),
     (lambda: MinSeparation(0), "separation"), (lambda: FixedSize(9).sample(8), "only 8 clients"),
 ])  # fmt: skip
@@ -218,7 +208,7 @@ def test_p03_a_sampler_that_forgets_the_round_is_refused() -> None:
 
 
 def test_p03_draws_are_secret_unless_they_are_given() -> None:
-    for sampler in (Poisson(0.5), FixedSize(20), CappedPoisson(0.9, 10)):
+    for sampler in (Poisson(0.5), FixedSize(20), Poisson(0.9, 10)):
         torch.manual_seed(0)
         one = sampler.sample(60)
         torch.manual_seed(0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fldp.scores import check_coins, check_levels, clean, curve_of, one_per_run, ranked
+from fldp.audit.scores import check_coins, check_levels, clean, curve_of, one_per_run, ranked
 
 
 def test_scores_that_are_not_numbers_stand_above_all_others() -> None:
@@ -34,6 +34,7 @@ def test_a_curve_runs_from_corner_to_corner() -> None:
     assert (np.diff(curve) >= 0).all()
 
 
+@pytest.mark.slow
 def test_fair_coins_pass() -> None:
     # 2,000 sets of fair coins: each is refused with probability below 1e-6.
     rng = np.random.default_rng(0)

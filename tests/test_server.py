@@ -1,11 +1,11 @@
-"""fldp.server: the steps that the papers define, and state that survives a restart."""
+"""simulation.server: the steps that the papers define, and state that survives a restart."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from fldp.server import FedAdam, FedAvg, FedAvgM, FedYogi
+from fldp.simulation.server import FedAdam, FedAvg, FedAvgM, FedYogi
 
 
 def walk(server: FedAvg, steps: int = 5) -> torch.Tensor:
@@ -41,6 +41,20 @@ def test_adam_and_yogi_follow_their_recursions() -> None:
             expected = flat + 0.1 * m / (v.sqrt() + 0.01)
             flat = server.step(flat, mean)
             torch.testing.assert_close(flat, expected)
+
+
+def test_momentum_is_that_of_torch_along_the_negative_mean() -> None:
+    generator = torch.Generator().manual_seed(0)
+    server = FedAvgM(lr=0.3, momentum=0.7)
+    flat = torch.zeros(50)
+    weights = torch.nn.Parameter(torch.zeros(50))
+    theirs = torch.optim.SGD([weights], lr=0.3, momentum=0.7)
+    for _ in range(20):
+        mean = torch.randn(50, generator=generator)
+        flat = server.step(flat, mean)
+        weights.grad = -mean
+        theirs.step()
+        torch.testing.assert_close(flat, weights.detach())
 
 
 @pytest.mark.parametrize("cls", [FedAvg, FedAvgM, FedAdam, FedYogi])

@@ -1,4 +1,4 @@
-"""fldp.setting: what does not go together is said before anybody is drawn."""
+"""simulation.setting: what does not go together is said before anybody is drawn."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import fldp
-from fldp.clients import Population
-from fldp.sampling import Everyone, Poisson
-from fldp.setting import Setting
+from fldp.simulation.clients import Population
+from fldp.simulation.sampling import Everyone, Poisson
+from fldp.simulation.setting import Setting
 
 PEOPLE = Population(torch.zeros(20, 4), torch.arange(20) % 3, torch.arange(20).view(10, 2))
 
@@ -47,8 +47,8 @@ def test_without_a_plan_it_is_what_was_given() -> None:
     [
         ({}, "give rounds"),
         ({"rounds": 0}, "give rounds"),
-        ({"rounds": 2, "noise_generator": torch.Generator()}, "no noise"),
-        ({"rounds": 2, "noise": fldp.noise.Gaussian()}, "no noise"),
+        ({"rounds": 2, "generator": torch.Generator()}, "no noise"),
+        ({"rounds": 2, "noise": fldp.mechanism.noise.Gaussian()}, "no noise"),
         ({"rounds": 2, "cohort": 11}, "cohort is 11"),
         ({"plan": plan(), "rounds": 3}, "rounds and cohort are the plan's"),
         ({"plan": plan(clients=11)}, "the plan is for 11 clients, the population has 10"),

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fldp.engines import Loop, Vmapped, choose
-from fldp.parameters import flatten, load_, shapes, views
-from fldp.stacked import Stacked, Unsupported
+from fldp.mechanism.updates import flatten, load_, shapes, views
+from fldp.simulation.engines import Loop, Vmapped, choose
+from fldp.simulation.stacked import Stacked, Unsupported
 
 FLAT = [
     nn.LayerNorm(6), nn.LayerNorm(6, elementwise_affine=False), nn.LayerNorm(6, bias=False),

@@ -1,4 +1,4 @@
-"""fldp.statement: the statement of every kind of plan, word for word, and what none may say.
+"""plan.statement: the statement of every kind of plan, word for word, and what none may say.
 
 `tests/data/statements.txt` holds them all, to be read aloud. After a change of wording:
 
@@ -45,7 +45,7 @@ def plans() -> Iterator[tuple[str, PrivacyPlan]]:
             "adjacency": adjacency,
             "cohort": None if sampling == "everyone" else 120,
             "cap": cap,
-            "survivors": 90 if trust == "distributed" else None,
+            "min_survivors": 90 if trust == "distributed" else None,
         }
         if refused(trust, sampling, adjacency):
             with pytest.raises(ValueError, match=r"adjacency is '(add-or-remove|zero-out)'"):
@@ -88,6 +88,7 @@ def unwrapped(words: str) -> str:
     return words.replace("\n    ", " ")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:accountant is 'gdp'")
 def test_every_statement_is_the_one_that_was_read(found: dict) -> None:
     stored, said = unwrapped(STORED.read_text(encoding="utf-8")), unwrapped(text(found))
@@ -123,21 +124,22 @@ def test_p01_the_distributed_statement_names_the_public_count_the_coins_and_all_
         assert "that number is public" in said, name
         assert "std at least z·C on each sum" in said, name
         if plan.event.sampling != "none":
-            every = fldp.report.up(plan.cohort_known()["epsilon_all"])
+            every = fldp._text.up(plan.cohort_known()["epsilon_all"])
             assert f"ε = {every}, that of all 60 rounds" in said, name
             assert ("presumes that the server draws them as stated" in said) == (k is None), name
 
 
+@pytest.mark.slow
 def test_p03_a_seed_moves_the_headline_and_is_named(found: dict) -> None:
     for name, (plan, k, words) in found.items():
         first = one_line(words).split("differential")[0]
         if k is None:
-            assert f"({fldp.report.up(plan.epsilon())}, 0.001)" in first, name
+            assert f"({fldp._text.up(plan.epsilon())}, 0.001)" in first, name
             assert "seed of the draws" not in first, name
         else:
             epsilon = plan.seeded_epsilon(k)
             assert (
-                f"against whoever knows the seed of the draws: ({fldp.report.up(epsilon)}" in first
+                f"against whoever knows the seed of the draws: ({fldp._text.up(epsilon)}" in first
             )
             assert f"no client more than {k} of the 60 rounds" in one_line(words), name
             if plan.event.sampling == "none":
@@ -160,6 +162,7 @@ def test_p03_the_account_without_the_seed_presumes_that_nothing_of_its_draws_is_
     assert "nor anything of what it drew, such as who took part or the number of rounds" in told
 
 
+@pytest.mark.slow
 def test_reproducible_noise_adds_one_sentence_below_the_headline(found: dict) -> None:
     for name, (plan, k, words) in found.items():
         seeded = plan.statement(reproducible=True, participations=k).split("\n")

@@ -12,26 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import plan_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fldp import aggregation, summation
-from fldp.aggregation import PrivateAggregator
-from fldp.clipping import PerLayerClip
-from fldp.plan import PrivacyPlan
-from fldp.summation import ROUNDING, RunningSum, group_size
+from fldp.mechanism import aggregation, summation
+from fldp.mechanism.aggregation import PrivateAggregator
+from fldp.mechanism.clipping import PerLayerClip
+from fldp.mechanism.summation import ROUNDING, RunningSum, group_size
 
 CANARY = 0.99
-
-
-def plan_for(clients: int, **changes: Any) -> PrivacyPlan:
-    fields: dict[str, Any] = {
-        "noise_multiplier": 1.0, "delta": 1e-9, "rounds": 10, "clients": clients,
-        "cohort": clients, "sampling": "none", "trust": "central",
-        "adjacency": "add-or-remove", "accountant": "pld", "target_epsilon": 2.0,
-    }  # fmt: skip
-    return PrivacyPlan(**{**fields, **changes})
 
 
 def ladder(clients: int, size: float = 1.0) -> list[float]:
@@ -153,6 +144,7 @@ ROUTES: dict[str, tuple[Route, dict[str, Any], float]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("route", sorted(ROUTES))
 @pytest.mark.parametrize(
     ("clients", "size"),
@@ -178,7 +170,7 @@ def test_p05_no_others_let_a_client_move_the_sum_beyond_the_sensitivity(
         aggregator = PrivateAggregator(like, plan_for(clients), **options)
         add(aggregator, values, size)
         aggregator._flush()
-        sums.append(aggregator._sum.read())
+        sums.append(aggregator._server._sum.read())
     moved = float((sums[0] - sums[1]).norm())
     assert scale * (1 - 2 * ROUNDING) <= moved <= scale
 
@@ -194,6 +186,7 @@ def test_p05_a_shift_of_all_groups_stays_within_the_bound(step: int) -> None:
     assert abs(moved - CANARY) <= ROUNDING
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clients", [121, 300, 1000])
 def test_p05_a_search_stays_within_the_bound_and_needs_it(clients: int) -> None:
     """Random ladders, patterns and scales: the worst is well above nothing, and within the room."""
@@ -214,6 +207,7 @@ def test_p05_a_search_stays_within_the_bound_and_needs_it(clients: int) -> None:
     assert ROUNDING / 10 < worst <= ROUNDING
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(
     st.integers(0, 2**32 - 1),

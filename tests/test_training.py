@@ -1,4 +1,4 @@
-"""fldp.training: what runs is what is accounted, and a run can be trusted to repeat and resume."""
+"""simulation.training: what runs is accounted; a run repeats and resumes."""
 
 from __future__ import annotations
 
@@ -9,19 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import digits_model as model
 from torch import Tensor, nn
 
 import fldp
-from fldp.ledger import Ledger
-from fldp.parameters import flatten
-from fldp.sampling import FixedSize, Poisson
-
-
-@pytest.fixture(scope="module")
-def data() -> tuple[Tensor, Tensor]:
-    x, y = fldp.datasets.digits()
-    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
-    return x[order], y[order]
+from fldp.mechanism.updates import flatten
+from fldp.plan.ledger import Ledger
+from fldp.simulation.sampling import FixedSize, Poisson
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +29,6 @@ def plan_for(epsilon: float = 8.0, rounds: int = 8, **options: Any) -> fldp.Priv
     return fldp.calibrate(epsilon=epsilon, rounds=rounds, **options)
 
 
-def model() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Linear(64, 10)
-
-
 def noise(seed: int = 1) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
@@ -49,6 +38,7 @@ RECIPE: dict[str, Any] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_digits_are_learnt_and_privacy_costs_what_the_issue_allows(
     people: Any, data: tuple[Tensor, Tensor]
 ) -> None:
@@ -58,9 +48,7 @@ def test_digits_are_learnt_and_privacy_costs_what_the_issue_allows(
         runs = []
         for seed in range(5):
             plan = None if epsilon is None else plan_for(epsilon, rounds=60)
-            free = (
-                {"rounds": 60, "cohort": 120} if plan is None else {"noise_generator": noise(seed)}
-            )
+            free = {"rounds": 60, "cohort": 120} if plan is None else {"generator": noise(seed)}
             run = fldp.train(
                 model(), people, plan, validation=validation, seed=seed, **free, **RECIPE
             )
@@ -78,8 +66,7 @@ def test_the_same_seeds_give_the_same_model_and_the_given_one_is_untouched(peopl
     start = model()
     before = flatten(start)
     runs = [
-        fldp.train(start, people, plan_for(), seed=3, noise_generator=noise(), **RECIPE)
-        for _ in range(2)
+        fldp.train(start, people, plan_for(), seed=3, generator=noise(), **RECIPE) for _ in range(2)
     ]
     assert torch.equal(flatten(runs[0].model), flatten(runs[1].model))
     assert torch.equal(flatten(start), before)
@@ -98,7 +85,7 @@ def test_the_server_steps_along_a_release_and_nothing_else(people: Any) -> None:
             return super().direction(mean)
 
     plan = plan_for()
-    history = fldp.train(model(), people, plan, server=Spy(lr=0.05), noise_generator=noise())
+    history = fldp.train(model(), people, plan, server=Spy(lr=0.05), generator=noise())
     server, flat = fldp.FedAdam(lr=0.05), flatten(model())
     for t, mean in enumerate(seen):
         flat = server.step(flat, mean, t / plan.rounds)
@@ -110,6 +97,7 @@ def test_the_server_steps_along_a_release_and_nothing_else(people: Any) -> None:
     assert spread > 0.8 * plan.noise_multiplier / 120
 
 
+@pytest.mark.slow
 def test_every_algorithm_has_one_account(people: Any) -> None:
     """Epochs, SCAFFOLD, partial training, clients' own code, any server: one plan, one account."""
 
@@ -120,8 +108,8 @@ def test_every_algorithm_has_one_account(people: Any) -> None:
     plan, seen = plan_for(rounds=3), []
     locals_ = [
         fldp.LocalSGD(lr=2.0), fldp.LocalSGD(lr=0.5, epochs=5, batch_size=1),
-        fldp.FedProx(lr=0.5, epochs=5, mu=1.0), fldp.Scaffold(lr=0.5, epochs=5),
-        fldp.LocalSGD(lr=2.0, trainable=["weight"]), fldp.BringYourOwn(constant),
+        fldp.FedProx(lr=0.5, epochs=5, proximal=1.0), fldp.Scaffold(lr=0.5, epochs=5),
+        fldp.LocalSGD(lr=2.0, trainable=["weight"]), fldp.LocalFunction(constant),
     ]  # fmt: skip
     servers = [fldp.FedAvg(average=0.5), fldp.FedAvgM(cooldown=0.5), fldp.FedAdam(), fldp.FedYogi()]
     for k, local in enumerate(locals_):
@@ -134,9 +122,7 @@ def test_every_algorithm_has_one_account(people: Any) -> None:
         spy = Spy(**{f: getattr(local, f) for f in type(local).__match_args__})
         for server in servers[k % 2 :: 2]:
             seen.clear()
-            run = fldp.train(
-                model(), people, plan, local=spy, server=server, noise_generator=noise()
-            )
+            run = fldp.train(model(), people, plan, local=spy, server=server, generator=noise())
             assert run.events == [plan.event] * plan.rounds
             assert run.epsilon[-1] == plan.epsilon()
             # Clients that all send the same constant still leave the noise: its spread over 640
@@ -179,15 +165,15 @@ def test_a_round_beyond_the_budget_is_refused_before_anybody_is_sampled(
 
 def test_a_resumed_run_equals_one_that_never_stopped(people: Any, tmp_path: Path) -> None:
     plan = plan_for()
-    whole = fldp.train(model(), people, plan, seed=5, noise_generator=noise(), **RECIPE)
+    whole = fldp.train(model(), people, plan, seed=5, generator=noise(), **RECIPE)
     paths: dict[str, Any] = {"checkpoint": tmp_path / "run.pt", "ledger": tmp_path / "ledger.jsonl"}
     first = fldp.train(
-        model(), people, plan, seed=5, noise_generator=noise(), **paths, **RECIPE,
+        model(), people, plan, seed=5, generator=noise(), **paths, **RECIPE,
         callbacks=[lambda t, history: t == 3],
     )  # fmt: skip
     assert first.rounds == 3
     rest = fldp.train(
-        model(), people, plan, seed=5, noise_generator=noise(77), resume=True, **paths, **RECIPE
+        model(), people, plan, seed=5, generator=noise(77), resume=True, **paths, **RECIPE
     )
     assert torch.equal(flatten(rest.model), flatten(whole.model))
     assert rest.rounds == plan.rounds
@@ -200,10 +186,10 @@ def test_an_event_is_recorded_before_its_release(
 ) -> None:
     path = tmp_path / "ledger.jsonl"
 
-    def crash(self: Any) -> None:
+    def crash(self: Any, *_: Any) -> None:
         raise RuntimeError("power cut")
 
-    monkeypatch.setattr("fldp.aggregation.PrivateAggregator.release", crash)
+    monkeypatch.setattr("fldp.mechanism.collection.Collection._finish", crash)
     with pytest.raises(RuntimeError, match="power cut"):
         fldp.train(model(), people, plan_for(), ledger=path)
     assert len(Ledger.read(path)) == 1
@@ -242,7 +228,7 @@ def test_patience_keeps_the_best_model_and_says_what_it_costs(
     validation = (data[0][1440:], data[1][1440:])
     history = fldp.train(
         model(), people, plan_for(epsilon=0.5, rounds=40), validation=validation, patience=3,
-        local=fldp.LocalSGD(lr=2.0), noise_generator=noise(),
+        local=fldp.LocalSGD(lr=2.0), generator=noise(),
     )  # fmt: skip
     assert "has not improved for 3 rounds" in history.stopped
     best = max(history.accuracy)

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 import fldp
-from fldp.canaries import Canaries
-from fldp.trainings import federation, training
+from fldp.audit.canaries import Canaries
+from fldp.audit.trainings import federation, training
 
 DELTA = 1e-5
 
@@ -98,6 +98,7 @@ def test_an_adaptive_clip_is_audited_where_zeros_are_neighbours(
     assert not found.violated
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("canary", ["natural", "record"])
 def test_a_client_with_wrong_labels_is_a_replace_one_question(
     people: fldp.clients.Population, canary: str
@@ -156,7 +157,7 @@ def test_a_foreign_federation_is_audited_in_one_run() -> None:
 
 def test_bad_input_is_refused(people: fldp.clients.Population) -> None:
     plan = plan_of()
-    distributed = plan_of(trust="distributed", survivors=300, adjacency="zero-out")
+    distributed = plan_of(trust="distributed", min_survivors=300, adjacency="zero-out")
     for match, call in (
         ("canary is", lambda: training(MODEL, people, plan, canary="parrot")),
         ("the plan is for 320", lambda: training(MODEL, people, plan, canaries=299)),

@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import binom
 
 from fldp.accounting import gaussian_mu
-from fldp.trials import from_trials, mean_lower_bound
+from fldp.audit.trials import from_trials, mean_lower_bound
 
 DELTA = 1e-5
 
@@ -26,6 +26,7 @@ def sums(
     return (coins @ directions + noise) @ directions.T, coins
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["one-run", "gdp"])
 @pytest.mark.parametrize(("runs", "canaries"), [(5, 40), (100, 8)])
 def test_many_canaries_that_overlap_keep_their_confidence(

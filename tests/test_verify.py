@@ -1,4 +1,4 @@
-"""fldp.verify: a sound plan passes, a planted fault fails, and what cannot be asked says why."""
+"""audit.verify: a sound plan passes, a planted fault fails, and what cannot be asked says why."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import pytest
 import torch
 
 import fldp
-from fldp import accounting, chain
-from fldp.ledger import Ledger
-from fldp.verify import verify
+from fldp import accounting
+from fldp.audit.verify import verify
+from fldp.plan import chain
+from fldp.plan.ledger import Ledger
 
 SMALL = {"epsilon": 2.0, "delta": 1e-5, "rounds": 20, "clients": 1000, "cohort": 50}
 
@@ -25,6 +26,7 @@ def notes(found: list) -> dict[str, str]:
     return {row["check"]: row["note"] for row in found}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -33,8 +35,8 @@ def notes(found: list) -> dict[str, str]:
         {"adjacency": "replace-one"},
         {"adjacency": "replace-one", "sampling": "fixed"},
         {"cap": 90},
-        {"trust": "distributed", "survivors": 40},
-        {"trust": "distributed", "survivors": 40, "sampling": "fixed"},
+        {"trust": "distributed", "min_survivors": 40},
+        {"trust": "distributed", "min_survivors": 40, "sampling": "fixed"},
         {"trust": "local"},
     ],
     ids=str,
@@ -51,16 +53,18 @@ def test_a_calibrated_plan_passes(change: dict) -> None:
     assert found._repr_html_().startswith("<pre>")
 
 
+@pytest.mark.slow
 def test_tools_are_asked_only_what_they_can_express() -> None:
     fixed = fldp.calibrate(**SMALL | {"adjacency": "replace-one", "sampling": "fixed"}).verify()
     assert "cannot express" in notes(fixed)["dp-accounting PLD"]
-    shared = fldp.calibrate(**SMALL | {"trust": "distributed", "survivors": 40}).verify()
+    shared = fldp.calibrate(**SMALL | {"trust": "distributed", "min_survivors": 40}).verify()
     for tool in ("dp-accounting PLD", "Opacus PRV", "Opacus RDP"):
         assert "know" in notes(shared)[tool]  # who took part
         assert results(shared)[tool] == "skipped"
     assert "no closed form" in notes(fldp.calibrate(**SMALL).verify())["scipy"]
 
 
+@pytest.mark.slow
 def test_second_opinions_agree() -> None:
     rows = {row["check"]: row["epsilon"] for row in fldp.calibrate(**SMALL).verify()}
     ours = rows["fldp pld"]
@@ -70,9 +74,10 @@ def test_second_opinions_agree() -> None:
         assert rows["dp-accounting PLD"] == pytest.approx(ours, rel=2e-3)
 
 
+@pytest.mark.slow
 def test_an_accountant_that_says_too_little_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = fldp.calibrate(**SMALL)
-    shared = fldp.calibrate(**SMALL | {"trust": "distributed", "survivors": 40})
+    shared = fldp.calibrate(**SMALL | {"trust": "distributed", "min_survivors": 40})
     real = accounting.epsilon_of
 
     def low(events, delta, adjacency="add-or-remove", accountant="pld", group=1):
@@ -86,6 +91,7 @@ def test_an_accountant_that_says_too_little_is_found(monkeypatch: pytest.MonkeyP
     assert results(shared.verify())["scipy"] == "fail"
 
 
+@pytest.mark.slow
 def test_an_approximation_that_says_too_little_is_found() -> None:
     settings = {"epsilon": 2.0, "delta": 1e-6, "rounds": 1, "clients": 10**5, "cohort": 100}
     with pytest.warns(UserWarning, match="central-limit"):
@@ -95,6 +101,7 @@ def test_an_approximation_that_says_too_little_is_found() -> None:
     assert "which is then too small" in str(found)
 
 
+@pytest.mark.slow
 def test_a_plan_that_misses_its_target_fails() -> None:
     plan = dataclasses.replace(fldp.calibrate(**SMALL), target_epsilon=1.0)
     assert results(plan.verify())["fldp pld"] == "fail"
@@ -116,6 +123,7 @@ def broken(updates: torch.Tensor) -> torch.Tensor:
     raise RuntimeError("out of order")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("aggregate", [unclipped, realised, broken])
 def test_an_aggregator_with_a_fault_is_found(aggregate) -> None:
     plan = fldp.calibrate(**SMALL)
@@ -124,6 +132,7 @@ def test_an_aggregator_with_a_fault_is_found(aggregate) -> None:
     assert not found.ok
 
 
+@pytest.mark.slow
 def test_an_aggregator_of_ones_own_passes() -> None:
     plan = fldp.calibrate(**SMALL)
 
@@ -147,6 +156,7 @@ def ledger_row(plan: fldp.PrivacyPlan, ledger) -> dict:
     return verify(plan, ledger=ledger)[-1]
 
 
+@pytest.mark.slow
 def test_a_ledger_is_replayed(run: tuple[fldp.PrivacyPlan, Path]) -> None:
     plan, path = run
     row = ledger_row(plan, path)
@@ -157,6 +167,7 @@ def test_a_ledger_is_replayed(run: tuple[fldp.PrivacyPlan, Path]) -> None:
         assert ledger_row(plan, ledger)["result"] == "pass"
 
 
+@pytest.mark.slow
 def test_a_ledger_beyond_its_budget_of_another_plan_or_edited_fails(
     run: tuple[fldp.PrivacyPlan, Path],
 ) -> None:
@@ -176,6 +187,7 @@ def test_a_ledger_beyond_its_budget_of_another_plan_or_edited_fails(
     assert ledger_row(plan, path.with_name("nothing"))["result"] == "fail"
 
 
+@pytest.mark.slow
 def test_a_ledger_without_a_plan_or_with_a_torn_line_says_so(
     run: tuple[fldp.PrivacyPlan, Path], tmp_path: Path
 ) -> None:
@@ -187,13 +199,14 @@ def test_a_ledger_without_a_plan_or_with_a_torn_line_says_so(
     assert ledger_row(plan, tmp_path / "bare")["note"].endswith("no plan in line 1")
 
 
+@pytest.mark.slow
 def test_a_cohort_too_large_to_build_is_skipped() -> None:
     plan = fldp.calibrate(epsilon=2.0, delta=1e-9, rounds=5, clients=10**8, cohort=10**7)
     assert "too large to build" in notes(plan.verify())["neighbouring cohorts"]
 
 
 def test_p01_a_ledger_that_counts_on_secret_draws_fails_where_they_are_seen(tmp_path: Path) -> None:
-    plan = fldp.calibrate(**SMALL, trust="distributed", survivors=40)
+    plan = fldp.calibrate(**SMALL, trust="distributed", min_survivors=40)
     with Ledger(tmp_path / "bare") as ledger:
         ledger.record(fldp.Event(plan.noise_multiplier, plan.sampling_rate, "poisson"))
     row = ledger_row(plan, tmp_path / "bare")
@@ -207,6 +220,7 @@ def _clipped_sum(updates: torch.Tensor) -> torch.Tensor:
     return (finite / norms.clamp(min=1)).float().sum(0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("share", "seed", "result"),
     [(1.0, None, "pass"), (0.0, None, "fail"), (0.5, None, "fail"), (1.0, 0, "fail")],
@@ -230,6 +244,7 @@ def test_p11_an_aggregator_with_too_little_or_repeated_noise_fails(
     assert found.ok == (result == "pass")
 
 
+@pytest.mark.slow
 def test_u07_what_cannot_be_compared_is_skipped_and_nan_never_passes() -> None:
     plan = fldp.calibrate(**SMALL)
     found = verify(plan, aggregate=lambda updates: updates.sum(0) * float("nan"))

@@ -15,12 +15,11 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import yaml
 from jupyter_cache import get_cache
 from jupyter_cache.executors import load_executor
+from sphinx_external_toc.parsing import parse_toc_yaml
 
 HERE = Path(__file__).resolve().parent.parent
 CELL_TIMEOUT = 300
@@ -29,30 +28,16 @@ CELL_TIMEOUT = 300
 def environment_digest() -> str:
     """A digest of everything but the notebooks that decides what a cell prints."""
     digest = hashlib.sha256(sys.version.encode())
-    for path in [HERE / "requirements.txt", *sorted((HERE / "fldp").glob("*.py"))]:
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    for path in [HERE / "requirements.txt", *sorted((HERE / "fldp").rglob("*.py"))]:
+        digest.update(str(path.relative_to(HERE)).encode() + b"\0" + path.read_bytes() + b"\0")
     digest.update(os.environ.get("FLDP_DATA", "").encode())
     return digest.hexdigest()
 
 
-def notebooks(root: Path) -> Iterator[Path]:
+def notebooks(root: Path) -> list[Path]:
     """The notebooks that the table of contents names."""
-
-    def names(node: object) -> Iterator[str]:
-        if isinstance(node, dict):
-            for key, value in node.items():
-                if key in ("file", "root") and isinstance(value, str):
-                    yield value
-                else:
-                    yield from names(value)
-        elif isinstance(node, list):
-            for item in node:
-                yield from names(item)
-
-    for name in names(yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))):
-        path = root / f"{name}.ipynb"
-        if path.exists():
-            yield path
+    named = [root / f"{page}.ipynb" for page in parse_toc_yaml(root / "_toc.yml")]
+    return [path for path in named if path.exists()]
 
 
 def execute(root: Path, workers: int) -> bool:

@@ -14,11 +14,14 @@ import os
 import re
 import statistics
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import myst
 
 HERE = Path(__file__).resolve().parent.parent
 KINDS = {  # words, exercises, sections that must be there
@@ -32,26 +35,11 @@ SECONDS, BYTES = 25, 300 * 1024
 BANNED = re.compile(
     r"\b(simpl[ey]|powerful|crucial|important(?:ly)?|obviously|trivial(?:ly)?)\b", re.I
 )
-BOX = re.compile(
-    r"^(?P<fence>[`:]{3,})\{prf:(?P<kind>definition|theorem|lemma|proposition|corollary)\}"
-    r"[ \t]*(?P<title>.*)\n(?P<body>[\s\S]*?)^(?P=fence)[ \t]*$",
-    re.M,
+BOXES = tuple(
+    f"prf:{kind}" for kind in ("definition", "theorem", "lemma", "proposition", "corollary")
 )
 TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+(?:::\w+)?)`")
-IMAGE = re.compile(r"^[`:]{3,}\{(?:figure|image)\}.*\n(?P<options>(?::[\w-]+:.*\n)*)", re.M)
-FENCE = re.compile(r"^(?P<fence>[`:]{3,})(?:\{(?P<name>[\w:+-]+)\})?(?P<argument>.*)$")
-UNREAD = (None, "math", "code-block", "bibliography")
-LABELLED = ("figure", "image", "solution", "solution-start")
-UNSAID = [
-    (re.compile(r"\$\$[\s\S]*?\$\$(?: \([\w:-]+\))?|(?<!\\)\$[^$\n]+(?:\n[^$\n]+)?\$"), " x "),
-    (re.compile(r"^:[\w-]+:.*$|^\([\w:.-]+\)=$|^\|[-:| ]+\|$", re.M), " "),
-    (re.compile(r"\{glue[\w:]*\}`[^`]*`"), " number "),
-    (re.compile(r"\{(?:cite|prf:ref|eq|ref|numref|doc)[\w:]*\}`[^`]*`"), " reference "),
-    (re.compile(r"\{[\w:+-]+\}`([^`<]*)(?:<[^>]*>)?`"), r" \1 "),
-    (re.compile(r"`[^`]*`"), " code "),
-    (re.compile(r"!?\[([^\]]*)\]\([^)]*\)"), r" \1 "),
-]
-ALT = re.compile(r"^:alt:[ \t]*\S", re.M)
+EXERCISES, SOLUTIONS = ("exercise", "exercise-start"), ("solution", "solution-start")
 
 
 @dataclass
@@ -66,6 +54,12 @@ class Box:
     @property
     def tests(self) -> list[tuple[str, str]]:
         return [(path, name) for path, name in TEST.findall(self.text)]
+
+    @property
+    def is_grounded(self) -> bool:
+        """Whether the text cites somebody or proves."""
+        cites = any(role.name.startswith("cite") for role in myst.roles(self.text))
+        return cites or any(found.name == "prf:proof" for found in myst.directives(self.text))
 
 
 @dataclass
@@ -107,44 +101,19 @@ HEAD = (
 )
 
 
-def unfenced(markdown: str) -> Iterator[str]:
-    """The lines that are neither a fence nor inside code or mathematics."""
-    fences: list[tuple[str, bool]] = []
-    for line in markdown.splitlines():
-        if fences and line.strip() == fences[-1][0]:
-            fences.pop()
-        elif match := FENCE.match(line):
-            hidden = match["name"] in UNREAD or bool(fences and fences[-1][1])
-            fences.append((match["fence"], hidden))
-            if not hidden and match["name"] not in LABELLED:
-                yield match["argument"]
-        elif not (fences and fences[-1][1]):
-            yield line
-
-
-def prose(markdown: str) -> str:
-    """The words a reader reads: no directives' options, mathematics, code, or addresses."""
-    text = "\n".join(unfenced(re.sub(r"<!--[\s\S]*?-->", " ", markdown)))
-    for pattern, instead in UNSAID:
-        text = pattern.sub(instead, text)
-    return text
-
-
 def count(markdown: str) -> int:
-    return len(re.findall(r"[^\W_]+(?:['’.,-][^\W_]+)*", prose(markdown)))
+    return len(re.findall(r"[^\W_]+(?:['’.,-][^\W_]+)*", myst.prose(markdown)))
 
 
-def outside_solutions(cells: list[dict[str, Any]]) -> Iterator[str]:
-    """Markdown of the running text: solutions are folded away, so they are not counted."""
+def outside_solutions(markdown: list[str]) -> Iterator[str]:
+    """Cells of the running text: solutions are folded away, so they are not counted."""
     inside = False
-    for cell in cells:
-        if cell["cell_type"] != "markdown":
-            continue
-        text = "".join(cell["source"])
-        inside = inside or "{solution-start}" in text
+    for text in markdown:
+        names = {found.name for found in myst.directives(text)}
+        inside = inside or "solution-start" in names
         if not inside:
             yield text
-        if "{solution-end}" in text:
+        if "solution-end" in names:
             inside = False
 
 
@@ -154,7 +123,7 @@ def outputs(cells: list[dict[str, Any]]) -> tuple[str, set[str]]:
     for cell in cells:
         if cell["cell_type"] != "code":
             continue
-        text.append("".join(cell["source"]))
+        text.append(myst.source_of(cell))
         for output in cell["outputs"]:
             text.append("".join(output.get("text", "")))
             for mime, data in output.get("data", {}).items():
@@ -180,21 +149,23 @@ def defined_tests(path: Path) -> frozenset[str]:
 
 def boxes(text: str, where: str) -> Iterator[Box]:
     """Each box with the text up to the next one in its cell: the test may be named in either."""
-    found = list(BOX.finditer(text))
-    for number, match in enumerate(found):
-        label = re.search(r"^:label:[ \t]*(\S+)", match["body"], re.M)
-        end = found[number + 1].start() if number + 1 < len(found) else len(text)
-        yield Box(match["kind"], label[1] if label else "", text[match.start() : end], where)
+    lines = text.splitlines()
+    parts = [myst.directive(token) for token in myst.tokens(text)]
+    found = [part for part in parts if part is not None and part.name in BOXES]
+    ends = [*(box.first for box in found[1:]), len(lines)]
+    for box, end in zip(found, ends, strict=False):  # without a box, nothing ends
+        kind = box.name.removeprefix("prf:")
+        yield Box(kind, box.options.get("label", ""), "\n".join(lines[box.first : end]), where)
 
 
-def check_boxes(measured: Measures, referred: dict[str, int], root: Path) -> None:
+def check_boxes(measured: Measures, referred: Counter[str], root: Path) -> None:
     for box in measured.boxes:
         name = f"{box.kind} {box.label or '(no label)'}"
         if not box.label:
             measured.breaches.append(f"{name}: has no :label:")
         elif not referred.get(box.label):
             measured.breaches.append(f"{name}: no text refers to it with {{prf:ref}}")
-        if "{cite" not in box.text and "{prf:proof}" not in box.text:
+        if not box.is_grounded:
             measured.breaches.append(f"{name}: neither a citation nor a proof")
         if not box.tests and box.kind != "definition" and "<!-- no test:" not in box.text:
             measured.breaches.append(
@@ -207,22 +178,27 @@ def check_boxes(measured: Measures, referred: dict[str, int], root: Path) -> Non
 
 def check_text(measured: Measures, text: str, known: str | None) -> None:
     """Alt texts, forbidden words and, in a notebook, numbers that no cell holds or prints."""
-    for image in IMAGE.finditer(text):
-        measured.figures += 1
-        measured.without_alt += not ALT.search(image["options"])
-    for _ in re.findall(r"!\[\s*\]\(", text):
-        measured.figures, measured.without_alt = measured.figures + 1, measured.without_alt + 1
-    for match in BANNED.finditer(prose(text)):
+    for found in myst.directives(text):
+        if found.name in ("figure", "image"):
+            measured.figures += 1
+            measured.without_alt += not found.options.get("alt")
+    for token in myst.inlines(text):
+        if token.type == "image" and not token.content.strip():
+            measured.figures += 1
+            measured.without_alt += 1
+    said = myst.prose(text)
+    for match in BANNED.finditer(said):
         measured.breaches.append(f"says {match[0]!r}: show it, or leave the word out")
-    if known is not None:
-        for number in re.findall(r"(?<![\w.])\d+\.\d+(?![\w.]*\d)", prose(text)):
-            if number not in known:
-                measured.breaches.append(f"the prose says {number}, which no cell holds or prints")
+    if known is None:
+        return
+    for number in re.findall(r"(?<![\w.])\d+\.\d+(?![\w.]*\d)", said):
+        if number not in known:
+            measured.breaches.append(f"the prose says {number}, which no cell holds or prints")
 
 
 def check_cells(measured: Measures, code: list[dict[str, Any]]) -> None:
     for cell in code:
-        source = "".join(cell["source"])
+        source = myst.source_of(cell)
         if "remove-cell" not in cell["metadata"].get("tags", []):
             lines = [line.strip() for line in source.splitlines()]
             measured.lengths.append(sum(bool(line) and line[0] != "#" for line in lines))
@@ -237,56 +213,64 @@ def check_cells(measured: Measures, code: list[dict[str, Any]]) -> None:
             if not (figure.get("caption") and figure.get("name", "").startswith("fig-")):
                 measured.breaches.append("a figure without caption or without a name fig-...")
     if measured.lengths:
-        middle = statistics.median(measured.lengths)
-        for what, value, limit in (
-            ("median", middle, MEDIAN), ("90th percentile", measured.p90, P90),
+        measures = (
+            ("median", statistics.median(measured.lengths), MEDIAN),
+            ("90th percentile", measured.p90, P90),
             ("longest", max(measured.lengths), LONGEST),
-        ):  # fmt: skip
+        )
+        for what, value, limit in measures:
             if value > limit:
                 measured.breaches.append(f"code cells: {what} {value:g} lines, at most {limit}")
 
 
 def check_exercises(measured: Measures, text: str) -> None:
-    exercise = re.compile(
-        r"\{exercise(?:-start)?\}.*\n(?::(?!label)[\w-]+:.*\n)*:label:[ \t]*(\S+)"
-    )
-    measured.exercises = exercise.findall(text)
-    measured.solutions = re.findall(r"\{solution(?:-start)?\}[ \t]*(\S+)", text)
+    found = list(myst.directives(text))
+    measured.exercises = [part.options.get("label", "") for part in found if part.name in EXERCISES]
+    measured.solutions = [part.argument for part in found if part.name in SOLUTIONS]
     low, high = KINDS[measured.kind][1]
     if not low <= len(measured.exercises) <= high:
         measured.breaches.append(f"{len(measured.exercises)} exercises; {low} to {high} are asked")
     for label in sorted(set(measured.exercises) ^ set(measured.solutions)):
         measured.breaches.append(f"{label}: an exercise without solution, or the reverse")
-    if text.count("{solution-start}") != text.count("{solution-end}"):
+    names = [part.name for part in found]
+    if names.count("solution-start") != names.count("solution-end"):
         measured.breaches.append("a solution-start without its solution-end")
 
 
-def measure(path: Path, referred: dict[str, int], root: Path) -> Measures:
-    """Everything but the run time of one notebook or page."""
+def cells_of(path: Path) -> list[dict[str, Any]]:
+    """The cells of a notebook; a page is one cell of Markdown."""
+    text = path.read_text(encoding="utf-8")
     if path.suffix == ".md":
-        cells = [{"cell_type": "markdown", "source": path.read_text(encoding="utf-8")}]
-        kind = "page"
-    else:
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        return [{"cell_type": "markdown", "source": text}]
+    return list(json.loads(text)["cells"])
+
+
+def measure(path: Path, referred: Counter[str], root: Path) -> Measures:
+    """Everything but the run time of one notebook or page."""
+    cells, kind = cells_of(path), "page"
+    if path.suffix == ".ipynb":
         kind = "chapter" if re.match(r"\d\d-", path.name) else "notebook"
     measured = Measures(path, kind, size=path.stat().st_size)
-    markdown = ["".join(c["source"]) for c in cells if c["cell_type"] == "markdown"]
-    text, (known, glued) = "\n\n".join(markdown), outputs(cells)
-    measured.words = sum(count(part) for part in outside_solutions(cells))
+    markdown = myst.markdown(cells)
+    text = "\n\n".join(markdown)
+    known, glued = outputs(cells)
+    measured.words = sum(map(count, outside_solutions(markdown)))
     measured.boxes = [box for part in markdown for box in boxes(part, path.stem)]
     (low, high), _, sections = KINDS[kind]
     if not low <= measured.words <= high:
         measured.breaches.append(f"{measured.words} words; {low} to {high} are asked")
     if measured.size >= BYTES:
         measured.breaches.append(f"{measured.size / 1024:.0f} KB; less than 300 are asked")
+    headings = list(myst.headings(text, 2))
     for section in sections:
-        if not re.search(rf"^## {section}\b", text, re.M):
+        if not any(heading.startswith(section) for heading in headings):
             measured.breaches.append(f"no section '## {section}'")
     for words in CARD if kind != "page" else ():
         if f"**{words}" not in "".join(markdown[:2]):
             measured.breaches.append(f"the opening does not say '**{words} ...**'")
-    for name in re.findall(r"\{glue[\w:]*\}`([\w-]+)", text):
-        if name not in glued:
+    for role in myst.roles(text):
+        name = role.text.partition(":")[0]
+        if role.name.startswith("glue") and name not in glued:
             measured.breaches.append(f"glue {name!r} is bound in no cell")
     check_text(measured, text, known if kind != "page" else None)
     check_cells(measured, [c for c in cells if c["cell_type"] == "code"])
@@ -297,14 +281,15 @@ def measure(path: Path, referred: dict[str, int], root: Path) -> Measures:
     return measured
 
 
-def references(paths: list[Path]) -> dict[str, int]:
+def references(paths: list[Path]) -> Counter[str]:
     """How often the book refers to each label with {prf:ref}."""
-    found: dict[str, int] = {}
-    for path in paths:
-        text = path.read_text(encoding="utf-8")
-        for target in re.findall(r"\{prf:ref\}`(?:[^`<]*<)?([\w:.-]+)>?`", text):
-            found[target] = found.get(target, 0) + 1
-    return found
+    return Counter(
+        role.target
+        for path in paths
+        for text in myst.markdown(cells_of(path))
+        for role in myst.roles(text)
+        if role.name == "prf:ref"
+    )
 
 
 def cached_seconds(path: Path, root: Path) -> float | None:
@@ -347,7 +332,8 @@ def main(argv: list[str] | None = None) -> int:
     unknown = set(arguments.names) - {p.stem for p in chosen}
     if unknown:
         parser.error(f"no such file in {root / 'book'}: {', '.join(sorted(unknown))}")
-    referred, measures = references(everything), []
+    referred = references(everything)
+    measures = []
     print(HEAD)
     for path in chosen:
         measured = measure(path, referred, root)

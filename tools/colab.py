@@ -1,9 +1,9 @@
-"""Write the version of every notebook that is read alone: ``python tools/colab.py [--check]``.
+"""Write the version of every notebook that is read alone: ``python tools/colab.py [FOLDER]``.
 
 The chapters are MyST: boxes, cross-references and citations are directives and roles, which only
 the book renders. Here each becomes plain Markdown, so that a notebook opened in Colab or JupyterLab
-shows no raw directive. Code cells are copied unchanged. ``--check`` writes nothing and fails if a
-file in ``colab/`` is not what its source gives.
+shows no raw directive. Code cells are copied unchanged. The files are published on the branch
+`colab` (see CONTRIBUTING.md) and kept nowhere else.
 """
 
 from __future__ import annotations
@@ -12,26 +12,50 @@ import argparse
 import json
 import re
 import sys
+import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import myst
 import tomllib
+from markdown_it.token import Token
+from pybtex.database import Entry, Person, parse_file
 
 HERE = Path(__file__).resolve().parent.parent
-BOOK, OUT = HERE / "book", HERE / "colab"
-FENCE = re.compile(r"^(?P<fence>`{3,}|:{3,})\{(?P<name>[\w:+-]+)\}[ \t]*(?P<argument>.*)$")
-OPTION = re.compile(r"^:(?P<key>[\w-]+):[ \t]*(?P<value>.*)$")
-LINK = re.compile(r"\]\((?!https?:|#|mailto:)([\w./-]+?)\.(?:ipynb|md)(#[\w-]+)?\)")
-ROLE = re.compile(r"\{(?P<name>[\w:+-]+)\}`(?P<text>[^`]+)`")
+BOOK, OUT = HERE / "book", HERE / "_build" / "colab"
 TITLES = {
-    "prf:definition": "Definition", "prf:theorem": "Theorem", "prf:lemma": "Lemma",
-    "prf:proposition": "Proposition", "prf:corollary": "Corollary", "prf:algorithm": "Algorithm",
-    "prf:example": "Example", "prf:remark": "Remark", "prf:proof": "Proof", "exercise": "Exercise",
-    "exercise-start": "Exercise", "solution": "Solution", "solution-start": "Solution",
-    "note": "Note", "tip": "Tip", "warning": "Warning", "caution": "Caution",
-    "important": "Note", "seealso": "See also", "hint": "Hint", "danger": "Danger",
-}  # fmt: skip
-DROPPED = {"solution-end", "exercise-end", "bibliography", "tableofcontents", "raw"}
+    "prf:definition": "Definition",
+    "prf:theorem": "Theorem",
+    "prf:lemma": "Lemma",
+    "prf:proposition": "Proposition",
+    "prf:corollary": "Corollary",
+    "prf:algorithm": "Algorithm",
+    "prf:example": "Example",
+    "prf:remark": "Remark",
+    "prf:proof": "Proof",
+    "exercise": "Exercise",
+    "exercise-start": "Exercise",
+    "solution": "Solution",
+    "solution-start": "Solution",
+    "note": "Note",
+    "tip": "Tip",
+    "warning": "Warning",
+    "caution": "Caution",
+    "important": "Note",
+    "seealso": "See also",
+    "hint": "Hint",
+    "danger": "Danger",
+}
+# Their argument is their title.
+TITLED = ("admonition", "dropdown", "margin", "topic", "card")
+UNTITLED = ("epigraph", "glossary", "div", "grid")
+DROPPED = ("solution-end", "exercise-end", "bibliography", "tableofcontents", "raw")
+# More authors than this are "the first et al."
+NAMED = 2
+# nbformat's limit on the length of a cell's id.
+LONGEST_ID = 64
 
 
 def site() -> str:
@@ -40,25 +64,23 @@ def site() -> str:
     return str(metadata["project"]["urls"]["Documentation"]).rstrip("/")
 
 
+def surname(person: Person) -> str:
+    return " ".join(map(str, [*person.rich_prelast_names, *person.rich_last_names]))
+
+
+def short(key: str, entry: Entry) -> tuple[str, str]:
+    """(authors, year) of a work, as a citation says them."""
+    names = [surname(person) for person in entry.persons.get("author", [])] or [key]
+    authors = " and ".join(names)
+    if len(names) > NAMED:
+        authors = f"{names[0]} et al."
+    return authors, str(entry.fields.get("year", ""))
+
+
 def bibliography() -> dict[str, tuple[str, str]]:
     """Key of each entry in the .bib file -> its (authors, year) in short."""
-    entries = {}
-    text = (BOOK / "references.bib").read_text(encoding="utf-8")
-    for match in re.finditer(r"@\w+\{([^,\s]+),(.*?)\n\}", text, re.S):
-        fields = {
-            name.lower(): value.strip()
-            for name, value in re.findall(r"(\w+)\s*=\s*[{\"](.*?)[}\"]\s*,?\s*\n", match[2] + "\n")
-        }
-        names = [
-            re.sub(r"[{}\\'\"]", "", a.split(",")[0] if "," in a else a.split()[-1])
-            for a in fields.get("author", match[1]).split(" and ")
-        ]
-        short = names[0] if len(names) == 1 else " and ".join(names)
-        entries[match[1]] = (
-            short if len(names) <= 2 else f"{names[0]} et al.",
-            re.sub(r"\D", "", fields.get("year", "")),
-        )
-    return entries
+    entries = parse_file(str(BOOK / "references.bib"), bib_format="bibtex").entries
+    return {key: short(key, entry) for key, entry in entries.items()}
 
 
 def glued(cells: list[dict[str, Any]]) -> dict[str, str]:
@@ -73,92 +95,140 @@ def glued(cells: list[dict[str, Any]]) -> dict[str, str]:
     return values
 
 
+def replaced(text: str, pairs: Iterable[tuple[str, str]]) -> str:
+    """A text in which each (old, new) has been replaced, in their order, once each.
+
+    The parser gives a role that runs over the end of a line with a blank in its place.
+    """
+    done = ""
+    for old, new in pairs:
+        match = re.search(re.escape(old).replace(r"\ ", r"\s"), text)
+        if match is not None:
+            done += text[: match.start()] + new
+            text = text[match.end() :]
+    return done + text
+
+
 class Converter:
     """MyST Markdown to plain Markdown, with what one notebook's cells know."""
 
     def __init__(self, cells: list[dict[str, Any]], labels: dict[str, str]) -> None:
-        self.labels, self.glue, self.cited = labels, glued(cells), bibliography()
+        self.labels = labels
+        self.glue = glued(cells)
+        self.cited = bibliography()
+        self.site = site()
 
-    def role(self, match: re.Match[str]) -> str:
-        name, text = match["name"], match["text"]
-        shown, _, target = text.partition(" <")
-        target = target.rstrip(">") or shown
-        if name == "term":
-            return f"*{shown}*"
-        if name.startswith("cite"):
-            works = [self.cited[key.strip()] for key in text.split(",")]
-            if name == "cite:t":
-                return "; ".join(f"{authors} ({year})" for authors, year in works)
-            return "[" + "; ".join(f"{authors} {year}" for authors, year in works) + "]"
-        if name.startswith("glue"):
-            key, _, form = text.partition(":")
+    def role(self, role: myst.Role) -> str:
+        """What a role becomes."""
+        if role.name == "term":
+            return f"*{role.shown}*"
+        if role.name.startswith("cite"):
+            return self.citation(role)
+        if role.name.startswith("glue"):
+            key, _, form = role.text.partition(":")
             value = self.glue[key]
             return format(float(value), form) if form else value
-        if name == "eq":
-            return f"({target})"
-        if name in ("ref", "numref", "prf:ref", "doc"):
-            return shown if target != shown else self.labels.get(target, target)
-        if name == "index":
+        if role.name == "eq":
+            return f"({role.target})"
+        if role.name in myst.REFERENCES and role.target == role.shown:
+            return self.labels.get(role.target, role.target)
+        if role.name == "index":
             return ""
-        return shown
+        return role.shown
 
-    def inline(self, line: str) -> str:
-        line = re.sub(r"^\(([\w:.-]+)\)=$", "", line)
-        line = re.sub(r"(\$\$) \(([\w:.-]+)\)$", r"\1", line)
-        line = LINK.sub(lambda m: f"]({site()}/book/{Path(m[1]).name}.html{m[2] or ''})", line)
-        return ROLE.sub(self.role, line)
+    def citation(self, role: myst.Role) -> str:
+        works = [self.cited[key.strip()] for key in role.text.split(",")]
+        if role.name == "cite:t":
+            return "; ".join(f"{authors} ({year})" for authors, year in works)
+        return "[" + "; ".join(f"{authors} {year}" for authors, year in works) + "]"
+
+    def pair(self, token: Token) -> tuple[str, str] | None:
+        """How a role or a link into the book is written, and what it becomes; else None."""
+        role = myst.role(token)
+        if role is not None:
+            return f"{{{role.name}}}`{token.content}`", self.role(role)
+        if token.type != "link_open":
+            return None
+        written = str(token.attrs["href"])
+        address = urlsplit(written)
+        page = Path(address.path)
+        if address.scheme or page.suffix not in (".ipynb", ".md"):
+            return None
+        anchor = f"#{address.fragment}" if address.fragment else ""
+        return f"]({written})", f"]({self.site}/book/{page.stem}.html{anchor})"
 
     def text(self, source: str) -> str:
-        lines, out, position = source.split("\n"), [], 0
-        while position < len(lines):
-            match = FENCE.match(lines[position])
-            if not match:
-                out.append(self.inline(lines[position]))
-                position += 1
-                continue
-            fence, body, position = match["fence"], [], position + 1
-            while position < len(lines) and lines[position].strip() != fence:
-                body.append(lines[position])
-                position += 1
-            position += 1
-            options = {}
-            while body and (option := OPTION.match(body[0])):
-                options[option["key"]] = option["value"]
-                body.pop(0)
-            out.append(self.directive(match["name"], match["argument"], options, "\n".join(body)))
-        return re.sub(r"\n{3,}", "\n\n", "\n".join(out)).strip("\n")
+        """Plain Markdown: what is neither a directive, a role nor a label stays as it was written.
 
-    def directive(self, name: str, argument: str, options: dict[str, str], body: str) -> str:
-        inside, argument = self.text(body).strip("\n"), self.inline(argument)
-        if name in DROPPED:
+        Raises
+        ------
+        ValueError
+            For a directive that this tool does not know.
+        """
+        lines: list[str | None] = list(source.split("\n"))
+        for token in myst.tokens(source):
+            if token.map is None:
+                continue
+            first, last = token.map
+            directive = myst.directive(token)
+            if directive is not None:
+                written = source.split("\n")[first]
+                indent = written[: len(written) - len(written.lstrip())]
+                converted = textwrap.indent(self.directive(directive), indent)
+                # As many entries as lines: the other tokens count them.
+                lines[first:last] = [converted] + [None] * (last - first - 1)
+            elif token.type == "myst_target":
+                lines[first] = ""
+            elif token.type == "math_block_label":
+                lines[last - 1] = str(lines[last - 1]).removesuffix(f" ({token.info})")
+            elif token.type == "inline":
+                pairs = [self.pair(child) for child in token.children or ()]
+                block = "\n".join(str(line) for line in lines[first:last])
+                known = [pair for pair in pairs if pair is not None]
+                lines[first:last] = replaced(block, known).split("\n")
+        text = "\n".join(line for line in lines if line is not None)
+        return re.sub(r"\n{3,}", "\n\n", text).strip("\n")
+
+    def directive(self, found: myst.Directive) -> str:
+        """What a directive becomes."""
+        if found.name in DROPPED:
             return ""
-        if name == "math":
-            return f"$$\n{body.strip()}\n$$"
-        if name == "code-block":
-            return f"```{argument}\n{body}\n```"
-        if name in ("figure", "image"):
-            address = (
-                argument
-                if argument.startswith("http")
-                else f"{site()}/_images/{Path(argument).name}"
-            )
-            return (
-                f"![{options.get('alt', '')}]({address})\n\n*{inside}*"
-                if inside
-                else f"![]({address})"
-            )
-        if name.startswith("solution"):
-            head = "Solution to " + self.labels.get(argument.strip(), "the exercise")
-            if name == "solution":
-                return f"<details><summary><b>{head}</b></summary>\n\n{inside}\n\n</details>"
-            return f"**{head}**\n\n{inside}".rstrip()
-        title = TITLES.get(name, "")
-        if name in ("admonition", "dropdown", "margin", "topic", "card"):
-            title, argument = argument, ""
-        elif not title and name not in ("epigraph", "glossary", "div", "grid"):
-            raise ValueError(f"tools/colab.py does not know the directive {name!r}: teach it")
-        if argument:
+        if found.name == "math":
+            return f"$$\n{found.body.strip()}\n$$"
+        if found.name == "code-block":
+            return f"```{found.argument}\n{found.body}\n```"
+        if found.name in ("figure", "image"):
+            return self.image(found)
+        if found.name.startswith("solution"):
+            return self.solution(found)
+        return self.box(found)
+
+    def image(self, found: myst.Directive) -> str:
+        address = found.argument
+        if not urlsplit(address).scheme:
+            address = f"{self.site}/_images/{Path(address).name}"
+        shown = f"![{found.options.get('alt', '')}]({address})"
+        caption = self.text(found.body)
+        return f"{shown}\n\n*{caption}*" if caption else shown
+
+    def solution(self, found: myst.Directive) -> str:
+        head = "Solution to " + self.labels.get(found.argument, "the exercise")
+        inside = self.text(found.body)
+        if found.name == "solution":
+            return f"<details><summary><b>{head}</b></summary>\n\n{inside}\n\n</details>"
+        return f"**{head}**\n\n{inside}".rstrip()
+
+    def box(self, found: myst.Directive) -> str:
+        """A quotation under its title."""
+        known = found.name in TITLES or found.name in TITLED or found.name in UNTITLED
+        if not known:
+            raise ValueError(f"tools/colab.py does not know the directive {found.name!r}: teach it")
+        title, argument = TITLES.get(found.name, ""), self.text(found.argument)
+        if found.name in TITLED:
+            title = argument
+        elif argument:
             title = f"{title} ({argument.strip('() ')})"
+        inside = self.text(found.body)
         content = f"**{title}**\n\n{inside}" if title else inside
         return "\n".join(f"> {line}".rstrip() for line in content.split("\n"))
 
@@ -166,21 +236,18 @@ class Converter:
 def labels_of(cells: list[dict[str, Any]]) -> dict[str, str]:
     """What a cross-reference to each label of the book may say without numbers."""
     found = {}
-    pattern = re.compile(
-        r"^[`:]{3,}\{(?P<name>[\w:-]+)\}[ \t]*(?P<title>.*)\n(?::(?!label|name)[\w-]+:.*\n)*"
-        r":(?:label|name): *(?P<label>\S+)",
-        re.M,
-    )
+    for source in myst.markdown(cells):
+        for part in myst.directives(source):
+            label = part.options.get("label") or part.options.get("name")
+            if label:
+                kind = TITLES.get(part.name, "figure").lower()
+                title = part.argument.strip("() ")
+                found[label] = f"the {kind}" + (f" “{title}”" if title else "")
+        blocks = [token for token in myst.tokens(source) if token.nesting >= 0]
+        for target, heading, words in zip(blocks, blocks[1:], blocks[2:], strict=False):
+            if target.type == "myst_target" and heading.type == "heading_open":
+                found[target.content] = f"“{words.content}”"
     for cell in cells:
-        source = "".join(cell["source"])
-        for match in pattern.finditer(source):
-            kind = TITLES.get(match["name"], "the figure").lower()
-            title = match["title"].strip("() ")
-            found[match["label"]] = f"the {kind.removeprefix('the ')}" + (
-                f" “{title}”" if title else ""
-            )
-        for label, heading in re.findall(r"^\(([\w:.-]+)\)=\n#+ (.+)$", source, re.M):
-            found[label] = f"“{heading}”"
         figure = cell.get("metadata", {}).get("mystnb", {}).get("figure", {})
         if "name" in figure:
             found[figure["name"]] = "the figure"
@@ -195,8 +262,8 @@ def convert(path: Path, labels: dict[str, str]) -> str:
     cells: list[dict[str, Any]] = []
 
     def markdown(identifier: str, text: str) -> None:
-        cells.append({"cell_type": "markdown", "id": identifier, "metadata": {},
-                      "source": text.splitlines(keepends=True)})  # fmt: skip
+        source = text.splitlines(keepends=True)
+        cells.append({"cell_type": "markdown", "id": identifier, "metadata": {}, "source": source})
 
     markdown(
         "fldp-origin",
@@ -205,7 +272,7 @@ def convert(path: Path, labels: dict[str, str]) -> str:
     for number, cell in enumerate(notebook["cells"]):
         identifier = cell.get("id", f"cell-{number}")
         if cell["cell_type"] == "markdown":
-            text = converter.text("".join(cell["source"]))
+            text = converter.text(myst.source_of(cell))
             if text:
                 markdown(identifier, text)
             continue
@@ -213,33 +280,25 @@ def convert(path: Path, labels: dict[str, str]) -> str:
         cells.append({**cell, "id": identifier, "metadata": kept})
         caption = cell["metadata"].get("mystnb", {}).get("figure", {}).get("caption")
         if caption:
-            markdown(f"{identifier}-caption"[:64], f"*Figure. {converter.text(caption)}*")
+            name = f"{identifier}-caption"[:LONGEST_ID]
+            markdown(name, f"*Figure. {converter.text(caption)}*")
     notebook["cells"] = cells
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Write the notebooks that are read alone.")
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if out of date")
-    check = parser.parse_args(argv).check
+    parser.add_argument("folder", nargs="?", type=Path, default=OUT, help="default: _build/colab")
+    folder = parser.parse_args(argv).folder
     sources = sorted(BOOK.glob("*.ipynb"))
     labels: dict[str, str] = {}
     for path in sources:
         labels |= labels_of(json.loads(path.read_text(encoding="utf-8"))["cells"])
-    stale = []
-    OUT.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for path in sources:
-        text, target = convert(path, labels), OUT / path.name
-        if not target.exists() or target.read_text(encoding="utf-8") != text:
-            stale.append(path.name)
-            if not check:
-                target.write_text(text, encoding="utf-8")
-    for orphan in {p.name for p in OUT.glob("*.ipynb")} - {p.name for p in sources}:
-        stale.append(orphan)
-        if not check:
-            (OUT / orphan).unlink()
-    print(("Out of date: " if check else "Written: ") + (", ".join(stale) or "nothing"))
-    return 1 if check and stale else 0
+        (folder / path.name).write_text(convert(path, labels), encoding="utf-8")
+    print(f"{len(sources)} notebooks written to {folder}")
+    return 0
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-import yaml
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
+from sphinx_external_toc.parsing import parse_toc_yaml
 
 # Number -> title, column, row. Column 0 to 2; what builds on what runs downwards.
 CHAPTERS = {
@@ -58,21 +58,27 @@ def arrows() -> list[str]:
     u, v = corner("6")
     elbow = f"M{x + WIDE // 2} {y + HIGH} V{v + HIGH // 2} H{u + WIDE + 6}"
     return [
-        across("1", "2"), across("2", "3"), down("2", "5"), down("4", "6", -40), down("5", "6"),
-        elbow, down("6", "7"), down("6", "8"), down("6", "III"), down("7", "IV"), down("8", "V"),
-        across("III", "IV"), across("III", "V"),
-    ]  # fmt: skip
+        across("1", "2"),
+        across("2", "3"),
+        down("2", "5"),
+        down("4", "6", -40),  # beside the arrow that comes from 5
+        down("5", "6"),
+        elbow,
+        down("6", "7"),
+        down("6", "8"),
+        down("6", "III"),
+        down("7", "IV"),
+        down("8", "V"),
+        across("III", "IV"),
+        across("III", "V"),
+    ]
 
 
 def written(toc: Path) -> dict[str, str]:
     """Chapter number -> page, for the chapters that the table of contents names."""
-    pages = {}
-    for part in yaml.safe_load(toc.read_text(encoding="utf-8")).get("parts", []):
-        for chapter in part["chapters"]:
-            page = Path(chapter.get("file", "")).name
-            if page[:2].isdigit():
-                pages[str(int(page[:2]))] = f"{page}.html"
-    return pages
+    names = [Path(page).name for page in parse_toc_yaml(toc)]
+    # A chapter's file begins with its number, in two digits.
+    return {str(int(name[:2])): f"{name}.html" for name in names if name[:2].isdigit()}
 
 
 def box(number: str, page: str | None) -> str:
@@ -91,18 +97,20 @@ def box(number: str, page: str | None) -> str:
 def drawing(pages: dict[str, str]) -> str:
     said = "; ".join(f"{number}, {title}" for number, (title, _, _) in CHAPTERS.items())
     tip = '<path d="M0 0 L8 4 L0 8 z" fill="currentColor"/>'
-    return "\n".join([
+    lines = [
         f'<svg class="fldp-map" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" font-size="14.5"',
         f'aria-label="Map of the chapters: {html.escape(said)}">',
         '<defs><marker id="tip" viewBox="0 0 8 8" refX="4" refY="4" markerWidth="7"',
         f'markerHeight="7" orient="auto">{tip}</marker></defs>',
         '<g fill="none" stroke="currentColor" stroke-width="1.3">',
-        *[f'<path d="{path}" marker-end="url(#tip)"/>' for path in arrows()],
-        '</g><g fill="currentColor" text-anchor="middle" stroke-width="0">',
-        *[box(number, pages.get(number)).replace("<rect", '<rect stroke-width="1.6"')
-          for number in CHAPTERS],
-        "</g></svg>",
-    ])  # fmt: skip
+    ]
+    lines += [f'<path d="{path}" marker-end="url(#tip)"/>' for path in arrows()]
+    lines.append('</g><g fill="currentColor" text-anchor="middle" stroke-width="0">')
+    for number in CHAPTERS:
+        drawn = box(number, pages.get(number))
+        lines.append(drawn.replace("<rect", '<rect stroke-width="1.6"'))
+    lines.append("</g></svg>")
+    return "\n".join(lines)
 
 
 class ChapterMap(SphinxDirective):

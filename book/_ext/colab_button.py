@@ -1,7 +1,7 @@
-"""A Colab button on notebook pages, to the version in colab/ read alone.
+"""A Colab button on notebook pages, to the version that is read alone.
 
-The theme's own button opens the source of the page, whose boxes and
-references Colab cannot draw.
+The theme's own button opens the source of the page, whose boxes and references Colab cannot draw.
+The version read alone stands on a branch of its own: .github/workflows/colab.yml puts it there.
 """
 
 from __future__ import annotations
@@ -10,6 +10,12 @@ from pathlib import Path
 from typing import Any
 
 COLAB = "https://colab.research.google.com/github"
+BRANCH = "colab"
+
+
+def address_of(repository: str, pagename: str) -> str:
+    """Where Colab opens a page of the repository `owner/name`."""
+    return f"{COLAB}/{repository}/blob/{BRANCH}/{Path(pagename).name}.ipynb"
 
 
 def add_button(
@@ -25,11 +31,10 @@ def add_button(
         return
     address = str(app.config.html_theme_options["repository_url"])
     repository = address.removeprefix("https://github.com/")
-    name = f"{Path(pagename).name}.ipynb"
     button = {
         "type": "link",
         "text": "Colab",
-        "url": f"{COLAB}/{repository}/blob/main/colab/{name}",
+        "url": address_of(repository, pagename),
         "tooltip": "Open this notebook in Colab",
         "icon": "fas fa-play",
         "label": "colab-button",

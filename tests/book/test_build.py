@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import nbformat
 import pytest
 
 HERE = Path(__file__).resolve().parent.parent.parent
@@ -31,6 +30,8 @@ def build(
         "format: jb-book\nroot: book/index\nchapters:\n- file: book/one\n"
     )
     (root / "book" / "index.md").write_text(page)
+    import nbformat  # takes seconds to load
+
     notebook = nbformat.v4.new_notebook(
         cells=[nbformat.v4.new_markdown_cell("# A notebook"), nbformat.v4.new_code_cell(code)],
         metadata={
@@ -49,6 +50,7 @@ def build(
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_an_intact_copy_builds_and_shows_the_executed_output(tmp_path: Path) -> None:
     result = build(tmp_path / "copy")
     assert result.returncode == 0, result.stdout + result.stderr
@@ -56,12 +58,14 @@ def test_an_intact_copy_builds_and_shows_the_executed_output(tmp_path: Path) -> 
     assert "42" in page
 
 
+@pytest.mark.slow
 def test_a_crashing_cell_fails_the_build_and_is_named(tmp_path: Path) -> None:
     result = build(tmp_path / "copy", code="raise RuntimeError('planted')")
     assert result.returncode != 0
     assert "planted" in result.stdout + result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("page", "words"),
     [

@@ -20,6 +20,6 @@ def test_each_client_starts_with_a_clean_module() -> None:
     x, y = fldp.datasets.digits()
     population = fldp.clients.partition(x, y, clients=40, seed=0)
     plan = fldp.calibrate(epsilon=8.0, delta=1e-3, rounds=2, clients=40, cohort=20)
-    local = fldp.BringYourOwn(freeze_and_train)
+    local = fldp.LocalFunction(freeze_and_train)
     history = fldp.train(nn.Linear(64, 10), population, plan, local=local)
     assert len(history.epsilon) == 2

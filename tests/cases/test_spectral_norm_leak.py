@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import fldp
-from fldp.parameters import flatten
+from fldp.mechanism.updates import flatten
 
 NORMS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "hook": nn.utils.spectral_norm,

@@ -1,0 +1,333 @@
+"""The server's half of a round: bounded contributions are summed, noised and released once.
+
+What reaches the sum is within C·cap: the client's half, :mod:`fldp.mechanism.contribution`, sees to
+that, and what comes from another process is bounded here again. Nothing but the noisy mean depends
+on who came: the noise, the denominator and the precision of the result follow from the plan; under
+distributed and local trust the noise level tells the count, which is public there.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+import torch
+from torch import Tensor
+
+from fldp.mechanism.clipping import Clip, as_clip, bounded_rows, flat_factors
+from fldp.mechanism.contribution import Bounded, Contribution, Message, Seen
+from fldp.mechanism.intake import check_weights, identifiers, twice
+from fldp.mechanism.noise import Gaussian, as_noise, check_scale
+from fldp.mechanism.release import PrivateDiagnostics, Release, keep_beside
+from fldp.mechanism.summation import MOST
+
+if TYPE_CHECKING:
+    from fldp.plan import PrivacyPlan
+    from fldp.plan.ledger import Ledger
+
+# What the noise is measured against may differ from the plan's z by rounding alone.
+_ROUNDING = 1e-9
+# A Poisson cohort is larger than m + 6√m once in 10^9 rounds.
+_LIKELY_SDS = 6
+
+
+class Collection:
+    """Sums, noises and releases the bounded contributions of one round.
+
+    Guarantee: the release is the output of `event` under the plan's adjacency and trust model, if
+    no contribution exceeds C·cap; `receive` makes sure of that for messages from elsewhere. One
+    release is made whoever asks, from whatever thread; a collection cannot be copied, pickled or
+    used in a forked process, because each copy could release the same data again.
+
+    In two processes, the client runs a `Contribution` with the same clip and cap:
+
+    >>> import fldp
+    >>> plan = fldp.calibrate(epsilon=8.0, delta=1e-4, rounds=1, clients=1000)
+    >>> server = Collection(plan, torch.zeros(4), clip=1.0)
+    >>> client = Contribution(torch.zeros(4), clip=1.0)
+    >>> for number in range(1000):
+    ...     message = client.encode(torch.full((4,), 0.5))  # crosses the network
+    ...     server.receive(message, client=number)
+    >>> bool((server.release().mean - 0.5).abs().max() < 0.1)
+    True
+
+    Parameters
+    ----------
+    plan : PrivacyPlan
+        The plan that was accounted.
+    like : update, module or Layout
+        The structure of the mean.
+    clip : float or Clip
+        C, or a clip; one that asks a query is moved once, after the release.
+    weight_cap, weight_total, noise
+        As for `PrivateAggregator`.
+
+    Raises
+    ------
+    ValueError
+        For settings that the plan does not account for.
+    """
+
+    def __init__(
+        self,
+        plan: PrivacyPlan,
+        like: object,
+        clip: float | Clip = 1.0,
+        *,
+        weight_cap: float | None = None,
+        weight_total: float | None = None,
+        noise: Gaussian | None = None,
+    ) -> None:
+        check_weights(weight_cap, weight_total)
+        if plan.cohort > MOST / 2:
+            raise ValueError(f"one sum holds at most {MOST} clients: m = {plan.cohort:g} is more")
+        self.plan = plan
+        self.noise = as_noise(noise, None)
+        self._owner = as_clip(clip)
+        # Its copy of the clip is the round's: the C that clips is the C that noises.
+        self.half = Contribution(like, self._owner, weight_cap=weight_cap)
+        self.layout = self.half.layout
+        self.denominator = float(plan.denominator) * (weight_cap or 1.0)
+        if weight_total is not None:
+            self.denominator = float(plan.sampling_rate) * weight_total
+        self._set_noise(weight_cap or 1.0)
+        self._sum = self.noise.start(
+            self.layout.total, self.layout.empty, self.std, likely(plan), most(plan)
+        )
+        self.half.room = self._sum.room
+        self._seen: list[Seen] = []
+        self._count = 0
+        self._malformed = 0
+        self._problem: str | None = None
+        self._released = False
+        self._names: set[Hashable] = set()
+        # Who adds and then releases holds it all the while.
+        self.lock = threading.RLock()
+        self._process = os.getpid()
+
+    def _set_noise(self, cap: float) -> None:
+        """The standard deviations, and the event that they make; ValueError unless accounted."""
+        plan = self.plan
+        clip = self.half.clip
+        z, self._bit_noise = clip.noise_split(
+            plan.noise_multiplier, plan.denominator, plan.adjacency
+        )
+        if clip.queries and plan.trust == "local":
+            raise ValueError("adaptive clipping needs a noised sum of bits: not local trust")
+        self.std = z * clip.norm * cap
+        ran = clip.joint(z, self._bit_noise, plan.adjacency)
+        accounted = plan.event.noise_multiplier
+        if not math.isclose(ran, accounted, rel_tol=_ROUNDING):
+            raise ValueError(f"the plan accounts for z = {accounted}, not {ran}")
+        (self.event,) = self.noise.events(plan, 1, self.layout.total + clip.queries)
+        # Local and distributed noise grows with the root of the count.
+        growth = 1.0
+        if plan.trust != "central":
+            growth = math.sqrt(most(plan))
+        if clip.queries:
+            check_scale(self._bit_noise * growth, torch.float64)
+        for std in (self.std, self.std * growth):
+            check_scale(std, self.layout.empty.dtype)
+            check_scale(std / self.denominator, self.layout.empty.dtype)
+
+    @property
+    def room(self) -> float:
+        """The share of C that a client's half leaves for the rounding of this sum."""
+        return self.half.room
+
+    def tile(self, rows: int) -> int:
+        """A number of rows, near `rows`, that is fast to add at once."""
+        return self._sum.whole(rows)
+
+    def __reduce__(self) -> NoReturn:
+        raise ValueError("a collection is not copied or pickled: a copy could release again")
+
+    def check_open(self) -> None:
+        """ValueError after the release, and in a forked process."""
+        if os.getpid() != self._process:
+            raise ValueError("this aggregator belongs to another process: a fork is a copy")
+        if self._released:
+            raise ValueError(
+                "this aggregator has released: a second release of the same data is not "
+                "accounted; start a new one for the next round"
+            )
+
+    def admit(self, client: object, count: int) -> str | None:
+        """Count `count` contributions in; what is wrong with their senders, or None.
+
+        Raises
+        ------
+        ValueError
+            Beyond the number of clients that the plan accounts for, and for identifiers that are
+            none; nothing is counted then.
+        """
+        names = identifiers(client, count)
+        again = twice(names, self._names)
+        if again is not None:
+            return f"client {again!r} is in this round already: it counts once"
+        limit = most(self.plan)
+        if self._count + count > limit:
+            raise ValueError(f"the plan accounts for at most {limit} clients in a round")
+        self._count += count
+        self._names.update(names)
+        return None
+
+    def refuse(self, problem: str) -> None:
+        """Count one contribution as malformed: it adds nothing."""
+        self._problem = self._problem or problem
+        self._malformed += 1
+
+    def add(self, bounded: Bounded) -> None:
+        """Add what the client's half has bounded, and `admit` has counted in."""
+        self._seen.append(bounded.seen)
+        self.noise.accumulate_(self._sum, bounded.rows, bounded.columns)
+
+    def receive(self, message: Message, client: object = None) -> None:
+        """Take one client's message from another process; it is bounded again.
+
+        Parameters
+        ----------
+        message : Message
+            What `Contribution.encode` returned there. A vector of another shape or kind, or one
+            beyond C·cap, is no message of an honest client: it is malformed, or brought back
+            within.
+        client : hashable, optional
+            An identifier; a second message of the same client is malformed.
+
+        Raises
+        ------
+        ValueError
+            After the release, and beyond the number of clients that the plan accounts for.
+        """
+        with self.lock:
+            self.check_open()
+            problem = self.admit(client, 1)
+            try:
+                bounded = self._bounded(message)
+            except Exception as error:  # whatever was sent, the round goes on
+                problem = problem or str(error)
+            if problem is None:
+                self.add(bounded)
+            else:
+                self.refuse(problem)
+
+    def _bounded(self, message: Message) -> Bounded:
+        """A message that may hold anything, within C·cap."""
+        layout = self.layout
+        rows = layout.rows(message.vector, layout.empty.new_empty(layout.total), one=True)
+        rows, norms, finite = bounded_rows(rows)
+        bound = self.half.clip.norm * (self.half.weight_cap or 1.0)
+        factors = flat_factors(norms, bound, self.room)
+        # A client's own word on whether it was within C counts as one bit, whatever it says.
+        within = float(int(message.half_bits) > 0)
+        answered = finite & bool(message.half_bits)
+        scales = torch.full((1, 1), within, dtype=torch.float64)
+        return Bounded(rows, [(0, layout.total, factors)], Seen(norms, scales, answered))
+
+    def release(self, ledger: Ledger | None = None, round: int | None = None) -> Release:
+        """The noisy mean of everything added; the collection is finished afterwards.
+
+        Parameters
+        ----------
+        ledger : Ledger, optional
+            Its account gets the event on disk before the release exists.
+        round : int, optional
+            The number of the round, for the ledger.
+
+        Raises
+        ------
+        ValueError
+            On a second call, when fewer than the plan's survivors took part, and when the release
+            would take the ledger beyond the plan's (ε, δ): nothing is released then.
+        """
+        with self.lock:
+            self.check_open()
+            spread = self._spread()
+            if ledger is not None:
+                self._pay(ledger, round)
+            self._released = True
+            release = self._finish(self.std * spread, self._bit_noise * spread)
+            del self._sum, self._seen
+            return release
+
+    def _pay(self, ledger: Ledger, round: int | None) -> None:
+        held = ledger.plan
+        if held is not None and not held.affords([*ledger.events, self.event]):
+            raise ValueError(
+                f"this release would take {ledger.path} beyond ε = "
+                f"{held.target_epsilon:g} at δ = {held.delta:g}: refused"
+            )
+        ledger.record(self.event, round)
+
+    def _spread(self) -> float:
+        """How much more noise arrived than the accounted noise, as a ratio; 1 for central trust."""
+        if self.plan.trust == "central":
+            return 1.0
+        minimum = 1
+        if self.plan.trust == "distributed":
+            if self.plan.min_survivors is None or self._count < self.plan.min_survivors:
+                raise ValueError(
+                    "fewer clients than the stated minimum of "
+                    f"{self.plan.min_survivors}: no release"
+                )
+            minimum = self.plan.min_survivors
+        return math.sqrt(self._count / minimum)
+
+    def _finish(self, std: float, bit_noise: float) -> Release:
+        mean = self.noise.finish(self._sum, std, self.denominator)
+        private, half_bits = self._diagnostics()
+        unclipped = None
+        if self.half.clip.queries:
+            bits = self.noise.count(half_bits, bit_noise)
+            unclipped = self._owner.observe(bits, self.plan.denominator)
+        release = Release(
+            mean=self.layout.restore(mean),
+            noise_std=std / self.denominator,
+            denominator=self.denominator,
+            event=self.event,
+            clip_norm=self.half.clip.norm,
+            reproducible=self.noise.reproducible,
+            unclipped=unclipped,
+        )
+        keep_beside(release, private)
+        return release
+
+    def _diagnostics(self) -> tuple[PrivateDiagnostics, int]:
+        """What is not for release, and the raw sum of half-shifted bits, in halves."""
+        norms = _joined([part.norms for part in self._seen])
+        finite = _joined([part.finite for part in self._seen])
+        half_bits = _joined([part.half_bits() for part in self._seen])
+        private = PrivateDiagnostics(
+            norms=norms.tolist(),
+            clipped_fraction=int((half_bits < 0).sum()) / max(1, self._count),
+            malformed=int((1 - finite).sum()) + self._malformed,
+            count=self._count,
+            first_problem=self._problem,
+        )
+        return private, int(half_bits.sum())
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    if not parts:
+        return torch.zeros(0, dtype=torch.float64)
+    return torch.cat([part.cpu() for part in parts]).double()
+
+
+def most(plan: PrivacyPlan) -> int:
+    """The most clients in a round that the plan accounts for, and one sum can hold."""
+    limit = plan.clients
+    if plan.cap is not None:
+        limit = plan.cap
+    if plan.sampling == "fixed":
+        limit = round(plan.cohort)
+    return min(limit, MOST)
+
+
+def likely(plan: PrivacyPlan) -> int:
+    """How many clients a round is prepared for: all, or a Poisson cohort's m + 6√m."""
+    if plan.sampling != "poisson":
+        return most(plan)
+    return min(most(plan), math.ceil(plan.cohort + _LIKELY_SDS * math.sqrt(plan.cohort)))

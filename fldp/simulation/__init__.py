@@ -1,0 +1,32 @@
+"""Where it is tried: clients, who comes, local training, engines, and the loop over rounds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fldp._lazy import attach
+
+if TYPE_CHECKING:
+    from fldp.simulation import averaging as averaging
+    from fldp.simulation import checkpoint as checkpoint
+    from fldp.simulation import clients as clients
+    from fldp.simulation import dpsgd as dpsgd
+    from fldp.simulation import draws as draws
+    from fldp.simulation import engines as engines
+    from fldp.simulation import history as history
+    from fldp.simulation import isolation as isolation
+    from fldp.simulation import local as local
+    from fldp.simulation import rounds as rounds
+    from fldp.simulation import sampling as sampling
+    from fldp.simulation import scaffold as scaffold
+    from fldp.simulation import server as server
+    from fldp.simulation import setting as setting
+    from fldp.simulation import stacked as stacked
+    from fldp.simulation import training as training
+
+_MODULES = (
+    "averaging checkpoint clients dpsgd draws engines history isolation local rounds sampling "
+    "scaffold server setting stacked training"
+)
+__all__ = [*_MODULES.split()]
+__getattr__ = attach(__name__, {}, {name: name for name in __all__})

@@ -1,0 +1,157 @@
+"""How a cohort's updates become one mean: privately under a plan, plainly without one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fldp.accounting import Event
+from fldp.mechanism.aggregation import PrivateAggregator
+from fldp.mechanism.clipping import Clip
+from fldp.mechanism.contribution import Contribution
+from fldp.mechanism.noise import Gaussian
+from fldp.mechanism.updates import Layout
+from fldp.plan import PrivacyPlan
+from fldp.plan.ledger import Ledger
+
+
+class Averaged(NamedTuple):
+    """The mean of a round (d,), and what goes with it.
+
+    `event` is what it cost, None without a plan; `clipped` is a private fraction.
+    """
+
+    mean: Tensor
+    clip_norm: float
+    clipped: float
+    event: Event | None
+
+
+@dataclass
+class Weights:
+    """How much clients count.
+
+    Parameters
+    ----------
+    each : Tensor, optional
+        A number for each of the N clients, private; None counts everyone once.
+    cap : float, optional
+        The most that a client counts, public: with a plan it sets the noise.
+    total : float, optional
+        W, the public sum of min(weight, cap) over all clients; None: m·cap stands in.
+    """
+
+    each: Tensor | None = None
+    cap: float | None = None
+    total: float | None = None
+
+    def of(self, ids: Tensor) -> Tensor | None:
+        """The weights of clients `ids`; made-up clients of an audit count as much as any may."""
+        if self.each is None or self.cap is None:
+            return None
+        given = torch.full((len(ids),), self.cap, dtype=torch.float64)
+        known = ids < len(self.each)
+        given[known] = self.each[ids[known]].double()
+        return given
+
+    def denominator(self, cohort: float, clients: int) -> float:
+        """What a sum is divided by: m, m·cap, or q·W; public."""
+        if self.total is not None:
+            return cohort / clients * self.total
+        return cohort * (self.cap or 1.0)
+
+
+@dataclass
+class Averaging:
+    """Takes the updates of one round after another.
+
+    Guarantee: with a plan, that of `PrivateAggregator`, with the run's own clip and noise.
+
+    Parameters
+    ----------
+    plan : PrivacyPlan, optional
+        None: clipped or not, no noise, no guarantee.
+    layout : Layout
+        The structure of a row, so that a clip knows its layers.
+    clip : Clip, optional
+        The run's; None, without a plan only, clips nothing.
+    noise : Gaussian
+        The run's.
+    weights : Weights
+        How much clients count.
+    denominator : float
+        What the sum is divided by without a plan.
+    """
+
+    plan: PrivacyPlan | None
+    layout: Layout
+    clip: Clip | None
+    noise: Gaussian
+    weights: Weights
+    denominator: float
+
+    def mean(
+        self,
+        chunks: Iterable[tuple[Tensor, Tensor]],
+        ledger: Ledger | None,
+        round: int,
+    ) -> Averaged:
+        """The mean of a round; its event is on disk before the mean exists.
+
+        Parameters
+        ----------
+        chunks
+            Pairs of client numbers (c,) and their updates (c, d).
+        ledger, round
+            Where the event is recorded, and under which number.
+        """
+        if self.plan is None or self.clip is None:
+            return self._plain(chunks)
+        aggregator = PrivateAggregator(
+            self.layout,
+            self.plan,
+            self.clip,
+            weight_cap=self.weights.cap,
+            weight_total=self.weights.total,
+            noise=self.noise,
+        )
+        for ids, rows in chunks:
+            aggregator.add(rows, self.weights.of(ids))
+        release = aggregator.release(ledger, round)
+        clipped = release.private.clipped_fraction
+        # A grid's mean comes in float64; rounding it is post-processing.
+        mean = release.mean.to(self.layout.empty.dtype)
+        return Averaged(mean, release.clip_norm, clipped, release.event)
+
+    def _plain(self, chunks: Iterable[tuple[Tensor, Tensor]]) -> Averaged:
+        total = self.layout.empty.new_zeros(self.layout.total)
+        half = None
+        if self.clip is not None:
+            half = Contribution(self.layout, self.clip, weight_cap=self.weights.cap)
+        clipped = 0
+        count = 0
+        for ids, rows in chunks:
+            count += len(rows)
+            if half is None:
+                total += self._weighted(ids, rows)
+                continue
+            bounded = half.bound(rows, half.weights(self.weights.of(ids), len(rows)))
+            for start, stop, factors in bounded.columns:
+                part = bounded.rows[:, start:stop]
+                total[start:stop] += factors.to(part.dtype) @ part
+            clipped += int((bounded.seen.half_bits() < 0).sum())
+        norm = math.inf
+        if self.clip is not None:
+            norm = float(self.clip.norm)
+        return Averaged(total / self.denominator, norm, clipped / max(1, count), None)
+
+    def _weighted(self, ids: Tensor, rows: Tensor) -> Tensor:
+        factors = self.weights.of(ids)
+        if factors is None:
+            return rows.sum(0)
+        return factors.clamp(max=self.weights.cap).to(rows) @ rows

@@ -1,0 +1,369 @@
+"""One run, round by round: what it keeps between two rounds, and what a round does."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fldp import accounting
+from fldp._text import fill, up
+from fldp.mechanism.noise import as_noise
+from fldp.mechanism.updates import Layout, flatten, load_
+from fldp.plan import PrivacyPlan
+from fldp.plan.ledger import Ledger
+from fldp.simulation.averaging import Averaging
+from fldp.simulation.checkpoint import compare, crowd, described, fingerprint, outline
+from fldp.simulation.draws import Draws
+from fldp.simulation.history import History
+from fldp.simulation.isolation import copied, is_all_plain
+from fldp.simulation.local import LocalSGD
+from fldp.simulation.sampling import drawn
+from fldp.simulation.server import FedAvg
+from fldp.simulation.setting import Setting
+
+# What a checkpoint keeps of a history; its events are written out beside.
+_KEPT = (
+    "accuracy",
+    "loss",
+    "clip_norm",
+    "participations",
+    "private",
+    "best_round",
+    "seconds",
+    "head",
+)
+
+
+def evaluate(model: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
+    """Accuracy and mean cross-entropy of a classifier.
+
+    Parameters
+    ----------
+    model : nn.Module
+        From inputs (n, ...) to scores (n, classes); in the end it is in the mode it was in.
+    x, y : Tensor
+        Inputs and labels (n,), on the model's device.
+    """
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        scores = model(x)
+        loss = float(nn.functional.cross_entropy(scores, y))
+        accuracy = float((scores.argmax(1) == y).double().mean())
+    model.train(training)
+    return accuracy, loss
+
+
+class Run:
+    """The state of a run between two rounds.
+
+    Parameters
+    ----------
+    given : Setting
+        What `train` was called with.
+
+    Raises
+    ------
+    ValueError
+        For what does not go together, before anybody is sampled.
+    """
+
+    def __init__(self, given: Setting) -> None:
+        self.plan = given.plan
+        self.population = given.population
+        self.canaries = given.canaries
+        self.local: Any = LocalSGD() if given.local is None else copy.deepcopy(given.local)
+        self.server = FedAvg() if given.server is None else copy.deepcopy(given.server)
+        self.server.reset()
+        self.clip = given.clipping()
+        self.clients = given.clients
+        self.total, self.cohort = given.schedule()
+        self.sampler = given.cohorts(self.local)
+        # Never run: what clients start from, and what the trained weights are put into.
+        self.model = self.local.prepare(given.placed())
+        self.flat = flatten(self.model)
+        self.validation = given.checked_validation(self.flat.device)
+        self.draws = Draws(given.seed)
+        # Lives as long as the run: what a round's noise depends on is in every checkpoint.
+        self.noise = as_noise(given.noise, given.generator)
+        self.reproducible = self.noise.reproducible
+        self.averaging = self._averaging(given)
+        self.done = 0
+        # The best validation accuracy, and the vector that reached it.
+        self.best = (-1.0, self.flat)
+        self.history = History(self.plan)
+        self.history.private |= {"cohort": [], "clipped_fraction": []}
+        # Against whoever knows the seed the coins are known: a client pays for its own rounds.
+        if self.draws.seeded and self.plan is not None and self.plan.event.sampling != "none":
+            self.history.participations = []
+        self.served = torch.zeros(self.clients, dtype=torch.int64)
+        # Rounds of this run that the ledger holds and no checkpoint does: a crash cut them off.
+        self.lost = 0
+        self.local.begin(self.population, self.total, self.cohort / self.clients)
+        self.local.rehearse(self.model, self.flat, self.population)
+        # For validation: one copy serves all rounds where nothing in it moves.
+        self._shown = copied(self.model) if is_all_plain(self.model) else None
+        self._begun_with: dict[str, str] = {}
+        self._repeats = False
+
+    def _averaging(self, given: Setting) -> Averaging:
+        """What turns a cohort's updates into a mean, in this model's structure."""
+        layout = Layout.of_rows(self.model, self.flat, self.local.width(len(self.flat)))
+        if self.clip is not None:
+            self.clip.prepare(layout)
+        weights = given.client_weights(self.local)
+        denominator = weights.denominator(self.cohort, self.clients)
+        return Averaging(self.plan, layout, self.clip, self.noise, weights, denominator)
+
+    def identify(self) -> None:
+        """Note, for checkpoints, what a resumed run must still be; before the first round."""
+        validation = "none"
+        if self.validation is not None:
+            validation = ", ".join(map(fingerprint, self.validation))
+        self._begun_with = {
+            "plan": described(None if self.plan is None else self.plan.to_dict()),
+            "model": outline(self.model),
+            "population": crowd(self.population),
+            "clip": described(self.clip),
+            "local algorithm": described(self.local),
+            "server": described(self.server),
+            "sampler": described(self.sampler),
+            "noise mechanism": described(self.noise),
+            "weights": described(self.averaging.weights),
+            "validation": validation,
+            "rounds": str(self.total),
+            "cohort": f"{self.cohort:.17g}",
+        }
+
+    def account(self, book: Ledger, resumed: bool) -> None:
+        """What the ledger holds besides this run is spent, whatever came of it.
+
+        Raises ValueError where the ledger is not the one that this run wrote, and where a seed
+        would draw an earlier run's cohorts again.
+        """
+        if book.plan not in (None, self.plan):
+            raise ValueError(f"{book.path} is the ledger of another plan: give this plan's own")
+        own, held = Counter(self.history.events), Counter(book.events)
+        if self.history.head is not None:
+            book.check(self.history.head)
+        # A ledger that this run never wrote may hold as many rounds, of another run.
+        strange = resumed and self.history.head is None and (own or held)
+        if own - held or strange:
+            raise ValueError(
+                f"{book.path} does not hold exactly the rounds that this run has released: resume "
+                "with the ledger that it wrote, or without one if it wrote none"
+            )
+        self.history.head = book.head
+        self.history.before = list((held - own).elements())
+        if self.history.participations is not None and self.plan is not None:
+            # Rounds of this plan are an earlier run's, whatever label they stand under.
+            training = [
+                entry.event.rounds
+                for entry in book.entries
+                if entry.label == "training" or replace(entry.event, rounds=1) == self.plan.event
+            ]
+            self._drawn_before(sum(training) - len(self.history.events), resumed, book)
+
+    def _drawn_before(self, earlier: int, resumed: bool, book: Ledger) -> None:
+        """With a seed, `earlier` rounds of the ledger may have had the cohorts that come next."""
+        if earlier and not resumed:
+            raise ValueError(
+                f"{book.path} holds {earlier} rounds of an earlier run: a seed may draw its "
+                "cohorts again, and two rounds with one cohort are not accounted as two draws. "
+                "Leave seed out, or resume that run from its checkpoint"
+            )
+        if earlier != self.lost and not self._repeats:
+            self.draws.renew(f"restart {earlier}".encode())
+        self.lost = earlier
+
+    def finished(self, patience: int | None) -> bool:
+        history = self.history
+        plan = self.plan
+        if history.stopped:
+            return True
+        if self.done >= self.total:
+            history.stopped = f"all {self.total} rounds are done"
+        elif patience is not None and self.done - history.best_round >= patience:
+            history.stopped = (
+                f"validation accuracy has not improved for {patience} rounds; the model is that of "
+                f"round {history.best_round}"
+            )
+        elif plan is not None and not plan.affords(
+            [*history.before, *history.events, *self.noise.events(plan)]
+        ):
+            history.stopped = (
+                f"round {self.done + 1} would exceed ε = {plan.target_epsilon:g} at δ = "
+                f"{plan.delta:g}: refused before sampling; the model is that of round {self.done}"
+            )
+        return bool(history.stopped)
+
+    def round(self, book: Ledger | None) -> None:
+        """One round; the event is on disk before the release exists."""
+        ids = drawn(self.sampler, self.clients, self.draws, self.done)
+        real = ids[ids < len(self.population)]
+        rows = self.local.updates(
+            self.model, self.flat, self.population, real, self.draws, round=self.done
+        )
+        averaged = self.averaging.mean(self._chunks(ids, rows), book, self.done + 1)
+        mean = averaged.mean
+        history = self.history
+        if averaged.event is not None:
+            history.events.append(averaged.event)
+        if self.canaries is not None:
+            self.canaries.observe(mean, self.done)
+        step = self.local.absorb(mean, self.cohort / self.clients)
+        self.flat = self.server.step(self.flat, step, self.done / self.total)
+        self.done += 1
+        history.clip_norm.append(float(averaged.clip_norm))
+        history.private["cohort"].append(len(ids))
+        history.private["clipped_fraction"].append(averaged.clipped)
+        self._count(ids)
+        if book is not None:
+            history.head = book.head
+        self._validate()
+
+    def _count(self, ids: Tensor) -> None:
+        """With a seed: the most rounds of any client so far, with those that a crash cut off."""
+        told = self.history.participations
+        if told is None or self.plan is None:
+            return
+        self.served[ids] += 1
+        most = int(self.served.max()) + self.lost
+        told.append(min(most, self.plan.rounds))
+
+    def _chunks(self, ids: Tensor, rows: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """The cohort's updates with their senders, in the order of `ids`; canaries come last."""
+        start = 0
+        for chunk in rows:
+            yield ids[start : start + len(chunk)], chunk
+            start += len(chunk)
+        made_up = ids[start:]
+        if self.canaries is not None and len(made_up):
+            yield made_up, self.canaries.rows(made_up, self.done).to(self.flat)
+
+    def _validate(self) -> None:
+        if self.validation is None:
+            return
+        reported = self.server.report(self.flat)
+        shown = copied(self.model) if self._shown is None else self._shown
+        accuracy, loss = evaluate(load_(shown, reported), *self.validation)
+        self.history.accuracy.append(accuracy)
+        self.history.loss.append(loss)
+        if accuracy > self.best[0]:
+            self.best = (accuracy, reported.clone())
+            self.history.best_round = self.done
+
+    def summary(self) -> str:
+        parts = []
+        if self.plan is not None:
+            parts.append(f"ε={up(self.history.now)}/{self.plan.target_epsilon:g}")
+        if self.history.accuracy:
+            parts.append(f"accuracy={self.history.accuracy[-1]:.3f}")
+        parts.append(f"clipped={self.history.private['clipped_fraction'][-1]:.0%} (private)")
+        return " ".join(parts)
+
+    def _pieces(self) -> dict[str, Any]:
+        pieces = {
+            "server": self.server,
+            "local": self.local,
+            "sampler": self.sampler,
+            "noise": self.noise,
+        }
+        return pieces if self.clip is None else pieces | {"clip": self.clip}
+
+    def state(self) -> dict[str, Any]:
+        """Everything the next round depends on, and what the run must still be."""
+        state: dict[str, Any] = {
+            "identity": self._begun_with,
+            "done": self.done,
+            "flat": self.flat,
+            "best": list(self.best),
+            "draws": self.draws.state_dict(),
+            "served": self.served,
+            "lost": self.lost,
+            "events": [event.to_dict() for event in self.history.events],
+            "reproducible": self.reproducible,
+        }
+        state |= {name: piece.state_dict() for name, piece in self._pieces().items()}
+        state["history"] = {name: getattr(self.history, name) for name in _KEPT}
+        return state
+
+    def resume(self, state: dict[str, Any], path: Path, seed: int | None) -> None:
+        """Continue from `state`; a ValueError names what is not as it was."""
+        compare(path, state["identity"], self._begun_with)
+        given = self.draws
+        self.draws = Draws(0)
+        self.draws.load_state_dict(state["draws"])
+        if seed is not None and not self.draws.same(given):
+            raise ValueError(
+                f"{path} is the checkpoint of a run with another seed, or with none: leave seed out"
+            )
+        self.done = state["done"]
+        self.flat = state["flat"].to(self.flat)
+        self.best = (float(state["best"][0]), state["best"][1].to(self.flat))
+        self.served = state["served"].cpu()
+        self.lost = state["lost"]
+        for name, piece in self._pieces().items():
+            piece.load_state_dict(state[name])
+        for name, value in state["history"].items():
+            setattr(self.history, name, value)
+        self.history.events = [accounting.event_from_dict(event) for event in state["events"]]
+        # A round that a crash cut off may have been released. Where its noise repeats, so do its
+        # draws: the same release again tells nobody more. Otherwise its cohort is drawn anew.
+        if self.noise.reproducible and state["noise"]:
+            self._repeats = True
+        elif not self.draws.seeded:
+            self.draws.renew()
+        self.reproducible = self.reproducible or state["reproducible"]
+
+    def result(self, patience: int | None) -> History:
+        """The trained model and what the run guarantees."""
+        chosen = patience is not None and self.validation is not None
+        vector = self.best[1] if chosen else self.server.report(self.flat)
+        self.history.model = load_(copied(self.model), vector)
+        self.history.statement = self._statement(chosen)
+        return self.history
+
+    def _statement(self, chosen: bool) -> str:
+        own = self.local.statement()
+        if self.plan is None:
+            nothing = "No noise was added: this run guarantees nothing to anybody."
+            client = f"{own}\nClient level: this run guarantees nothing."
+            return client if own else nothing
+        lines = []
+        if self.canaries is not None:
+            lines.append(
+                f"The run contained {self.canaries.count} canary clients, whose updates an audit "
+                "made up; the model was trained on them too."
+            )
+        if chosen:
+            lines.append(
+                "The model was chosen by its validation accuracy. If those records are the "
+                "clients' own, that choice is not covered."
+            )
+        if self.history.before and self.history.events:
+            # The first line is about this plan alone.
+            roughly = "approximately " if self.plan.accountant == "gdp" else ""
+            lines.append(
+                f"The ledger holds {len(self.history.before)} other entries of this population: "
+                f"together with them {roughly}ε = {up(self.history.now)} so far."
+            )
+        lines += [part for part in (self.local.limits(), own) if part]
+        plan = self.plan.statement(self.reproducible, self._most(self.plan))
+        return "\n".join([plan, *map(fill, lines)])
+
+    def _most(self, plan: PrivacyPlan) -> int | None:
+        """With a seed: the most rounds of any client in all of the plan's, those to come drawn."""
+        if self.history.participations is None:
+            return None
+        served, sampler = self.served.clone(), copy.deepcopy(self.sampler)
+        for number in range(self.done, plan.rounds):
+            served[drawn(sampler, self.clients, self.draws, number)] += 1
+        return min(int(served.max()) + self.lost, plan.rounds)

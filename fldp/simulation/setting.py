@@ -1,0 +1,187 @@
+"""What a run is called with, and whether it goes together: a ValueError says what does not."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from fldp._checks import choice
+from fldp.mechanism.clipping import as_clip
+from fldp.mechanism.intake import as_numbers, check_equal, check_weights
+from fldp.mechanism.noise import Gaussian
+from fldp.mechanism.updates import flatten
+from fldp.plan import PrivacyPlan
+from fldp.simulation.averaging import Weights
+from fldp.simulation.clients import Population
+from fldp.simulation.isolation import copied
+from fldp.simulation.local import Algorithm
+from fldp.simulation.sampling import Everyone, Poisson, Sampler, check_sampler, for_plan
+from fldp.simulation.server import FedAvg
+
+
+class CanaryHook(Protocol):
+    """What an audit puts into a run: clients whose updates it makes up."""
+
+    count: int
+
+    def rows(self, ids: Tensor, round: int) -> Tensor:
+        """Raw updates (len(ids), d) of the canary clients `ids`, of the plan's N."""
+        ...
+
+    def observe(self, release_mean: Tensor, round: int) -> None:
+        """The mean that a round released (d,)."""
+        ...
+
+
+@dataclass
+class Setting:
+    """What `train` was called with; see there."""
+
+    model: nn.Module
+    population: Population
+    plan: PrivacyPlan | None
+    clip: Any
+    local: Algorithm | None
+    server: FedAvg | None
+    validation: tuple[Tensor, Tensor] | None
+    seed: int | None
+    noise: Gaussian | None
+    generator: torch.Generator | None
+    weights: Any
+    weight_cap: float | None
+    weight_total: float | None
+    sampler: Sampler | None
+    rounds: int | None
+    cohort: float | None
+    device: str | torch.device | None
+    canaries: CanaryHook | None
+
+    @property
+    def clients(self) -> int:
+        """N: the population and the canaries of an audit."""
+        if self.canaries is None:
+            return len(self.population)
+        return len(self.population) + self.canaries.count
+
+    def clipping(self) -> Any:
+        """The run's own clip; None, without a plan only, clips nothing."""
+        if self.clip is not None:
+            return copy.deepcopy(as_clip(self.clip))
+        if self.plan is not None:
+            raise ValueError("clip is None: without a bound on an update no noise hides it")
+        return None
+
+    def client_weights(self, local: Algorithm) -> Weights:
+        """How much each client counts."""
+        check_weights(self.weight_cap, self.weight_total)
+        if self.weights is None:
+            if self.weight_cap is not None:
+                raise ValueError("weight_cap bounds weights: give weights as well")
+            return Weights()
+        if local.width(1) > 1:
+            raise ValueError(
+                f"{type(local).__name__} sends more than an update, which weights would not fit: "
+                "leave weights out"
+            )
+        return Weights(self._each_weight(), self.weight_cap, self.weight_total)
+
+    def _each_weight(self) -> Tensor | None:
+        """A number for each client; None where all of them are equal, and nothing caps them."""
+        each = self.weights
+        if isinstance(each, str):
+            choice("weights", each, ("records",))
+            each = self.population.sizes
+        values = as_numbers(each)
+        if len(values) != len(self.population):
+            raise ValueError(
+                f"{len(values)} weights for {len(self.population)} clients: give one for each"
+            )
+        if self.weight_cap is None:
+            check_equal(values)
+            return None
+        return torch.tensor(values, dtype=torch.float64)
+
+    def schedule(self) -> tuple[int, float]:
+        """T and m: the plan's, or what was given without one."""
+        if self.plan is None:
+            return self._free_schedule()
+        if self.rounds is not None or self.cohort is not None:
+            raise ValueError("rounds and cohort are the plan's: calibrate a plan with other ones")
+        if self.canaries is not None and self.plan.trust != "central":
+            raise ValueError(
+                f"trust is {self.plan.trust!r}: canaries audit the model that a central server "
+                "releases"
+            )
+        if self.plan.clients != self.clients:
+            more = "" if self.canaries is None else f" and the audit {self.canaries.count} more"
+            raise ValueError(
+                f"the plan is for {self.plan.clients} clients, the population has "
+                f"{len(self.population)}{more}: calibrate for the population that runs "
+                "(fldp.extrapolate compares it with a larger one)"
+            )
+        return self.plan.rounds, self.plan.denominator
+
+    def _free_schedule(self) -> tuple[int, float]:
+        unused = self.generator is None and self.noise is None
+        if self.rounds is None or self.rounds < 1 or not unused:
+            raise ValueError(
+                f"without a plan there is no noise: give rounds (got {self.rounds!r}), and neither "
+                "noise nor generator"
+            )
+        if self.canaries is not None:
+            raise ValueError("canaries audit what a plan states: give a plan")
+        cohort = float(self.clients if self.cohort is None else self.cohort)
+        if not 0 < cohort <= self.clients:
+            raise ValueError(f"cohort is {self.cohort!r}: give a number in (0, {self.clients}]")
+        return int(self.rounds), cohort
+
+    def cohorts(self, local: Algorithm) -> Sampler:
+        """The run's own sampler: one that draws what the plan accounts for."""
+        sampler = copy.deepcopy(self.sampler)
+        if self.plan is None:
+            rate = self.schedule()[1] / self.clients
+            usual = Poisson(rate) if rate < 1 else Everyone()
+            sampler = usual if sampler is None else sampler
+        else:
+            sampler = for_plan(self.plan) if sampler is None else sampler
+            _accounted(self.plan, sampler, local)
+        check_sampler(sampler)
+        return sampler
+
+    def placed(self) -> nn.Module:
+        """A copy of the model on the device where clients train."""
+        where = self.device
+        if where is None:
+            where = flatten(self.model).device
+        return copied(self.model).to(where)
+
+    def checked_validation(self, device: torch.device) -> tuple[Tensor, Tensor] | None:
+        """The validation data on `device`."""
+        if self.validation is None:
+            return None
+        x, y = self.validation
+        if len(x) != len(y) or len(x) == 0:
+            raise ValueError(f"validation has {len(x)} inputs and {len(y)} labels: give as many")
+        if not bool(torch.isfinite(x).all()):
+            raise ValueError("validation inputs contain NaN or infinite values: clean them first")
+        return x.to(device), y.to(device)
+
+
+def _accounted(plan: PrivacyPlan, sampler: Sampler, local: Algorithm) -> None:
+    if not sampler.matches(plan):
+        raise ValueError(
+            f"{sampler} is not what the plan accounts for (sampling={plan.sampling!r}, "
+            f"q={plan.sampling_rate:g}, cap={plan.cap}, adjacency={plan.adjacency!r}): "
+            "calibrate a plan for this sampler, or leave sampler out"
+        )
+    if local.remembers and (plan.sampling == "fixed" or plan.cap is not None):
+        told = "fixed" if plan.cap is None else f"poisson with cap={plan.cap}"
+        raise ValueError(
+            f"sampling is {told}: one client's draw then moves what others remember, which is "
+            f"not accounted; run {type(local).__name__} under sampling='poisson' without "
+            "a cap, or with everyone"
+        )

@@ -1,0 +1,144 @@
+"""A cohort's mean: layers, weights and noise reach the release from the training loop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+import fldp
+from fldp.mechanism.discrete import DiscreteGaussian
+from fldp.mechanism.updates import flatten
+from fldp.simulation.averaging import Weights
+
+
+class Fixed(fldp.LocalSGD):
+    """Clients whose updates are given."""
+
+    def __init__(self, rows: torch.Tensor) -> None:
+        super().__init__(lr=1.0)
+        self.rows = rows
+
+    def updates(self, model: Any, flat: Any, population: Any, ids: Any, *_: Any, **__: Any) -> Any:
+        yield self.rows[torch.as_tensor(ids)]
+
+
+def people(clients: int = 10) -> Any:
+    sizes = torch.arange(1, clients + 1)
+    x = torch.zeros(int(sizes.sum()), 3)
+    y = torch.zeros(len(x), dtype=torch.long)
+    owner = torch.repeat_interleave(torch.arange(clients), sizes)
+    parts = [TensorDataset(x[owner == k], y[owner == k]) for k in range(clients)]
+    return fldp.clients.Population.from_datasets(parts)
+
+
+def trained(rows: torch.Tensor, plan: Any, clip: Any, **options: Any) -> torch.Tensor:
+    """The step of one round from zero."""
+    model = nn.Linear(3, 2)
+    for parameter in model.parameters():
+        nn.init.zeros_(parameter)
+    if plan is None:
+        options |= {"rounds": 1}
+    history = fldp.train(model, people(len(rows)), plan, clip=clip, local=Fixed(rows), **options)
+    return flatten(history.model)
+
+
+def quiet(clients: int = 10) -> fldp.PrivacyPlan:
+    """So little noise that a mean shows."""
+    return fldp.calibrate(epsilon=1e6, delta=1e-3, rounds=1, clients=clients)
+
+
+def rows(count: int = 10) -> torch.Tensor:
+    return torch.randn(count, 8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_r01_a_clip_by_layers_clips_layers_in_the_loop(private: bool) -> None:
+    """It used to be the flat clip, bit for bit."""
+    budgets = {"weight": 0.2, "bias": 0.9}
+    found = trained(rows(), quiet() if private else None, fldp.PerLayerClip(budgets))
+    parts = [rows()[:, :6], rows()[:, 6:]]
+    clipped = [
+        part * (bound / part.norm(dim=1)).clamp(max=1)[:, None]
+        for part, bound in zip(parts, budgets.values(), strict=True)
+    ]
+    assert torch.allclose(found, torch.cat(clipped, dim=1).mean(0), atol=2e-2 if private else 1e-4)
+    with pytest.raises(ValueError, match="per-layer budgets"):
+        trained(rows(), quiet(), fldp.PerLayerClip([1.0, 1.0, 1.0]))
+
+
+def test_r01_layers_of_an_algorithm_that_sends_two_vectors() -> None:
+    plan = fldp.calibrate(epsilon=8.0, delta=1e-3, rounds=1, clients=10)
+    four = fldp.PerLayerClip([0.1, 0.2, 0.3, 0.4])
+    fldp.train(nn.Linear(3, 2), people(), plan, clip=four, local=fldp.Scaffold())
+    with pytest.raises(ValueError, match="2 per-layer budgets for 4 tensors"):
+        fldp.train(
+            nn.Linear(3, 2), people(), plan, clip=fldp.PerLayerClip([1, 1]), local=fldp.Scaffold()
+        )
+
+
+@pytest.mark.parametrize("private", [True, False])
+@pytest.mark.parametrize("clip", [100.0, None])
+def test_r01_weights_in_the_loop(private: bool, clip: float | None) -> None:
+    if private and clip is None:
+        pytest.skip("without a plan only")
+    capped = torch.arange(1, 11).clamp(max=4).double()
+    expected = (capped[:, None] * rows().double()).sum(0)
+    plan = quiet() if private else None
+    asked = {"weights": "records", "weight_cap": 4.0}
+    for total, denominator in ((None, 40.0), (float(capped.sum()), float(capped.sum()))):
+        found = trained(rows(), plan, clip, **asked, weight_total=total)
+        near = torch.allclose(found.double(), expected / denominator, atol=1.5 if private else 1e-4)
+        assert near
+
+
+def test_weights_are_refused_where_they_fit_nothing() -> None:
+    plan = quiet()
+    for options, words in (
+        ({"weights": "records"}, "unequal weights need a public weight_cap"),
+        ({"weights": [1.0] * 9, "weight_cap": 1.0}, "9 weights for 10 clients"),
+        ({"weight_cap": 2.0}, "give weights as well"),
+        ({"weights": "sizes", "weight_cap": 2.0}, "weights is 'sizes'"),
+        ({"weights": [1.0] * 10, "weight_total": 2.0}, "give weight_cap"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            trained(rows(), plan, 1.0, **options)
+    with pytest.raises(ValueError, match="Scaffold sends more than an update"):
+        fldp.train(
+            nn.Linear(3, 2), people(), plan, local=fldp.Scaffold(), weights="records", weight_cap=2
+        )
+
+
+def test_weights_of_made_up_clients_are_the_cap() -> None:
+    weights = Weights(torch.tensor([1.0, 2.0]), cap=5.0)
+    assert weights.of(torch.tensor([1, 7, 0])).tolist() == [2.0, 5.0, 1.0]  # type: ignore[union-attr]
+    assert Weights().of(torch.tensor([1])) is None
+
+
+def test_r01_any_noise_works_in_the_loop() -> None:
+    plan = fldp.calibrate(epsilon=4.0, delta=1e-3, rounds=3, clients=10)
+    history = fldp.train(nn.Linear(3, 2), people(), plan, noise=DiscreteGaussian())
+    assert history.rounds == 3
+    assert history.epsilon[-1] <= 4.0 * (1 + 1e-6)
+    with pytest.raises(ValueError, match="noise and generator are both given"):
+        fldp.train(
+            nn.Linear(3, 2), people(), plan, noise=DiscreteGaussian(), generator=torch.Generator()
+        )
+
+
+def test_old_keywords_warn_and_work() -> None:
+    plan = fldp.calibrate(epsilon=4.0, delta=1e-3, rounds=1, clients=10)
+    with pytest.warns(DeprecationWarning, match="noise_generator is generator now"):
+        history = fldp.train(  # type: ignore[call-arg]
+            nn.Linear(3, 2), people(), plan, noise_generator=torch.Generator()
+        )
+    assert "Reproducible noise" in history.statement
+    with pytest.warns(DeprecationWarning, match="mechanism is noise now"):
+        fldp.aggregate(rows(), plan, 1.0, mechanism=fldp.Gaussian())  # type: ignore[call-arg]
+    with pytest.warns(DeprecationWarning, match="norm is clip_norm now"):
+        fldp.clip(torch.ones(2), norm=1.0)  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match="give the new one alone"):
+        fldp.clip(torch.ones(2), norm=1.0, clip_norm=1.0)  # type: ignore[call-arg]
