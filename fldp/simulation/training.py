@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fldp._checks import whole
 from fldp._moved import renamed
 from fldp.mechanism.clipping import Clip
 from fldp.mechanism.noise import Gaussian
@@ -149,6 +150,8 @@ def train(
     """
     if checkpoint is None and resume:
         raise ValueError("resume is True, but there is no checkpoint: give its path")
+    if patience is not None:
+        patience = whole("patience", patience)
     if checkpoint is not None and canaries is not None:
         raise ValueError(
             "canaries keep what they observed themselves: an audit takes no checkpoint"
@@ -209,7 +212,7 @@ def _loop(
     if keeper is not None:
         # Before the first round: what cannot be saved is refused, and what crashes can be resumed.
         keeper.save(run.state())
-    while not run.finished(patience):
+    while not run.finished(patience, book):
         run.round(book)
         if keeper is not None:
             keeper.save(run.state())
