@@ -141,7 +141,7 @@ def renamed(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 
 def fields(**names: str) -> Callable[[type[Kind]], type[Kind]]:
-    """`renamed` for the arguments of a class.
+    """`renamed` for the arguments of a class, which can be read under their old names as well.
 
     Parameters
     ----------
@@ -157,9 +157,16 @@ def fields(**names: str) -> Callable[[type[Kind]], type[Kind]]:
     def decorate(kind: type[Kind]) -> type[Kind]:
         # setattr: a type checker sees the new names only.
         setattr(kind, "__init__", renamed(**names)(kind.__init__))  # noqa: B010
+        for old, new in names.items():
+            setattr(kind, old, property(functools.partial(_field, old=old, new=new)))
         return kind
 
     return decorate
+
+
+def _field(owner: object, old: str, new: str) -> Any:
+    warn_of_name(old, new)
+    return getattr(owner, new)
 
 
 def find(package: str, name: str, places: Mapping[str, str]) -> Any:

@@ -22,6 +22,7 @@ from fldp.mechanism.clipping import (
     row_norms,
 )
 from fldp.mechanism.summation import ROUNDING
+from fldp.mechanism.updates import Layout
 
 
 def exact_square(values: Any) -> Fraction:
@@ -218,3 +219,21 @@ def test_per_layer_budgets_must_match_the_tensors() -> None:
         PerLayerClip([1.0, 1.0]).split(["a", "b", "c"])
     with pytest.raises(ValueError, match="first at 'x'"):
         PerLayerClip({"a": 1.0, "x": 1.0}).split(["a"])
+
+
+def test_budgets_that_were_set_later_are_refused() -> None:
+    """They clipped at 100 while the noise was that of 5."""
+    layout = Layout([torch.zeros(2), torch.zeros(2)])
+    by_budget = PerLayerClip([3.0, 4.0])
+    by_budget.budgets[0] = 100.0  # type: ignore[index]
+    by_norm = PerLayerClip([3.0, 4.0])
+    by_norm.norm = 1.0
+    for each in (by_budget, by_norm):
+        with pytest.raises(ValueError, match=r"joint norm .* make a new PerLayerClip"):
+            each.prepare(layout)
+    for each in (PerLayerClip(0.7), PerLayerClip([0.1, 0.7]), PerLayerClip({"[0]": 1, "[1]": 2})):
+        each.prepare(layout)
+    negative = FlatClip(1.0)
+    negative.norm = -1.0
+    with pytest.raises(ValueError, match="a clip norm must lie"):
+        negative.prepare(layout)

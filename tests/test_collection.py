@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import pickle
+import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -120,3 +123,90 @@ def test_a_ledger_is_written_before_the_release_and_ends_the_budget(tmp_path: Pa
         with pytest.raises(ValueError, match="beyond ε = 8"):
             fldp.aggregate(rows(), plan, 1.0, ledger=ledger, round=3)
         assert len(ledger.events) == 2
+
+
+def test_a_message_that_overrides_its_norm_is_clipped_all_the_same() -> None:
+    class Liar(torch.Tensor):
+        @classmethod
+        def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None):
+            found = super().__torch_function__(func, types, args, kwargs or {})
+            return found * 0 if "norm" in func.__name__ else found
+
+    server = Collection(plan_for(), torch.zeros(4), clip=1.0)
+    server.receive(Message(torch.full((4,), 1e6).as_subclass(Liar), 1))
+    assert float(server._sum.read().norm()) <= 1
+
+
+def test_a_message_may_be_written_to_while_it_is_received(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In memory that its sender shares, between the pass for its norm and the pass for its sum."""
+    server = Collection(plan_for(), torch.zeros(4), clip=1.0)
+    vector = torch.full((4,), 0.1)
+    add = server.add
+
+    def written_to(bounded: Any) -> None:
+        vector.fill_(1e6)
+        add(bounded)
+
+    monkeypatch.setattr(server, "add", written_to)
+    server.receive(Message(vector, 1))
+    assert float(server._sum.read().norm()) <= 1
+
+
+def test_an_honest_message_of_a_large_weight_arrives_whole() -> None:
+    """C·cap of 1e14 lies beyond the size at which a stranger's update is scaled down first."""
+    client = Contribution(torch.zeros(4), 1e7, weight_cap=1e7)
+    server = Collection(plan_for(), torch.zeros(4), 1e7, weight_cap=1e7)
+    message = client.encode(torch.full((4,), 1e9), 1e7)
+    server.receive(message)
+    assert float(server._sum.read().norm()) == pytest.approx(1e14, rel=1e-3)
+
+
+def test_the_noise_of_a_half_precision_cap_is_that_of_its_value() -> None:
+    """Products with numpy's float16 stay in float16: noise up to 0.05 % below the accounted."""
+    plan = plan_for()
+    cap = np.float16(10.3)
+    for given in (cap, np.float32(cap)):
+        server = Collection(plan, torch.zeros(4), weight_cap=given, weight_total=np.float16(99.0))
+        assert type(server.std) is type(server.denominator) is float
+        assert server.std == plan.noise_multiplier * float(cap)
+    clip = fldp.FlatClip(1.0)
+    clip.norm = np.float16(0.3)  # type: ignore[assignment]
+    assert Collection(plan, torch.zeros(4), clip).std == plan.noise_multiplier * float(clip.norm)
+
+
+def test_two_rounds_at_once_cannot_share_what_a_ledger_has_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both asked before either recorded, and both released: ε = 3.0 where 2 were left."""
+    plan = plan_for(epsilon=2.0, rounds=1)
+    asked = threading.Barrier(2)
+    affords = fldp.PrivacyPlan.affords
+
+    def slow(self: Any, events: Any) -> bool:
+        answer = affords(self, events)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            asked.wait(0.5)
+        return answer
+
+    monkeypatch.setattr(fldp.PrivacyPlan, "affords", slow)
+    released: list[Any] = []
+
+    def release(ledger: Any) -> None:
+        server = Collection(plan, torch.zeros(4))
+        with contextlib.suppress(ValueError):
+            released.append(server.release(ledger, 1))
+
+    with fldp.Ledger(tmp_path / "ledger.jsonl", plan) as ledger:
+        both = [threading.Thread(target=release, args=(ledger,)) for _ in range(2)]
+        for each in both:
+            each.start()
+        for each in both:
+            each.join()
+        assert len(released) == len(ledger.entries) == 1
+        assert ledger.epsilon() <= 2.0 * (1 + 1e-6)
+
+
+def test_a_ledger_is_a_ledger() -> None:
+    for wrong in ("ledger.jsonl", 5):
+        with pytest.raises(ValueError, match=r"give a fldp.Ledger\(path, plan\), or None"):
+            fldp.aggregate(rows(), plan_for(), ledger=wrong)  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ import warnings
 
 import pytest
 
+import fldp
 from fldp import _moved
 
 
@@ -41,3 +42,23 @@ def test_an_old_keyword_works_with_a_warning_and_is_not_in_the_signature() -> No
     with pytest.raises(ValueError, match="colour is the old name of color: give the new one"):
         paint("north", color="red", colour="red")  # type: ignore[call-arg]
     assert list(inspect.signature(paint).parameters) == ["wall", "color"]
+
+
+def test_classes_that_moved_to_a_module_of_their_own_are_found_where_they_were() -> None:
+    from fldp.mechanism import adaptive, clipping, discrete, noise
+
+    for module, name, home in (
+        (clipping, "AdaptiveClip", adaptive),
+        (noise, "DiscreteGaussian", discrete),
+        (noise, "discrete_gaussian", discrete),
+    ):
+        with pytest.warns(DeprecationWarning, match=f"{name} is fldp.{home.__name__[5:]}.{name}"):
+            found = getattr(module, name)
+        assert found is getattr(home, name)
+
+
+def test_a_renamed_argument_can_be_read_under_its_old_name() -> None:
+    local = fldp.FedProx(proximal=0.1)
+    with pytest.warns(DeprecationWarning, match="mu is proximal now") as caught:
+        assert local.mu == 0.1  # type: ignore[attr-defined]
+    assert caught[0].filename == __file__

@@ -46,7 +46,7 @@ def test_without_a_plan_it_is_what_was_given() -> None:
     ("options", "words"),
     [
         ({}, "give rounds"),
-        ({"rounds": 0}, "give rounds"),
+        ({"rounds": 0}, "rounds is 0"),
         ({"rounds": 2, "generator": torch.Generator()}, "no noise"),
         ({"rounds": 2, "noise": fldp.mechanism.noise.Gaussian()}, "no noise"),
         ({"rounds": 2, "cohort": 11}, "cohort is 11"),

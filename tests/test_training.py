@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from conftest import digits_model as model
 from torch import Tensor, nn
 
 import fldp
+from fldp._text import up
 from fldp.mechanism.updates import flatten
 from fldp.plan.ledger import Ledger
 from fldp.simulation.sampling import FixedSize, Poisson
@@ -320,3 +322,58 @@ def test_progress_shows_the_account_and_marks_what_is_private(
     shown = capsys.readouterr().err
     assert "ε=" in shown
     assert "(private)" in shown
+
+
+def test_what_a_callback_releases_meanwhile_is_in_the_account(people: Any, tmp_path: Path) -> None:
+    """The run's ε and gate looked at the ledger once, at the start."""
+    plan = plan_for(rounds=4)
+    with Ledger(tmp_path / "ledger.jsonl", plan) as book:
+
+        def validate(round: int, history: Any) -> None:
+            book.record(fldp.accounting.Laplace(1.0), label="validation")
+
+        history = fldp.train(model(), people, plan, ledger=book, callbacks=[validate])
+        assert "would exceed" in history.stopped
+        assert history.rounds < 4
+        assert history.epsilon[-1] == history.now == pytest.approx(book.epsilon(), rel=1e-9)
+        assert f"The ledger holds {history.rounds} other entries" in " ".join(
+            history.statement.split()
+        )
+
+
+def test_a_statement_says_what_noise_weights_and_an_adaptive_clip_change(people: Any) -> None:
+    plan = plan_for(rounds=2)
+
+    def said(**options: Any) -> str:
+        return " ".join(fldp.train(model(), people, plan, **options).statement.split())
+
+    assert not any(word in said() for word in ("Weights:", "Clip:", "Noise of this run:"))
+    weighted = said(weights="records", weight_cap=20.0, weight_total=400.0)
+    assert "the noise on each sum has 20 times the std above" in weighted
+    divisor = 400 * plan.sampling_rate
+    assert f"the mean divides by {divisor:.10g}. Both numbers are taken as public" in weighted
+    assert "Noise of this run: the discrete Gaussian" in said(noise=fldp.DiscreteGaussian())
+    clip = fldp.AdaptiveClip(1.0, count_noise=1.2 * plan.noise_multiplier)
+    split = clip.noise_split(plan.noise_multiplier, plan.denominator)
+    # What updates contain: one that is zero is within C, so the count moves by 1.
+    joint = 1 / math.hypot(1 / split[0], 1 / split[1])
+    known = replace(plan, noise_multiplier=joint).cohort_known()
+    assert known["epsilon"] > 1.05 * plan.cohort_known()["epsilon"]
+    assert f"ε = {up(known['epsilon'])}, whatever the draws {up(known['epsilon_all'])}" in said(
+        clip=clip
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"plan": None, "rounds": "x"},
+        {"plan": None, "rounds": 1.5},
+        {"plan": None, "rounds": 2, "cohort": "x"},
+        {"patience": "x"},
+        {"weights": torch.ones(1, device="meta"), "weight_cap": 1.0},
+    ],
+)
+def test_what_is_no_number_is_refused_in_our_words(people: Any, options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"(rounds|cohort|patience) is .*: give|weights are"):
+        fldp.train(model(), people, **({"plan": plan_for()} | options))

@@ -286,3 +286,43 @@ def test_rows_of_a_matrix_are_contiguous_in_memory() -> None:
         rows = layout.rows(matrix, torch.zeros(5))
         assert rows.shape == (3, 5)
         assert rows.stride(1) == 1
+
+
+class Liar(torch.Tensor):
+    """Says that its norm is zero, and that it is one row."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = super().__torch_function__(func, types, args, kwargs or {})
+        return found * 0 if "norm" in func.__name__ else found
+
+    @property
+    def shape(self) -> Any:
+        return torch.Size([4])
+
+    @property
+    def ndim(self) -> int:
+        return 1
+
+
+class LyingArray(np.ndarray):
+    @property
+    def shape(self) -> Any:
+        return (4,)
+
+    @property
+    def ndim(self) -> int:
+        return 1
+
+
+def test_a_subclass_of_a_tensor_is_read_by_our_methods_and_not_by_its_own() -> None:
+    layout = Layout(torch.zeros(2, 2))
+    sent = torch.full((4,), 1e6).as_subclass(Liar)
+    assert type(as_tensor(sent)) is torch.Tensor
+    found = layout.rows(sent, torch.zeros(4), one=True)
+    assert type(found) is torch.Tensor
+    assert float(found.norm()) == 2e6
+    array = np.ones((5, 4), "float32")
+    for several in (torch.ones(5, 4).as_subclass(Liar), array.view(LyingArray)):
+        with pytest.raises(ValueError, match="one client sent 5 updates"):
+            layout.rows(several, torch.zeros(4), one=True)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from typing import TYPE_CHECKING
 
+from fldp._text import down, up
 from fldp.mechanism.clipping import LARGEST, SMALLEST, FlatClip, per_adjacency
+
+if TYPE_CHECKING:
+    from fldp.plan import PrivacyPlan
 
 # The default σ_b is this part of the expected cohort (Andrew et al. 2021, section 2.2).
 _SHARE_OF_COHORT = 20
@@ -124,6 +130,23 @@ class AdaptiveClip(FlatClip):
             )
         share = least / sigma
         return z / math.sqrt((1 - share) * (1 + share)), sigma
+
+    def statement(self, plan: PrivacyPlan) -> str:
+        words = (
+            "Clip: C follows a noised count of the updates within it. Updates and count have noise "
+            "of their own, which together is the z above."
+        )
+        if plan.adjacency != "add-or-remove" or plan.event.sampling == "none":
+            return words
+        # To whoever knows that a client took part, its zero update still has an answer.
+        split = self.noise_split(plan.noise_multiplier, plan.denominator)
+        z = self.joint(*split, "zero-out")
+        known = dataclasses.replace(plan, noise_multiplier=z).cohort_known()
+        return words + (
+            " Against whoever also knows who took part the count moves by up to 1 and not by 1/2: "
+            f"then z is at least {down(z, 5)}, ε = {up(known['epsilon'])}, whatever the draws "
+            f"{up(known['epsilon_all'])}, in the place of what is said above."
+        )
 
     def observe(self, noisy_bits: float, cohort: float) -> float:
         """Move C by the noised sum of half-shifted bits.

@@ -16,13 +16,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from fldp import _moved
 from fldp._moved import renamed
 from fldp.mechanism.updates import Layout, Slices, as_tensor, unpack
+
+if TYPE_CHECKING:
+    from fldp.plan import PrivacyPlan
 
 # Coordinates whose squares are summed in float32 at once; the bound above counts them.
 _BLOCK = 512
@@ -30,6 +34,8 @@ _BLOCK = 512
 _MARGIN = 2.0**-15
 # Beyond this norm, squares in float32 could overflow in a block of 512.
 _HUGE = 2.0**40
+# The square root of a sum of squares, computed twice, differs by its rounding alone.
+_SAME = 1e-12
 # Clip norms beyond these would take products with a weight cap out of float32's range.
 SMALLEST, LARGEST = 1e-9, 1e9
 
@@ -185,6 +191,16 @@ class Clip:
         """
         return None
 
+    def statement(self, plan: PrivacyPlan) -> str:
+        """What the statement of `plan` does not say of a run with this clip; "" where it says all.
+
+        Parameters
+        ----------
+        plan : PrivacyPlan
+            The run's.
+        """
+        return ""
+
     def factors(
         self, rows: Tensor, norms: Tensor, slices: Slices = (), room: float = 0.0
     ) -> Tensor:
@@ -257,6 +273,10 @@ class FlatClip(Clip):
     def __init__(self, clip_norm: float) -> None:
         self.norm = check_norm(clip_norm)
 
+    def prepare(self, layout: Layout) -> None:
+        # It may have been set since: noise follows from it in double precision.
+        self.norm = check_norm(self.norm)
+
     def factors(
         self, rows: Tensor, norms: Tensor, slices: Slices = (), room: float = 0.0
     ) -> Tensor:
@@ -323,7 +343,14 @@ class PerLayerClip(Clip):
         return self.budgets
 
     def prepare(self, layout: Layout) -> None:
-        self.split(layout.names)
+        joint = math.hypot(*self.split(layout.names))
+        # The budgets clip and the norm noises; either may have been set since.
+        if not math.isclose(joint, self.norm, rel_tol=_SAME):
+            raise ValueError(
+                f"the budgets have the joint norm {joint:g}, and norm is {self.norm}: make a new "
+                "PerLayerClip instead of setting one of them"
+            )
+        self.norm = check_norm(self.norm)
 
     def factors(
         self, rows: Tensor, norms: Tensor, slices: Slices = (), room: float = 0.0
@@ -412,3 +439,10 @@ def clip(update: Any, clip_norm: float = 1.0) -> tuple[Any, float]:
     factor = limit / total
     clipped = [(t.double() / top * factor).to(t.dtype) for t in tensors]
     return rebuild(clipped), total * top
+
+
+if not TYPE_CHECKING:
+    _OLD_NAMES = {"AdaptiveClip": "mechanism.adaptive.AdaptiveClip"}
+
+    def __getattr__(name: str) -> Any:
+        return _moved.find(__name__, name, _OLD_NAMES)

@@ -17,16 +17,17 @@ from typing import TYPE_CHECKING, NoReturn
 import torch
 from torch import Tensor
 
+from fldp._checks import shown
 from fldp.mechanism.clipping import Clip, as_clip, bounded_rows, flat_factors
 from fldp.mechanism.contribution import Bounded, Contribution, Message, Seen
 from fldp.mechanism.intake import check_weights, identifiers, twice
 from fldp.mechanism.noise import Gaussian, as_noise, check_scale
 from fldp.mechanism.release import PrivateDiagnostics, Release, keep_beside
 from fldp.mechanism.summation import MOST
+from fldp.plan.ledger import Ledger
 
 if TYPE_CHECKING:
     from fldp.plan import PrivacyPlan
-    from fldp.plan.ledger import Ledger
 
 # What the noise is measured against may differ from the plan's z by rounding alone.
 _ROUNDING = 1e-9
@@ -81,7 +82,7 @@ class Collection:
         weight_total: float | None = None,
         noise: Gaussian | None = None,
     ) -> None:
-        check_weights(weight_cap, weight_total)
+        weight_cap, weight_total = check_weights(weight_cap, weight_total)
         if plan.cohort > MOST / 2:
             raise ValueError(f"one sum holds at most {MOST} clients: m = {plan.cohort:g} is more")
         self.plan = plan
@@ -217,10 +218,12 @@ class Collection:
     def _bounded(self, message: Message) -> Bounded:
         """A message that may hold anything, within C·cap."""
         layout = self.layout
-        rows = layout.rows(message.vector, layout.empty.new_empty(layout.total), one=True)
-        rows, norms, finite = bounded_rows(rows)
-        bound = self.half.clip.norm * (self.half.weight_cap or 1.0)
-        factors = flat_factors(norms, bound, self.room)
+        sent = layout.rows(message.vector, layout.empty.new_empty(layout.total), one=True)
+        cap = self.half.weight_cap or 1.0
+        # A copy: whoever sent it may still write to it between its norm and the sum. Without its
+        # weight it is of the size of an update, whose norm never leaves the range.
+        rows, norms, finite = bounded_rows(sent / cap)
+        factors = flat_factors(norms, self.half.clip.norm, self.room) * cap
         # A client's own word on whether it was within C counts as one bit, whatever it says.
         within = float(int(message.half_bits) > 0)
         answered = finite & bool(message.half_bits)
@@ -254,13 +257,17 @@ class Collection:
             return release
 
     def _pay(self, ledger: Ledger, round: int | None) -> None:
+        if not isinstance(ledger, Ledger):
+            raise ValueError(f"ledger is {shown(ledger)}: give a fldp.Ledger(path, plan), or None")
         held = ledger.plan
-        if held is not None and not held.affords([*ledger.events, self.event]):
-            raise ValueError(
-                f"this release would take {ledger.path} beyond ε = "
-                f"{held.target_epsilon:g} at δ = {held.delta:g}: refused"
-            )
-        ledger.record(self.event, round)
+        # Others may release into this ledger: what it affords stays so until it is recorded.
+        with ledger.one_at_a_time:
+            if held is not None and not held.affords([*ledger.events, self.event]):
+                raise ValueError(
+                    f"this release would take {ledger.path} beyond ε = "
+                    f"{held.target_epsilon:g} at δ = {held.delta:g}: refused"
+                )
+            ledger.record(self.event, round)
 
     def _spread(self) -> float:
         """How much more noise arrived than the accounted noise, as a ratio; 1 for central trust."""

@@ -119,11 +119,10 @@ class Contribution:
         weight_cap: float | None = None,
         room: float = 0.0,
     ) -> None:
-        check_cap(weight_cap)
         self.layout = Layout.of(like)
         self.clip = copy.deepcopy(as_clip(clip))
         self.clip.prepare(self.layout)
-        self.weight_cap = weight_cap
+        self.weight_cap = check_cap(weight_cap)
         self.room = room
         self._one = self.layout.empty.new_ones(1, dtype=torch.float64)
 

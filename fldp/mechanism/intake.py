@@ -13,27 +13,33 @@ from torch import Tensor
 _SMALLEST_CAP, _LARGEST_CAP = 1e-9, 1e9
 
 
-def check_weights(cap: float | None, total: float | None) -> None:
-    """ValueError unless a weight cap and a total of weights are public numbers of usable size."""
-    check_cap(cap)
-    _check_positive(total)
+def check_weights(cap: float | None, total: float | None) -> tuple[float | None, float | None]:
+    """A weight cap and a total of weights; ValueError unless they are numbers of usable size."""
+    cap = check_cap(cap)
+    total = _positive(total)
     if total is not None and cap is None:
         raise ValueError("weight_total is a sum of capped weights: give weight_cap as well")
+    return cap, total
 
 
-def check_cap(cap: float | None) -> None:
-    """ValueError unless a weight cap is None, or a public number of usable size."""
-    _check_positive(cap)
+def check_cap(cap: float | None) -> float | None:
+    """A weight cap, or None; ValueError unless it is a public number of usable size."""
+    cap = _positive(cap)
     if cap is not None and not _SMALLEST_CAP <= cap <= _LARGEST_CAP:
         raise ValueError(
             f"weight_cap is {cap!r}: give a number from {_SMALLEST_CAP} to {_LARGEST_CAP}, and "
             "weights in the same unit"
         )
+    return cap
 
 
-def _check_positive(value: float | None) -> None:
-    if value is not None and not (_is_number(value) and 0 < value < math.inf):
+def _positive(value: float | None) -> float | None:
+    """A positive number in double precision, whatever it came in: noise follows from it."""
+    if value is None:
+        return None
+    if not (_is_number(value) and 0 < value < math.inf):
         raise ValueError(f"give weights a positive public number, not {value!r}")
+    return float(value)
 
 
 def _is_number(value: object) -> bool:
@@ -58,7 +64,7 @@ def as_numbers(weights: Any) -> list[float]:
     """`weights` as numbers, else a ValueError."""
     try:
         return [float(w) for w in weights]
-    except (TypeError, ValueError, OverflowError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise ValueError(f"weights are {weights!r}: give one number for each update") from error
 
 

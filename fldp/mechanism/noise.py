@@ -17,6 +17,7 @@ import torch
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from torch import Tensor
 
+from fldp import _moved
 from fldp.mechanism.summation import MOST, Columns, RunningSum, Sum
 
 if TYPE_CHECKING:
@@ -226,6 +227,10 @@ class Gaussian:
         """
         return plan.events(rounds)
 
+    def statement(self) -> str:
+        """What a plan's statement does not say of this noise; empty where it says all."""
+        return ""
+
     def start(self, size: int, like: Tensor, std: float, clients: int, most: int = MOST) -> Sum:
         """An empty sum, at the beginning of a round.
 
@@ -329,3 +334,13 @@ def _nothing(count: int) -> Iterator[Tensor]:
     """Blocks of zeros in the place of noise."""
     for start in range(0, count, _HALF):
         yield torch.zeros(min(_HALF, count - start))
+
+
+if not TYPE_CHECKING:
+    _OLD_NAMES = {
+        "DiscreteGaussian": "mechanism.discrete.DiscreteGaussian",
+        "discrete_gaussian": "mechanism.discrete.discrete_gaussian",
+    }
+
+    def __getattr__(name: str) -> Any:
+        return _moved.find(__name__, name, _OLD_NAMES)

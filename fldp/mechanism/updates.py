@@ -129,6 +129,7 @@ def as_tensor(value: object, shape: Sequence[int] | None = None) -> Tensor:
     """
     if _is_ready(value) and shape in (None, value.shape):
         return value
+    value = plain(value)
     if shape is not None:
         _compare(value, tuple(shape))
     try:
@@ -169,6 +170,22 @@ def _numeric(value: Tensor) -> Tensor:
     if value.dtype in (torch.float32, torch.float64):
         return value
     return value.float()
+
+
+def plain(value: Any) -> Any:
+    """A tensor or an array without the methods of a subclass; anything else as it is.
+
+    A subclass may answer every question as it likes: a norm of 0, another shape each time.
+    """
+    if type(value) in (Tensor, np.ndarray):
+        return value
+    if isinstance(value, np.ndarray):
+        return np.asarray(value)
+    if not isinstance(value, Tensor):
+        return value
+    # Its hook of `__torch_function__` would be asked otherwise.
+    with torch._C.DisableTorchFunctionSubclass():
+        return value.as_subclass(Tensor)
 
 
 def _compare(value: object, shape: tuple[int, ...]) -> None:
@@ -315,6 +332,7 @@ class Layout:
         With `one`, a matrix of several rows is refused. Raises ValueError that names the first
         tensor which differs. Shapes are compared before anything is allocated.
         """
+        update = plain(update)
         if isinstance(update, (Tensor, np.ndarray)) and self._is_matrix(update):
             return self._matrix(update, one)
         names, leaves, _ = unpack(update)

@@ -93,7 +93,8 @@ class Ledger:
         self._broken = ""
         # A fork has the same open file and the same lock, and would write to it unseen.
         self._process = os.getpid()
-        self._one_at_a_time = threading.Lock()
+        # Who asks what is left, and then records, holds it all the while.
+        self.one_at_a_time = threading.RLock()
         self._file = _opened(self.path)
         try:
             self._claim(lock)
@@ -193,7 +194,7 @@ class Ledger:
             raise ValueError(f"label is {label!r}: say in words what is released")
         entry = Entry(event, label, round)
         # Two threads must not chain their lines to the same one.
-        with self._one_at_a_time:
+        with self.one_at_a_time:
             self._write(chain.line(entry, self._hashes[-1]))
             self._entries.append(entry)
 

@@ -95,6 +95,21 @@ class Averaging:
     weights: Weights
     denominator: float
 
+    def words(self) -> list[str]:
+        """What a statement of the plan alone does not say of this run's noise."""
+        words = [self.noise.statement()]
+        cap = self.weights.cap
+        if cap is not None:
+            words.append(
+                f"Weights: a clipped update counts up to {cap:.10g} times. So the noise on each "
+                f"sum has {cap:.10g} times the std above, and the mean divides by "
+                f"{self.denominator:.10g}. Both numbers are taken as public: what was learned from "
+                "the clients to choose them is not covered."
+            )
+        if self.plan is not None and self.clip is not None:
+            words.append(self.clip.statement(self.plan))
+        return words
+
     def mean(
         self,
         chunks: Iterable[tuple[Tensor, Tensor]],

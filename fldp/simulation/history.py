@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,6 +80,18 @@ class History:
         vars(self).update(state)
         self.private = {}
         self.seconds = 0.0
+
+    def note(self, held: Sequence[Any]) -> None:
+        """What a ledger holds besides this run's rounds is spent, whatever came of it.
+
+        Parameters
+        ----------
+        held : sequence of events
+            All that the ledger holds.
+        """
+        if len(held) != len(self.before) + len(self.events):
+            self.before = list((Counter(held) - Counter(self.events)).elements())
+            self._spent.clear()
 
     @property
     def rounds(self) -> int:

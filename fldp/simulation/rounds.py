@@ -161,7 +161,7 @@ class Run:
                 "with the ledger that it wrote, or without one if it wrote none"
             )
         self.history.head = book.head
-        self.history.before = list((held - own).elements())
+        self.history.note(book.events)
         if self.history.participations is not None and self.plan is not None:
             # Rounds of this plan are an earlier run's, whatever label they stand under.
             training = [
@@ -183,8 +183,11 @@ class Run:
             self.draws.renew(f"restart {earlier}".encode())
         self.lost = earlier
 
-    def finished(self, patience: int | None) -> bool:
+    def finished(self, patience: int | None, book: Ledger | None = None) -> bool:
         history = self.history
+        if book is not None:
+            # A callback may have released something else meanwhile.
+            history.note(book.events)
         plan = self.plan
         if history.stopped:
             return True
@@ -355,7 +358,7 @@ class Run:
                 f"The ledger holds {len(self.history.before)} other entries of this population: "
                 f"together with them {roughly}ε = {up(self.history.now)} so far."
             )
-        lines += [part for part in (self.local.limits(), own) if part]
+        lines += [part for part in (*self.averaging.words(), self.local.limits(), own) if part]
         plan = self.plan.statement(self.reproducible, self._most(self.plan))
         return "\n".join([plan, *map(fill, lines)])
 

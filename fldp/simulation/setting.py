@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from fldp._checks import choice
+from fldp._checks import choice, real, whole
 from fldp.mechanism.clipping import as_clip
 from fldp.mechanism.intake import as_numbers, check_equal, check_weights
 from fldp.mechanism.noise import Gaussian
@@ -77,9 +77,9 @@ class Setting:
 
     def client_weights(self, local: Algorithm) -> Weights:
         """How much each client counts."""
-        check_weights(self.weight_cap, self.weight_total)
+        cap, total = check_weights(self.weight_cap, self.weight_total)
         if self.weights is None:
-            if self.weight_cap is not None:
+            if cap is not None:
                 raise ValueError("weight_cap bounds weights: give weights as well")
             return Weights()
         if local.width(1) > 1:
@@ -87,7 +87,7 @@ class Setting:
                 f"{type(local).__name__} sends more than an update, which weights would not fit: "
                 "leave weights out"
             )
-        return Weights(self._each_weight(), self.weight_cap, self.weight_total)
+        return Weights(self._each_weight(), cap, total)
 
     def _each_weight(self) -> Tensor | None:
         """A number for each client; None where all of them are equal, and nothing caps them."""
@@ -127,17 +127,17 @@ class Setting:
 
     def _free_schedule(self) -> tuple[int, float]:
         unused = self.generator is None and self.noise is None
-        if self.rounds is None or self.rounds < 1 or not unused:
+        if self.rounds is None or not unused:
             raise ValueError(
                 f"without a plan there is no noise: give rounds (got {self.rounds!r}), and neither "
                 "noise nor generator"
             )
         if self.canaries is not None:
             raise ValueError("canaries audit what a plan states: give a plan")
-        cohort = float(self.clients if self.cohort is None else self.cohort)
-        if not 0 < cohort <= self.clients:
+        cohort = real("cohort", self.clients if self.cohort is None else self.cohort)
+        if cohort > self.clients:
             raise ValueError(f"cohort is {self.cohort!r}: give a number in (0, {self.clients}]")
-        return int(self.rounds), cohort
+        return whole("rounds", self.rounds), cohort
 
     def cohorts(self, local: Algorithm) -> Sampler:
         """The run's own sampler: one that draws what the plan accounts for."""

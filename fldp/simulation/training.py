@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fldp._checks import whole
 from fldp._moved import renamed
 from fldp.mechanism.clipping import Clip
 from fldp.mechanism.noise import Gaussian
@@ -148,6 +149,8 @@ def train(
     (5, True)
     """
     _check_files(checkpoint, resume, canaries)
+    if patience is not None:
+        patience = whole("patience", patience)
     with ExitStack() as stack:
         stack.enter_context(threads(getattr(local, "threads", 1)))
         run = Run(
@@ -222,7 +225,7 @@ def _loop(
     if keeper is not None:
         # Before the first round: what cannot be saved is refused, and what crashes can be resumed.
         keeper.save(run.state())
-    while not run.finished(patience):
+    while not run.finished(patience, book):
         run.round(book)
         if keeper is not None:
             keeper.save(run.state())
