@@ -45,9 +45,9 @@ _ROUND_OFF = 8 * _UNIT
 
 # Share of delta that the cut tails of a binomial may have.
 _CUT = 1e-9
-# Where mu is looked for: from e^30 down, by e^-90 at first, and never below the least.
+# Where mu is looked for: from e^30 down, by e^-40 at first, and never below the least.
 _LARGEST_MU = math.exp(30)
-_MU_RANGE = 90.0
+_MU_RANGE = 40.0
 _LEAST_MU = 1e-300
 # Rényi orders less one to look at first: what rho from 1e-9 to 1e9 can need; and how many then,
 # twice, between the neighbours of the best. Epsilon is then right to ten digits.

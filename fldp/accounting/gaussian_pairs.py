@@ -153,8 +153,8 @@ class Subsampled:
         # be for that of the sampled one to be epsilon.
         q = self.q
         if self.kind == "remove":
-            large = epsilon >= LARGEST_EXP
-            inner = epsilon - math.log(q) if large else math.log1p(math.expm1(epsilon) / q)
+            more = max(0.0, epsilon - LARGEST_EXP)
+            inner = math.log1p(math.expm1(epsilon - more) / q) + more
             return q * gaussian_delta(1 / self.z, inner)
         if epsilon >= -self.least:
             return 0.0  # that loss is not reached: P has at least a share 1 - q of Q

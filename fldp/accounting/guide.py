@@ -255,7 +255,8 @@ class Guide:
         """
         tilts = tilt * _CANDIDATES
         t = tilt * _AROUND
-        k, k_tilt = np.split(self.log_mgf(np.concatenate([t, tilts])), [t.size])
+        log_mgf = self.log_mgf(np.concatenate([t, tilts]))
+        k, k_tilt = log_mgf[: t.size], log_mgf[t.size :]
         # the mass above is cut and added to delta; the tilted mass outside wraps round and is felt
         top, top_tilt = _top(t, k, log_delta + math.log(TRUNCATION))
         height = k_tilt - tilts * epsilon
@@ -267,8 +268,7 @@ class Guide:
             low, high, low_tilt = _ends(t, k, tilt, float(k_tilt[i]), felt)
             # nothing is above the largest loss; and what is above `top` is cut, not felt
             high = max(min(high, self.top), top)
-            ends = low, high, low_tilt, top_tilt
-            found.append(Window(epsilon, log_delta, tilt, *ends, felt, sds))
+            found.append(Window(epsilon, log_delta, tilt, low, high, low_tilt, top_tilt, felt, sds))
         return min(found, key=lambda window: window.high - window.low)
 
     def block(self, index: int, times: int, window: Window) -> Window:

@@ -35,7 +35,7 @@ _BETWEEN_DOTS = np.concatenate([np.linspace(0, 1, 201), np.geomspace(1e-6, 0.1, 
 _MISSED = 1e-3
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Law:
     """The tilted law of the loss of some rounds, on the multiples of `step`.
 
