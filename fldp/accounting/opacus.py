@@ -68,7 +68,8 @@ def epsilon_by_opacus(
 
     Examples
     --------
-    >>> 0.7 < epsilon([Event(1.0, 0.01, "poisson", 99)], 1e-5, "zero-out", "rdp", group=1) < 2
+    >>> events = [Event(1.0, 0.01, "poisson", 99)]
+    >>> 0.7 < epsilon_by_opacus(events, 1e-5, "zero-out", "rdp", group=1) < 2
     True
     """
     name = f"accountant is {accountant!r}"
