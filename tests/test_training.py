@@ -353,6 +353,8 @@ def test_a_statement_says_what_noise_weights_and_an_adaptive_clip_change(people:
     divisor = 400 * plan.sampling_rate
     assert f"the mean divides by {divisor:.10g}. Both numbers are taken as public" in weighted
     assert "Noise of this run: the discrete Gaussian" in said(noise=fldp.DiscreteGaussian())
+    for options in ({"generator": noise()}, {"noise": fldp.DiscreteGaussian(noise())}):
+        assert "whoever sees both subtracts it without any seed" in said(**options)
     clip = fldp.AdaptiveClip(1.0, count_noise=1.2 * plan.noise_multiplier)
     split = clip.noise_split(plan.noise_multiplier, plan.denominator)
     # What updates contain: one that is zero is within C, so the count moves by 1.

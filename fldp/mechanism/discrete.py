@@ -107,10 +107,11 @@ class DiscreteGaussian(Gaussian):
     """
 
     def statement(self) -> str:
-        return (
+        grid = (
             "Noise of this run: the discrete Gaussian, exact on a grid of 2^34 steps in one std, "
             "so the low-order digits of the noise are covered."
         )
+        return f"{grid} {super().statement()}".strip()
 
     def start(self, size: int, like: Tensor, std: float, clients: int, most: int = MOST) -> Sum:
         return GridSum(size, like, std / 2.0**_GRID)

@@ -229,7 +229,13 @@ class Gaussian:
 
     def statement(self) -> str:
         """What a plan's statement does not say of this noise; empty where it says all."""
-        return ""
+        if not self.reproducible:
+            return ""
+        return (
+            "Reproducible noise comes again: another release from the same seed, or from a "
+            "generator that a resumed run has set back, may have the same noise, and whoever sees "
+            "both subtracts it without any seed."
+        )
 
     def start(self, size: int, like: Tensor, std: float, clients: int, most: int = MOST) -> Sum:
         """An empty sum, at the beginning of a round.
