@@ -82,6 +82,7 @@ def test_a_small_cnn_gives_its_image_away_over_several_steps(
     assert noisy.scores[0] < 0.7 < clear.scores[0]
 
 
+@pytest.mark.slow
 def test_unknown_labels_are_searched_and_restarts_keep_the_best(cnn: nn.Module) -> None:
     x = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     update = attacks.simulate(cnn, x, torch.tensor([3]), 0.5).detach()

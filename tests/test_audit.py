@@ -130,6 +130,7 @@ def test_u04_a_true_claim_is_not_refuted_by_default(name: str) -> None:
     assert refuted <= binom.ppf(0.999, 60, 0.05)
 
 
+@pytest.mark.slow
 def test_u04_every_default_presumes_no_gaussian() -> None:
     rng = np.random.default_rng(0)
     coins = rng.random((200, 4)) < 0.5
@@ -231,6 +232,7 @@ def test_u06_worlds_come_in_random_order_and_the_statement_names_independence() 
 # U8
 
 
+@pytest.mark.slow
 def test_u08_add_or_remove_removes_and_every_word_is_what_was_done() -> None:
     sizes: set[int] = set()
     plan = plan_of(2.0)

@@ -155,6 +155,7 @@ def test_a05_prv_that_would_not_end_is_refused_before_it_begins(monkeypatch):
         )
 
 
+@pytest.mark.slow
 def test_a05_a_search_by_prv_starts_next_to_its_end(monkeypatch):
     from opacus import accountants
 
@@ -184,6 +185,7 @@ def test_gdp_warns_once_however_often_it_is_asked():
 # ---- rounds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("epsilon", "z", "q"),
     [(1.0, 50.0, 1e-4), (3.0, 1.0, 0.02), (0.1, 5.0, 1e-3), (900.0, 0.2, 0.1)],

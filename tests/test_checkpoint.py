@@ -392,6 +392,7 @@ def test_p10_a_run_without_a_ledger_is_not_resumed_with_one_that_lacks_its_round
     assert go_on(path).rounds == ROUNDS
 
 
+@pytest.mark.slow
 def test_p10_other_releases_in_the_ledger_count(tmp_path: Path) -> None:
     path, ledger = tmp_path / "run.pt", tmp_path / "ledger.jsonl"
     big = plan(epsilon=8.0, rounds=12)

@@ -36,6 +36,7 @@ bounds = st.floats(1e-6, 1e6)
 doubles = st.floats(allow_nan=False, allow_infinity=False)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(hnp.arrays(np.float64, st.integers(1, 40), elements=doubles), bounds)
 def test_a_factor_keeps_every_float64_row_within_c_in_rationals(row: Any, bound: float) -> None:

@@ -18,6 +18,7 @@ CLIPS = (0.7, PerLayerClip([0.3, 0.4]), AdaptiveClip(0.7))
 LIKE = {"a": torch.zeros(2), "b": torch.zeros(3)}
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200)
 @given(
     values=hnp.arrays("float32", 5),

@@ -33,6 +33,7 @@ def test_the_folder_is_the_argument_else_the_variable_else_the_users_cache(
     assert datasets.folder() == tmp_path / "cache" / "fldp"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "emnist", "cifar10"])
 def test_without_files_the_error_says_where_it_looked_and_names_digits(
     name: str, tmp_path: Path

@@ -85,6 +85,7 @@ HOSTILE = st.one_of(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200)
 @given(st.lists(HOSTILE, min_size=1, max_size=7))
 def test_a06_an_event_is_made_or_refused_by_a_valueerror(values):

@@ -59,6 +59,7 @@ def test_every_method_says_what_it_presumes() -> None:
     assert {r.verdict for r in gaussian} == {"REFUTED if the noise is Gaussian"}
 
 
+@pytest.mark.slow
 def test_a_session_counts_and_shares_the_error() -> None:
     with Session(planned=4) as session:
         assert session.level == pytest.approx(0.9875)

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import pytest
 import torch
 
 import fldp
@@ -56,6 +57,7 @@ def climbs(chain: tuple[str, ...]) -> bool:
     return any(after > before for before, after in itertools.pairwise(floors))
 
 
+@pytest.mark.slow
 def test_a_release_falls_from_floor_to_floor() -> None:
     plan = fldp.calibrate(epsilon=8.0, delta=1e-3, rounds=3, clients=20)
     rows = torch.randn(20, 7)
@@ -71,6 +73,7 @@ def small_run(**options: Any) -> Callable[[], Any]:
     return lambda: fldp.train(torch.nn.Linear(3, 2), people, plan, **options)
 
 
+@pytest.mark.slow
 def test_a_training_falls_from_floor_to_floor(tmp_path: Path) -> None:
     paths = {"ledger": tmp_path / "ledger.jsonl", "checkpoint": tmp_path / "run.pt"}
     seen = chains(small_run(**paths))
@@ -84,6 +87,7 @@ def places(chain: tuple[str, ...]) -> set[str]:
     return {module for module in named if not module.startswith("_")}
 
 
+@pytest.mark.slow
 def test_no_call_of_a_training_is_ten_modules_deep(tmp_path: Path) -> None:
     small_run()()  # what is imported on first use is imported
     for local in (fldp.LocalSGD(), fldp.Scaffold()):

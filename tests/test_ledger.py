@@ -63,6 +63,7 @@ def test_an_event_is_on_disk_when_record_returns(path: Path) -> None:
     assert Ledger.read(path) == [Event(1.0)]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the last line of")
 @given(cut=st.integers(min_value=0, max_value=1400))
 @settings(max_examples=60, deadline=None)

@@ -103,6 +103,7 @@ def test_every_file_of_the_package_is_looked_at() -> None:
     assert {floor_of(module) for module in MODULES} >= set(FLOORS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", [m for m in MODULES if floor_of(m) in (*FLOORS, *SERVES_ALL)])
 def test_imports_point_to_earlier_floors(module: str) -> None:
     floor = floor_of(module)
@@ -119,6 +120,7 @@ def test_imports_point_to_earlier_floors(module: str) -> None:
             assert floor_of(other) in seen, f"{module} imports {other}"
 
 
+@pytest.mark.slow
 def test_no_module_waits_for_itself() -> None:
     graph: dict[str, set[str]] = {}
     for module, path in MODULES.items():
@@ -175,6 +177,7 @@ def code_lines(path: Path) -> int:
     return len(lines)
 
 
+@pytest.mark.slow
 def test_every_floor_keeps_its_budget() -> None:
     """The budgets are those of the table in CONTRIBUTING.md."""
     text = (HERE / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -188,6 +191,7 @@ def test_every_floor_keeps_its_budget() -> None:
     assert max(lines.values()) <= MOST_LINES, lines
 
 
+@pytest.mark.slow
 def test_every_import_is_declared() -> None:
     distributions = {"sklearn": "scikit-learn", "dp_accounting": "dp-accounting"}
     extras = [text for texts in PROJECT["optional-dependencies"].values() for text in texts]

@@ -115,6 +115,7 @@ def test_the_variation_is_no_smaller_than_delta_at_zero(pair):
     assert pair.variation >= pair.profile(0.0) * (1 - 1e-9)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=25)
 @given(st.floats(0, 3), st.integers(0, 10**6))
 def test_a01_no_contributions_of_a_group_beat_equal_ones(epsilon, seed):

@@ -69,6 +69,7 @@ def test_a_function_without_a_generator_is_seeded_or_says_what_is_not_known() ->
     assert "could not be checked whether it remembers" in secret.statement()
 
 
+@pytest.mark.slow
 def test_updates_that_fn_changes_in_place_are_not_used_again() -> None:
     plan = plan_of(1.0)
 

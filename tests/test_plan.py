@@ -48,6 +48,7 @@ def test_what_was_recorded_composes_with_the_plan_s_own_rounds():
         plan.spent([3])
 
 
+@pytest.mark.slow
 def test_what_opacus_does_not_know_is_composed_by_our_own_accountant():
     plan = calibrate(**BASE | {"accountant": "rdp"})
     assert plan.spent(plan.events()) == plan.epsilon() > plan.spent(plan.events(), accountant="pld")

@@ -152,6 +152,7 @@ def test_random_settings_against_dp_accounting():
         seen += 1
 
 
+@pytest.mark.slow
 def test_too_much_is_refused_in_plain_words():
     with pytest.raises(ValueError, match="use more noise"):
         one_round("remove", 0.5, 1e-3, delta=1e-5, rounds=10**9)
@@ -362,6 +363,7 @@ def test_a_trace_as_text_has_a_column_for_each_turn_and_rounds_up():
     assert max(map(len, lines)) <= 76
 
 
+@pytest.mark.slow
 def test_a_trace_tells_of_grids_that_cannot_be_made():
     told = pld.trace([([(1.0, pair("remove", 1e-3, 0.5))], 1000)], delta=1e-5, accuracy=1e-12)
     coarser = [turn for turn in told.turns if turn.then == "coarser grid"]

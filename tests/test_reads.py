@@ -41,6 +41,7 @@ def test_plain_code_is_counted_and_misses_no_aim(
     assert "No aim is missed." in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "words"),
     [
@@ -72,6 +73,7 @@ def test_public_calls_may_have_more_parameters_and_self_is_none(tmp_path: Path) 
     assert reads.measure([path]).parameters == (1, "a.f")
 
 
+@pytest.mark.slow
 def test_the_package_has_a_row_for_each_floor(capsys: pytest.CaptureFixture[str]) -> None:
     assert reads.main([]) == 0
     rows = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:] if line]

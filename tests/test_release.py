@@ -73,6 +73,7 @@ def test_p13_no_view_of_a_release_shows_its_private_part() -> None:
     assert b"PrivateDiagnostics" not in pickle.dumps(release)
 
 
+@pytest.mark.slow
 def test_the_private_part_goes_with_the_release() -> None:
     release = released()
     before = len(module._PRIVATE)

@@ -137,6 +137,7 @@ def test_p07_the_search_finds_a_planted_coupling(monkeypatch: pytest.MonkeyPatch
     assert float((sums[0] - sums[1]).norm()) > 2 * 0.7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["linear", "mlp", "cnn", "dropout", "random relu"])
 def test_p03_engines_and_chunks_agree(name: str) -> None:
     torch.manual_seed(0)

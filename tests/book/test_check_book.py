@@ -140,6 +140,7 @@ def test_only_what_is_read_counts_as_words() -> None:
     assert check_book.count(text) == 6
 
 
+@pytest.mark.slow
 def test_the_book_meets_its_measures(capsys: pytest.CaptureFixture[str]) -> None:
     status = check_book.main([])
     assert status == 0, capsys.readouterr().out

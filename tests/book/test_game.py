@@ -66,6 +66,7 @@ def lowest(P: np.ndarray, Q: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     return np.interp(alpha + 1e-15, *game.trade_off(P, Q))
 
 
+@pytest.mark.slow
 @many
 @given(seeds, sizes, epsilons)
 def test_private_on_every_set_exactly_when_the_curve_is_above_the_lines(

@@ -120,6 +120,7 @@ def test_an_unknown_directive_is_not_passed_over() -> None:
         colab.Converter([], {}).text("```{mystery}\n```")
 
 
+@pytest.mark.slow
 def test_the_button_names_what_the_workflow_publishes(alone: Path, tmp_path: Path) -> None:
     """The workflow's own lines, run in a small repository, make the file that the button opens."""
     workflow = yaml.safe_load((HERE / ".github/workflows/colab.yml").read_text(encoding="utf-8"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
@@ -16,6 +17,7 @@ def freeze_and_train(model: nn.Linear, x: torch.Tensor, y: torch.Tensor) -> None
     optimizer.step()
 
 
+@pytest.mark.slow
 def test_each_client_starts_with_a_clean_module() -> None:
     x, y = fldp.datasets.digits()
     population = fldp.clients.partition(x, y, clients=40, seed=0)
