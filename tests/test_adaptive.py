@@ -26,17 +26,17 @@ def test_the_noise_split_of_andrew_et_al() -> None:
 
 
 def test_p04_the_bits_are_paid_for_under_each_adjacency() -> None:
-    """A zeroed client keeps a bit, so there the bits move by 1 and not by 1/2."""
+    """A zeroed client answers 0, as one that is not there: the bits move by 1/2 everywhere."""
     z, sigma = 1.9, 4.0
-    expected = {"add-or-remove": 0.5, "zero-out": 1.0, "replace-one": 0.5}
+    expected = {"add-or-remove": 0.5, "zero-out": 0.5, "replace-one": 0.5}
     for adjacency, moved in expected.items():
         each = AdaptiveClip(count_noise=sigma)
         z_delta, _ = each.noise_split(z, adjacency=adjacency)
         assert z_delta == pytest.approx((z**-2 - (moved / sigma) ** 2) ** -0.5, rel=1e-12)
         assert each.bit_sensitivity(adjacency) == moved
         assert each.joint(z_delta, sigma, adjacency) == pytest.approx(z, rel=1e-12)
-    # The two settings of faults.md: with the default count noise nothing is left there.
-    for z, cohort in ((1.9, 20), (9.0, 100)):
+    # With the default count noise nothing is left at z = m / 10.
+    for z, cohort in ((2.0, 20), (10.0, 100)):
         AdaptiveClip(count_noise=z).noise_split(z, cohort)
         with pytest.raises(ValueError, match=r"zero-out.*count_noise above"):
             AdaptiveClip().noise_split(z, cohort, "zero-out")

@@ -579,7 +579,7 @@ def test_p04_updates_and_bits_together_move_by_no_more_than_the_plan_says(
     adjacency: str, weight: Any, strict: bool
 ) -> None:
     """Every pair of neighbours over updates that a client may send, the joint distance in units of
-    the two noises: 1/z, or 2/z for a replaced client. Under zero-out ½-bits were accounted."""
+    the two noises: 1/z, or 2/z for a replaced client. A zero update has no bit of its own."""
     plan = plan_for(9, adjacency=adjacency, noise_multiplier=2.5)
     sent: list[Any] = [
         torch.zeros(3), torch.tensor([0.69, 0, 0]), torch.tensor([50.0, 0, 0]),
@@ -614,15 +614,14 @@ def test_p04_updates_and_bits_together_move_by_no_more_than_the_plan_says(
 def test_p04_the_aggregator_splits_by_the_plans_adjacency(adjacency: str) -> None:
     plan = plan_for(100, adjacency=adjacency, noise_multiplier=4.0)
     release = aggregate(torch.zeros(5, 3), plan, AdaptiveClip(0.5, count_noise=6.0))
-    bits = 1.0 if adjacency == "zero-out" else 0.5
-    expected = (4.0**-2 - (bits / 6.0) ** 2) ** -0.5
+    expected = (4.0**-2 - (0.5 / 6.0) ** 2) ** -0.5
     assert release.noise_std * release.denominator / 0.5 == pytest.approx(expected)
     assert release.event.noise_multiplier == pytest.approx(4.0)
 
 
 def test_p04_where_the_bits_alone_overspend_zero_out_is_refused() -> None:
-    """z = 1.9 among 20 and 9 among 100, with the default count noise: 18.2 where 8 was claimed."""
-    for z, clients in ((1.9, 20), (9.0, 100)):
+    """z = m / 10 with the default count noise."""
+    for z, clients in ((2.0, 20), (10.0, 100)):
         rows = torch.zeros(3, 2)
         aggregate(rows, plan_for(clients, noise_multiplier=z), AdaptiveClip(count_noise=z))
         with pytest.raises(ValueError, match=r"zero-out.*count_noise above"):
@@ -636,7 +635,7 @@ def test_the_bits_noise_arrives_in_shares_like_the_updates(trust: str) -> None:
     """Everybody came where a quarter would do: twice the noise under distributed trust."""
     changes = {} if trust == "central" else {"trust": trust, "min_survivors": 5}
     plan = plan_for(20, adjacency="zero-out", noise_multiplier=0.5, **changes)
-    rows, generator = torch.zeros(20, 2), seeded(4)
+    rows, generator = torch.full((20, 2), 0.01), seeded(4)
     rows[:10] = 9.0
     fractions = [
         aggregate(rows, plan, AdaptiveClip(0.5, count_noise=1.0), generator=generator).unclipped

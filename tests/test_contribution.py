@@ -37,7 +37,8 @@ def test_a_message_is_within_c_whatever_was_sent(
     assert float(message.vector.double().norm()) <= bound
     assert message.half_bits in (-1, 0, 1)
     if message.half_bits == 0:
-        assert not bool(message.vector.any())
+        # Malformed, or zero as far as a norm in float32 can tell.
+        assert float(message.vector.double().norm()) < 1e-18
 
 
 def test_a_message_depends_on_nobody_else_to_the_last_bit() -> None:

@@ -310,7 +310,7 @@ def test_opacus_adaclip_does_not_divide_by_the_realised_sample() -> None:
         each = AdaptiveClip(1.0, count_noise=2.0, acceleration=1.0)
         plan = plan_for(100, cohort=50, sampling="poisson")
         release = aggregate(
-            torch.zeros(count, 3), plan, each, generator=torch.Generator().manual_seed(4)
+            torch.full((count, 3), 0.01), plan, each, generator=torch.Generator().manual_seed(4)
         )
         assert release.unclipped is not None
         return release.unclipped

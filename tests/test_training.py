@@ -14,7 +14,6 @@ from conftest import digits_model as model
 from torch import Tensor, nn
 
 import fldp
-from fldp._text import up
 from fldp.mechanism.updates import flatten
 from fldp.plan.ledger import Ledger
 from fldp.simulation.sampling import FixedSize, Poisson
@@ -355,15 +354,23 @@ def test_a_statement_says_what_noise_weights_and_an_adaptive_clip_change(people:
     assert "Noise of this run: the discrete Gaussian" in said(noise=fldp.DiscreteGaussian())
     for options in ({"generator": noise()}, {"noise": fldp.DiscreteGaussian(noise())}):
         assert "whoever sees both subtracts it without any seed" in said(**options)
-    clip = fldp.AdaptiveClip(1.0, count_noise=1.2 * plan.noise_multiplier)
-    split = clip.noise_split(plan.noise_multiplier, plan.denominator)
-    # What updates contain: one that is zero is within C, so the count moves by 1.
-    joint = 1 / math.hypot(1 / split[0], 1 / split[1])
-    known = replace(plan, noise_multiplier=joint).cohort_known()
-    assert known["epsilon"] > 1.05 * plan.cohort_known()["epsilon"]
-    assert f"ε = {up(known['epsilon'])}, whatever the draws {up(known['epsilon_all'])}" in said(
-        clip=clip
-    )
+    assert "Clip: C follows a noised count" in said(clip=fldp.AdaptiveClip(1.0))
+
+
+def test_p04_an_adaptive_run_is_accounted_in_every_adjacency(people: Any, tmp_path: Path) -> None:
+    """A zeroed client used to keep a bit of 1/2, for which an add-or-remove account did not pay."""
+    plan = plan_for(rounds=2)
+    path = tmp_path / "ledger.jsonl"
+    clip = fldp.AdaptiveClip(1.0, count_noise=0.6 * plan.noise_multiplier)
+    fldp.train(model(), people, plan, clip=clip, ledger=path)
+    z_delta, sigma = clip.noise_split(plan.noise_multiplier, plan.denominator)
+    # From an update of norm C with its half bit to a zero update without one.
+    moved = math.hypot(1 / z_delta, 0.5 / sigma)
+    assert moved <= 1 / plan.noise_multiplier * (1 + 1e-12)
+    with Ledger(path) as ledger:
+        assert ledger.epsilon(adjacency="zero-out") == pytest.approx(
+            replace(plan, adjacency="zero-out").epsilon(2)
+        )
 
 
 @pytest.mark.parametrize(

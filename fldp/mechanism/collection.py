@@ -228,7 +228,7 @@ class Collection:
         within = float(int(message.half_bits) > 0)
         answered = finite & bool(message.half_bits)
         scales = torch.full((1, 1), within, dtype=torch.float64)
-        return Bounded(rows, [(0, layout.total, factors)], Seen(norms, scales, answered))
+        return Bounded(rows, [(0, layout.total, factors)], Seen(norms, scales, finite, answered))
 
     def release(self, ledger: Ledger | None = None, round: int | None = None) -> Release:
         """The noisy mean of everything added; the collection is finished afterwards.

@@ -32,16 +32,20 @@ class Seen(NamedTuple):
         Clip factors (c, 1), or (c, L) by layer.
     finite : Tensor
         Whether each was finite, and of a usable weight (c,).
+    answers : Tensor
+        Whether each answers a clip's question (c,): finite and not zero. A zero update answers as
+        one that is not there does, so that zeroing a client out moves one half.
     """
 
     norms: Tensor
     scales: Tensor
     finite: Tensor
+    answers: Tensor
 
     def half_bits(self) -> Tensor:
-        """For each client +1 within C, -1 beyond it, 0 malformed: an adaptive clip's question."""
+        """For each client +1 within C, -1 beyond it, 0 malformed or zero: a clip's question."""
         within = (self.scales.amin(dim=1) >= 1).double()
-        return self.finite.double() * (2 * within - 1)
+        return self.answers.double() * (2 * within - 1)
 
 
 class Bounded(NamedTuple):
@@ -71,7 +75,7 @@ class Message:
     vector : Tensor
         The bounded update, flat (d,); exact zeros for a malformed one.
     half_bits : int
-        +1 if the update was within C, -1 if it was beyond, 0 if it was malformed.
+        +1 if the update was within C, -1 if it was beyond, 0 if it was malformed or zero.
     """
 
     vector: Tensor
@@ -160,7 +164,7 @@ class Contribution:
                 (start, stop, factor)
                 for (_, start, stop), factor in zip(slices, factors.unbind(1), strict=True)
             ]
-        return Bounded(rows, columns, Seen(norms, scales, finite))
+        return Bounded(rows, columns, Seen(norms, scales, finite, finite & (norms > 0)))
 
     def encode(self, update: object, weight: object = None) -> Message:
         """One client's message.
