@@ -102,6 +102,8 @@ def test_a07_epsilon_zero_is_the_noise_whose_variation_is_delta():
     [
         ({"epsilon": 1.0, "delta": 0.0}, "delta is 0.0"),
         ({"epsilon": 1.0, "delta": 1.0}, "delta is 1.0"),
+        ({"delta": 5e-324}, "delta is 4.94066e-324: give at least 1e-300"),
+        ({"delta": 1e-310, "sampling_rate": 0.1}, "give at least 1e-300"),
         ({"epsilon": math.inf}, "epsilon is inf"),
         ({"epsilon": 1e8}, "ask for at most 1e\\+07"),
         ({"sampling_rate": 0.0}, "nobody takes part, so any noise does"),

@@ -16,7 +16,7 @@ from fldp.accounting import pld
 from fldp.accounting.account import delta_of, spent
 from fldp.accounting.composition import mu_of, prepared, rounds_of
 from fldp.accounting.events import Event
-from fldp.accounting.gaussian import gaussian_mu
+from fldp.accounting.gaussian import LEAST_DELTA, gaussian_mu
 from fldp.accounting.search import EXACT_ROUNDS, Start, last_that_fits, settle
 
 Setting = tuple[str, str, str]
@@ -86,6 +86,8 @@ def noise_for(
     prepared([event], adjacency, 1)
     if target > MOST_EPSILON:
         raise ValueError(f"epsilon is {target:g}: ask for at most {MOST_EPSILON:g}")
+    if delta < LEAST_DELTA:
+        raise ValueError(f"delta is {delta:g}: give at least {LEAST_DELTA:g}")
     if event.sampling_rate == 0:
         raise ValueError("sampling_rate is 0: nobody takes part, so any noise does")
     if accountant == "pld" and event.everyone:

@@ -36,17 +36,12 @@ _VISIBLE = 1e-3
 MOST_IN_GROUP = 1000
 
 
-def _plain(n: float) -> Subsampled:
-    """A Gaussian round in which the sum moves by 1/n standard deviations."""
-    return Subsampled("remove", 1.0, n)
-
-
 def _known(chances: Array, unit: int, z: float) -> list[Part]:
     """Rounds in which it is public that j = 0, 1, ... of the clients in question took part."""
     parts: list[Part] = []
     for j, chance in enumerate(chances.tolist()):
         if chance > 0:
-            parts.append((chance, _plain(z / (unit * j)) if j else silent()))
+            parts.append((chance, Subsampled("remove", 1.0, z / (unit * j)) if j else silent()))
     return parts
 
 
@@ -160,7 +155,7 @@ def rounds_of(events: Events, adjacency: str, direction: str, group: int = 1) ->
         elif isinstance(one, Approximate):
             rounds.append(([(1.0, approximate(one.epsilon, one.delta))], n))
     if plain:
-        rounds.append(([(1.0, _plain(1 / mu_of(plain, adjacency, group)))], 1))
+        rounds.append(([(1.0, Subsampled("remove", 1.0, 1 / mu_of(plain, adjacency, group)))], 1))
     if rho := rho_of(events, group):
         rounds.append(([(1.0, concentrated(rho))], 1))
     return rounds
