@@ -203,7 +203,7 @@ def training(
     Raises
     ------
     ValueError
-        Where a canary's coin would show in the query of an adaptive clip, and as `train` does.
+        As `train` does.
 
     Examples
     --------
@@ -221,11 +221,6 @@ def training(
         method = method or METHODS[0]
         return trained.changed(population, changed, runs or _TRAININGS, method, confidence)
     bound = as_clip(clip)
-    if bound.queries and plan.adjacency == "add-or-remove":
-        raise ValueError(
-            "a canary that its coin left out sends zeros, which count as clients within C: audit "
-            "an adaptive clip under a zero-out plan"
-        )
     # As `train` will do it: what is trained decides how many coordinates an update has.
     local: Algorithm = LocalSGD()
     if options.get("local") is not None:
