@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from fldp.plan.ledger import atomic
 from fldp.simulation.clients import Population
-from fldp.simulation.inputs import leaves
 
 # What a piece of a run goes on from: by name whatever `torch.load` takes without running code.
 State = dict[str, Any]
@@ -229,8 +228,8 @@ def crowd(population: Population) -> str:
     -------
     str
     """
-    parts = [*leaves(population.x), population.y, population.index]
-    return ", ".join(map(fingerprint, parts))
+    facts = population.facts()
+    return ", ".join(fingerprint(f) if isinstance(f, Tensor) else f for f in facts)
 
 
 def outline(model: nn.Module) -> str:
