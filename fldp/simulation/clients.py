@@ -22,6 +22,7 @@ from fldp.simulation.inputs import (
     leaves,
     take,
 )
+from fldp.simulation.objective import label_range
 from fldp.simulation.owners import Ids, owners
 
 if TYPE_CHECKING:
@@ -132,6 +133,21 @@ class Population:
         """Where the records are."""
         return leaves(self.x)[0].device
 
+    @property
+    def form(self) -> Records:
+        """None of the records: their structure, shapes and types."""
+        return form(self.x)
+
+    @property
+    def targets(self) -> Tensor:
+        """None of the targets: their shape and type."""
+        return self.y[:0]
+
+    @property
+    def labels(self) -> tuple[int | None, int | None]:
+        """The smallest and the largest label; None for real numbers, and where it is not known."""
+        return label_range(self.y)
+
     def to(self, device: torch.device | str) -> Population:
         """The same population with its records on `device`; who holds them stays on the CPU.
 
@@ -151,11 +167,6 @@ class Population:
         x = each(lambda part: part.to(device), self.x)
         moved.__dict__.update(self.__dict__, x=x, y=self.y.to(device))
         return moved
-
-    @property
-    def form(self) -> tuple[Records, Tensor]:
-        """Records and targets without rows: their structure, shapes and types."""
-        return form(self.x), self.y[:0]
 
     @property
     def index(self) -> Tensor:
