@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +27,8 @@ from fldp.simulation.owners import Ids, owners
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from fldp.simulation.loading import LazyPopulation
 
 SCHEMES = ("iid", "dirichlet", "shards", "lognormal", "group")
 # Added before shares of records are rounded down, so that their exact sum is not lost.
@@ -75,10 +77,10 @@ class Population:
             raise ValueError(f"client {empty} has no records: leave empty clients out")
         self.x = x
         self.y = y
-        self.sizes = torch.from_numpy(sizes)
+        self._sizes = torch.from_numpy(sizes)
         # The record numbers of all clients, one after the other, and where each begins.
         self._order = torch.from_numpy(order)
-        self._begin = self.sizes.cumsum(0) - self.sizes
+        self._begin = self._sizes.cumsum(0) - self._sizes
 
     @classmethod
     def _dealt(cls, x: Records, y: Tensor, order: np.ndarray, sizes: np.ndarray) -> Population:
@@ -122,11 +124,35 @@ class Population:
         return cls._dealt(x, y, np.arange(len(y)), np.array(sizes))
 
     def __len__(self) -> int:
-        return len(self.sizes)
+        return len(self._sizes)
 
     def __repr__(self) -> str:
         low, high = int(self.sizes.min()), int(self.sizes.max())
         return f"Population({len(self)} clients, {low} to {high} records each)"
+
+    @property
+    def sizes(self) -> Tensor:
+        """How many records each client has (N,)."""
+        return self._sizes
+
+    def sizes_of(self, ids: Tensor) -> Tensor:
+        """How many records some clients have.
+
+        Parameters
+        ----------
+        ids : Tensor
+            Their numbers (c,), of clients in memory.
+
+        Returns
+        -------
+        Tensor
+            (c,)
+        """
+        return self._sizes[self._local(ids)]
+
+    def _local(self, ids: Tensor) -> Tensor:
+        """Where clients `ids` stand among those in memory: here all are."""
+        return ids
 
     @property
     def device(self) -> torch.device:
@@ -190,12 +216,13 @@ class Population:
         -------
         Tensor
         """
-        begin = int(self._begin[i])
-        return self._order[begin : begin + int(self.sizes[i])]
+        place = self._local(torch.tensor([i]))
+        begin = int(self._begin[place])
+        return self._order[begin : begin + int(self._sizes[place])]
 
     def facts(self) -> list[Tensor | str]:
         """All that a population is made of, for a checkpoint to compare; as private as it is."""
-        return [*leaves(self.x), self.y, self._order, self.sizes]
+        return [*leaves(self.x), self.y, self._order, self._sizes]
 
     def rows(self, ids: Tensor | Sequence[int]) -> tuple[Tensor, Tensor]:
         """Record numbers of some clients, padded to one length.
@@ -214,11 +241,12 @@ class Population:
             False on padding.
         """
         ids = torch.as_tensor(ids, dtype=torch.long)
-        sizes = self.sizes[ids]
+        local = self._local(ids)
+        sizes = self._sizes[local]
         width = int(sizes.max()) if len(ids) else 0
         place = torch.arange(width)
         mask = place < sizes.unsqueeze(1)
-        return self._order[self._begin[ids].unsqueeze(1) + place * mask], mask
+        return self._order[self._begin[local].unsqueeze(1) + place * mask], mask
 
     def cohort(self, ids: Tensor | Sequence[int]) -> tuple[Records, Tensor, Tensor]:
         """The records of some clients, padded to one length.
@@ -262,18 +290,21 @@ class Population:
 
     def summary(self) -> dict[str, float]:
         """Clients, records, spread of sizes, and the labels of a client on average, if any."""
-        sizes = self.sizes.double()
         labels = {}
         if _are_labels(self.y):
             held = (self.label_counts() > 0).sum(1)
             labels["labels_per_client"] = float(held.double().mean())
+        return self._spread() | labels
+
+    def _spread(self) -> dict[str, float]:
+        sizes = self.sizes.double()
         return {
             "clients": len(self),
             "records": int(sizes.sum()),
             "smallest": int(sizes.min()),
             "median": float(sizes.median()),
             "largest": int(sizes.max()),
-        } | labels
+        }
 
     def plot(self, clients: int = 30) -> Figure:
         """Draw the labels of the first clients, and the sizes of all.
@@ -290,6 +321,65 @@ class Population:
         from fldp import plotting
 
         return plotting.population(self, clients)
+
+
+def from_loader(
+    fn: Callable[[int], Any],
+    clients: int,
+    *,
+    sizes: Sequence[int] | np.ndarray | Tensor | None = None,
+    together: int = 128,
+) -> LazyPopulation:
+    """A population whose records are loaded when their client is drawn: more than memory holds.
+
+    While one group of a cohort trains, a thread loads the next; nothing else is in memory, and
+    every thread ends with its group. The first client that has records (among the first hundred)
+    is loaded once, now, for the form of a record: nothing depends on who is drawn.
+
+    A client without records sends an update of zeros. One with NaN or infinity in x trains to an
+    update that is not finite, which counts nothing. What cannot be loaded ends the run with a
+    message that names the client: it is as private as the cohort.
+
+    Parameters
+    ----------
+    fn : callable
+        `fn(client)` gives x (n, ...) and y (n, ...) of client 0 to N - 1 as `Population` takes
+        them, in one form for all; or None, or an empty y. It runs in another thread than training,
+        one client at a time: it draws random numbers from a generator of its own, and gives the
+        same at each call.
+    clients : int
+        N.
+    sizes : sequence of int, optional
+        How many records each client has (N,), where that is known beforehand: `weights="records"`
+        and `DPSGD` need them. What is loaded must agree.
+    together : int
+        Clients that are loaded at once; at most two such groups are in memory.
+
+    Returns
+    -------
+    LazyPopulation
+        For `fldp.train` as any other; what needs the records of all clients is refused.
+
+    Raises
+    ------
+    ValueError
+        For what is no number of clients, where none of the first hundred has records, and where
+        `fn` draws from global random numbers.
+
+    Examples
+    --------
+    >>> def fn(client):
+    ...     own = torch.Generator().manual_seed(client)
+    ...     return torch.rand(20, 8, generator=own), torch.arange(20) % 2
+    >>> people = from_loader(fn, clients=1_000_000)
+    >>> people
+    LazyPopulation(1000000 clients, loaded when they are drawn)
+    >>> people.client(999_999)[0].shape
+    torch.Size([20, 8])
+    """
+    from fldp.simulation.loading import LazyPopulation
+
+    return LazyPopulation(fn, clients, sizes, together)
 
 
 def partition(

@@ -279,7 +279,7 @@ def activations(model: nn.Module, like: Records) -> int:
     return max(1, sum(found))
 
 
-def as_records(values: Any, name: str = "x") -> Records:
+def as_records(values: Any, name: str = "x", finite: bool = True) -> Records:
     """Records in the form that a population keeps: real numbers in float32, whole ones in int64.
 
     Pixels in bytes and truth values become real numbers.
@@ -290,6 +290,8 @@ def as_records(values: Any, name: str = "x") -> Records:
         Numbers (n, ...), with n the same for all.
     name : str
         For messages.
+    finite : bool
+        Whether NaN and infinity are refused.
 
     Returns
     -------
@@ -307,11 +309,12 @@ def as_records(values: Any, name: str = "x") -> Records:
     """
     found: Records
     if isinstance(values, Mapping):
-        found = {str(key): _inputs(part, f"{name}[{key!r}]") for key, part in values.items()}
+        parts = values.items()
+        found = {str(key): _inputs(part, f"{name}[{key!r}]", finite) for key, part in parts}
     elif isinstance(values, tuple):
-        found = tuple(_inputs(part, f"{name}[{i}]") for i, part in enumerate(values))
+        found = tuple(_inputs(part, f"{name}[{i}]", finite) for i, part in enumerate(values))
     else:
-        found = _inputs(values, name)
+        found = _inputs(values, name, finite)
     lengths = {len(part) for part in leaves(found)}
     if len(lengths) != 1:
         told = sorted(lengths) or "nothing"
@@ -319,16 +322,17 @@ def as_records(values: Any, name: str = "x") -> Records:
     return found
 
 
-def _inputs(values: Any, name: str) -> Tensor:
+def _inputs(values: Any, name: str, finite: bool) -> Tensor:
     found = as_numbers(values, name)
     if found.is_floating_point() or found.dtype in (torch.uint8, torch.bool):
         found = found.float()
-        check_finite(found, name)
+        if finite:
+            check_finite(found, name)
         return found
     return found.long()
 
 
-def as_targets(values: Any, name: str = "y") -> Tensor:
+def as_targets(values: Any, name: str = "y", finite: bool = True) -> Tensor:
     """Targets in the form that a population keeps: real numbers in float32, labels in int64.
 
     Parameters
@@ -337,6 +341,8 @@ def as_targets(values: Any, name: str = "y") -> Tensor:
         Numbers (n, ...).
     name : str
         For messages.
+    finite : bool
+        Whether NaN and infinity are refused.
 
     Returns
     -------
@@ -351,7 +357,8 @@ def as_targets(values: Any, name: str = "y") -> Tensor:
     if not found.is_floating_point():
         return found.long()
     found = found.float()
-    check_finite(found, name)
+    if finite:
+        check_finite(found, name)
     return found
 
 

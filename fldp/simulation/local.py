@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -26,6 +26,7 @@ from fldp.simulation.draws import Draws
 from fldp.simulation.engines import TOGETHER, Engine, check_model, choose
 from fldp.simulation.inputs import Records, cast, fitted, leaves, take
 from fldp.simulation.isolation import Template, alone, copied, threads, traits
+from fldp.simulation.loading import Cohort, LazyPopulation
 from fldp.simulation.objective import Objective, try_out
 
 # A shuffle's counter has room for this many words of a client in an epoch.
@@ -204,8 +205,28 @@ class Algorithm:
             return iter(())
         like = self.form(model, flat, population)
         task = Task(model, layout, flat, population, Draws.of(draws), round, self._objective, like)
+        if isinstance(population, LazyPopulation):
+            return self._meanwhile(task, population, ids, chunk)
+        return self._chunks(task, ids, chunk)
+
+    def _chunks(self, task: Task, ids: Tensor, chunk: int | None) -> Iterator[Tensor]:
         train, best = self._trainer(task, ids)
         return (train(part) for part in ids.split(chunk or best))
+
+    def _meanwhile(
+        self, task: Task, population: LazyPopulation, ids: Tensor, chunk: int | None
+    ) -> Iterator[Tensor]:
+        """The chunks of clients whose records are loaded meanwhile; who has none sends zeros."""
+        for cohort in population.loads(ids):
+            full = cohort.sizes_of(cohort.ids) > 0
+            own = replace(task, population=cohort)
+            if full.all():
+                yield from self._chunks(own, cohort.ids, chunk)
+                continue
+            sent = task.flat.new_zeros(len(full), self.width(len(task.flat)))
+            if full.any():
+                sent[full] = torch.cat([*self._chunks(own, cohort.ids[full], chunk)])
+            yield sent
 
     def _trainer(self, task: Task, ids: Tensor) -> tuple[Callable[[Tensor], Tensor], int]:
         """What makes the rows (c, width) of some clients, and how many are fast together.
@@ -457,8 +478,11 @@ class LocalSGD(Algorithm):
         return name.startswith(tuple(wanted))
 
     def _trainer(self, task: Task, ids: Tensor) -> tuple[Callable[[Tensor], Tensor], int]:
-        batch = self.batch_size or int(task.population.sizes[ids].max())
+        batch = self.batch_size or int(task.population.sizes_of(ids).max())
         with threads(self.threads):
+            if isinstance(task.population, Cohort):
+                # Of clients that are loaded when drawn the labels are known only here.
+                self._try_out(task.model, task.flat, task.population)
             targets = task.population.targets
             engine, best = self._engine(task.model, task.flat, task.like, targets, batch)
         return partial(self._rows, task, engine), best
@@ -501,7 +525,7 @@ class LocalSGD(Algorithm):
             with threads(self.threads):
                 engine.renew()
                 moved = self._descend(task, engine, ids)
-        return self._finish(moved, task.population.sizes[ids], ids, task.round)
+        return self._finish(moved, task.population.sizes_of(ids), ids, task.round)
 
     @property
     def _plain(self) -> bool:
@@ -533,7 +557,7 @@ class LocalSGD(Algorithm):
     def _descend(self, task: Task, engine: Engine, ids: Tensor) -> Tensor:
         """How far the weights of clients `ids` move (c, d)."""
         # Largest client first: the clients that still have a batch are a prefix, without a copy.
-        ordered, largest = task.population.sizes[ids].sort(descending=True, stable=True)
+        ordered, largest = task.population.sizes_of(ids).sort(descending=True, stable=True)
         clients = ids[largest]
         sizes = ordered.tolist()
         rows, mask = task.population.rows(clients)
