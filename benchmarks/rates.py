@@ -1,4 +1,4 @@
-"""The rates of chapter 8: algorithms under one account, tuned apart from the exam, compared.
+"""Rates of local algorithms: algorithms under one account, tuned apart from the exam, compared.
 
     python -m benchmarks.rates [--seeds 10]
 

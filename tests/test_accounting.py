@@ -262,7 +262,7 @@ def test_min_cohort_reproduces_the_published_tutorial():
         accounting.min_cohort(**{**run, "noise_on_mean": 1e-4})
 
 
-# ---- the Gaussian mechanism from first principles (chapter 3)
+# ---- the Gaussian mechanism from first principles
 
 
 def kolmogorov(x, cdf):

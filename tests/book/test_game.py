@@ -1,4 +1,4 @@
-"""The theorems of chapter 2 on finite mechanisms, with the functions that its own cells define.
+"""The theorems on promises and observers, on finite mechanisms, by the functions of their cells.
 
 A mechanism is two arrays: the probabilities of its outcomes in world 0 and in world 1.
 """
@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 HERE = Path(__file__).resolve().parent.parent.parent
-CHAPTER = HERE / "book" / "02-differential-privacy-as-a-game.ipynb"
+CHAPTERS = ("a-promise-about-odds", "what-the-observer-can-do")
 TINY = 1e-10  # of a probability, times e^ε up to 10^5: rounding
 
 many = settings(deadline=None, max_examples=100)
@@ -29,8 +29,9 @@ sizes = st.integers(2, 7)
 
 
 def taught(*names: str) -> SimpleNamespace:
-    """Functions as the chapter's cells define them."""
-    cells = json.loads(CHAPTER.read_text(encoding="utf-8"))["cells"]
+    """Functions as the chapters' cells define them."""
+    books = [HERE / "book" / f"{name}.ipynb" for name in CHAPTERS]
+    cells = [cell for book in books for cell in json.loads(book.read_text("utf-8"))["cells"]]
     sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     scope: dict[str, Any] = {"np": np, "math": math, "binom": binom}
     for name in names:
