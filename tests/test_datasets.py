@@ -214,3 +214,21 @@ def test_schools_are_those_of_chem97() -> None:
     assert y.unique().tolist() == [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]
     assert (len(sizes), int(sizes.min()), int(sizes.max())) == (2410, 1, 188)
     assert int(sizes.median()) == 8
+
+
+def test_a_split_deals_every_digit_once_and_alike_on_every_call() -> None:
+    x, y = datasets.digits()
+    parts = datasets.digits_split()
+    dealt = torch.cat([part[0] for part in parts])
+    labels = torch.cat([part[1] for part in parts])
+    assert [len(part[1]) for part in parts] == [1440, 157, 200]
+    assert sorted(map(tuple, dealt.tolist())) == sorted(map(tuple, x.tolist()))
+    assert labels.bincount().tolist() == y.bincount().tolist()
+    again = datasets.digits_split()
+    assert all(torch.equal(a, b) for one, two in zip(parts, again, strict=True)
+               for a, b in zip(one, two, strict=True))  # fmt: skip
+    place = {tuple(row): i for i, row in enumerate(x.tolist())}
+    for rows, _ in parts:  # the file has its writers one after the other: all parts have them all
+        late = [place[tuple(row)] >= len(x) // 2 for row in rows.tolist()]
+        assert 0.35 < sum(late) / len(late) < 0.65
+    assert not torch.equal(datasets.digits_split(seed=1)[0][0], parts[0][0])

@@ -19,7 +19,7 @@ from torch import Generator, Tensor, nn
 
 from fldp import _moved
 from fldp._checks import real, whole
-from fldp.mechanism.updates import Shapes, load_, shapes, views
+from fldp.mechanism.updates import Shapes, flatten, load_, shapes, views
 from fldp.simulation.checkpoint import State
 from fldp.simulation.clients import Population
 from fldp.simulation.draws import Draws
@@ -347,6 +347,56 @@ class Algorithm:
 
     def load_state_dict(self, state: State) -> None:
         """Resume after `state_dict`; most algorithms keep no state."""
+
+    def updates_of(
+        self,
+        model: nn.Module,
+        population: Population,
+        ids: Tensor | Sequence[int] | None = None,
+        draws: Draws | Generator | None = None,
+        *,
+        round: int = 0,
+    ) -> Tensor:
+        """The updates Δw of clients that all start from `model`, as one matrix.
+
+        `updates` makes the same rows in chunks, which a large cohort needs.
+
+        Parameters
+        ----------
+        model : nn.Module
+            The global model. A copy of it is prepared; it is left as it was.
+        population : Population
+            Who holds which records.
+        ids : Tensor or sequence of int, optional
+            Numbers of the clients that train; the rows come in this order. None: all clients.
+        draws : Draws or torch.Generator, optional
+            The run's keyed stream. None: a fresh key from the operating system.
+        round : int
+            The number of the round, from 0.
+
+        Returns
+        -------
+        Tensor
+            A matrix (m, width), one row a client.
+
+        Raises
+        ------
+        ValueError
+            Where `prepare` or `updates` refuses the model.
+
+        Examples
+        --------
+        >>> people = Population(torch.ones(6, 4), torch.arange(6) % 2, [[0, 1], [2, 3], [4, 5]])
+        >>> LocalSGD(lr=0.1).updates_of(nn.Linear(4, 2), people).shape
+        torch.Size([3, 10])
+        """
+        prepared = self.prepare(copied(model))
+        flat = flatten(prepared)
+        chosen = torch.arange(len(population)) if ids is None else ids
+        rows = list(self.updates(prepared, flat, population, chosen, draws, round=round))
+        if not rows:
+            return flat.new_zeros(0, self.width(len(flat)))
+        return torch.cat(rows)
 
 
 def one_by_one(
