@@ -27,7 +27,8 @@ from fldp.simulation.isolation import (
     threads,
     traits,
 )
-from fldp.simulation.local import LocalFunction, LocalSGD
+from fldp.simulation.local import LocalSGD
+from fldp.simulation.own import LocalFunction
 
 SIZES = (7, 1, 4, 12, 3, 5)
 

@@ -18,7 +18,8 @@ from fldp.plan import calibrate
 from fldp.simulation.clients import Population
 from fldp.simulation.draws import Draws
 from fldp.simulation.isolation import threads
-from fldp.simulation.local import FedProx, LocalFunction, LocalSGD
+from fldp.simulation.local import FedProx, LocalSGD
+from fldp.simulation.own import LocalFunction
 from fldp.simulation.scaffold import Scaffold
 
 SIZES = (7, 1, 4, 10, 3)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fldp.simulation import history as history
     from fldp.simulation import isolation as isolation
     from fldp.simulation import local as local
+    from fldp.simulation import own as own
     from fldp.simulation import rounds as rounds
     from fldp.simulation import sampling as sampling
     from fldp.simulation import scaffold as scaffold
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from fldp.simulation import training as training
 
 _MODULES = (
-    "averaging checkpoint clients dpsgd draws engines history isolation local rounds sampling "
+    "averaging checkpoint clients dpsgd draws engines history isolation local own rounds sampling "
     "scaffold server setting stacked training"
 )
 __all__ = [*_MODULES.split()]

@@ -6,7 +6,6 @@ Epochs, batches, learning rates and client sizes are a matter of utility alone.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,11 +17,11 @@ from torch import Generator, Tensor, nn
 
 from fldp import _moved
 from fldp._checks import real, whole
-from fldp.mechanism.updates import Shapes, load_, shapes, views
+from fldp.mechanism.updates import Shapes, shapes, views
 from fldp.simulation.checkpoint import State
 from fldp.simulation.clients import Population
 from fldp.simulation.draws import Draws
-from fldp.simulation.engines import TOGETHER, Engine, check_model, choose
+from fldp.simulation.engines import Engine, check_model, choose
 from fldp.simulation.isolation import Template, alone, threads, traits
 
 # A shuffle's counter has room for this many words of a client in an epoch.
@@ -587,74 +586,10 @@ class FedProx(LocalSGD):
     proximal: float = 0.01
 
 
-@dataclass
-class LocalFunction(Algorithm):
-    """Any training code: `fn(model, x, y)` trains the torch model in place on a client's records.
-
-    The update is whatever changed in the trainable parameters. Every client gets a copy of the
-    model (and of `fn`, where that is an object): what `fn` leaves on them is there for nobody else.
-    The global random numbers of torch, numpy and Python are seeded per client from the run's draws
-    while `fn` runs, so results do not depend on the order. What `fn` keeps elsewhere, in a global
-    or a closure, is out of reach, and no account covers what clients share.
-
-    Parameters
-    ----------
-    fn : callable
-        `fn(model, x, y)`: x (n, ...) float32 and y (n,) int64 are a client's records.
-    threads : int, optional
-        Torch threads while clients train, and of a whole `train`. None leaves torch's setting.
-
-    Raises
-    ------
-    ValueError
-        Where `fn` takes a trainable parameter away, so that there is no update to send.
-
-    Examples
-    --------
-    >>> import fldp
-    >>> people = fldp.clients.partition(*fldp.datasets.digits(), clients=100, seed=0)
-    >>> def shrink(model, x, y):
-    ...     with torch.no_grad():
-    ...         model.weight.mul_(0.5)
-    >>> model = nn.Linear(64, 10, bias=False)
-    >>> (row,) = LocalFunction(shrink).updates(model, torch.ones(640), people, ids=[3])
-    >>> row.unique()
-    tensor([-0.5000])
-    """
-
-    fn: Callable[[nn.Module, Tensor, Tensor], Any]
-    threads: int | None = 1
-
-    def _trainer(self, task: Task, ids: Tensor) -> tuple[Callable[[Tensor], Tensor], int]:
-        self.rehearse(task.model, task.flat, task.population)
-        template = Template(task.model)
-        device = task.flat.device
-
-        def train(client: int) -> Tensor:
-            own = load_(template.fresh(), task.flat)
-            x, y = task.population.client(client)
-            # An object's own copy: what it remembers of one client is there for nobody else.
-            copy.deepcopy(self.fn)(own, x.to(device), y.to(device))
-            return _trained(own, task.layout) - task.flat
-
-        return partial(one_by_one, train, task, self.threads), TOGETHER
-
-
-def _trained(model: nn.Module, layout: Shapes) -> Tensor:
-    """The trained parameters (d,) that user code left in `model`; ValueError where one is gone."""
-    after = dict(model.named_parameters())
-    for name, shape, _ in layout:
-        if name not in after or after[name].shape != shape:
-            raise ValueError(
-                f"fn left no {name!r} of its shape in the model: train the parameters that are "
-                "there, and undo wrappers and parametrizations before fn returns"
-            )
-    return torch.cat([after[name].detach().reshape(-1) for name, _, _ in layout])
-
-
 if not TYPE_CHECKING:
     _OLD_NAMES = {
-        "BringYourOwn": "simulation.local.LocalFunction",
+        "BringYourOwn": "simulation.own.LocalFunction",
+        "LocalFunction": "simulation.own.LocalFunction",
         "Scaffold": "simulation.scaffold.Scaffold",
     }
 
