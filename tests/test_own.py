@@ -162,7 +162,7 @@ def test_opacus_make_private_inside_fn(returned: bool) -> None:
             optimiser.zero_grad()
             F.cross_entropy(wrapped(a), b).backward()
             optimiser.step()
-        assert list(wrapped.state_dict())[0].startswith("_module.")
+        assert next(iter(wrapped.state_dict())).startswith("_module.")
         return wrapped if returned else None
 
     def plain(net: nn.Module, x: Tensor, y: Tensor) -> None:
@@ -269,7 +269,7 @@ def test_an_exception_of_fn_is_the_cause_and_tells_no_client() -> None:
             raise Broken(f"the only record is {x.tolist()}")
         step(net, x, y)
 
-    with pytest.raises(ValueError, match="fn raised Broken .* as private as the data") as caught:
+    with pytest.raises(ValueError, match=r"fn raised Broken .* as private as the data") as caught:
         rows(fn, model())
     assert isinstance(caught.value.__cause__, Broken)
     assert "record is" not in str(caught.value)
@@ -373,12 +373,11 @@ def test_wrappers_are_seen_through(around: list[str], names: list[str], compiled
 def test_a_new_model_trains_in_a_run_as_the_one_in_place(data: tuple[Tensor, Tensor]) -> None:
     people = fldp.clients.partition(*data, clients=40, seed=0)
     plan = fldp.calibrate(epsilon=8.0, delta=1e-3, rounds=2, clients=40, cohort=20)
+    start = nn.Linear(64, 10)
     models = []
     for fn in (step, returns_another, returns_state):
         noise = torch.Generator().manual_seed(0)
-        history = fldp.train(
-            nn.Linear(64, 10), people, plan, local=LocalFunction(fn), seed=1, generator=noise
-        )
+        history = fldp.train(start, people, plan, local=LocalFunction(fn), seed=1, generator=noise)
         models.append(flatten(history.model))
     assert all(torch.equal(models[0], other) for other in models)
 
