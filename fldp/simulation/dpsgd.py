@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from opacus import GradSampleModule
 from opacus.optimizers import DPOptimizer
 from torch import Generator, Tensor, nn
@@ -26,9 +25,18 @@ from fldp.plan.records import RecordPlan
 from fldp.simulation.checkpoint import State
 from fldp.simulation.clients import Population
 from fldp.simulation.engines import TOGETHER
-from fldp.simulation.isolation import Template, example
+from fldp.simulation.inputs import call, each, leaves, made_up, take
+from fldp.simulation.isolation import Template
 from fldp.simulation.local import Algorithm, Task, one_by_one
-from fldp.simulation.persample import RECORDS, check_layers, check_rows, quiet, settled, wrapped
+from fldp.simulation.persample import (
+    RECORDS,
+    check_layers,
+    check_rows,
+    mean_of_each,
+    quiet,
+    settled,
+    wrapped,
+)
 
 # How far a rate may lie above the accounted one by rounding.
 _ROUNDING = 1e-9
@@ -123,12 +131,13 @@ class DPSGD(Algorithm):
         """Also: whether Opacus' gradients are those of single records; see `check_rows`."""
         super().rehearse(model, flat, population)
         check_layers(model)
+        like = self.form(model, flat, population)
         # Within (0, 1), as most inputs are.
-        x = example((RECORDS, *population.x.shape[1:]), flat)[0].abs()
-        y = torch.zeros(RECORDS, dtype=torch.long, device=flat.device)
+        x = each(torch.abs, made_up(like, RECORDS))
+        y = leaves(made_up(population.y[:0], RECORDS))[0].abs().to(flat.device)
 
         def loss(tried: nn.Module, records: list[int]) -> Tensor:
-            return F.cross_entropy(tried(x[records]), y[records])
+            return mean_of_each(self._objective, call(tried, take(x, records)), y[records])
 
         check_rows(Template(model), loss, flat.device)
 
@@ -171,27 +180,25 @@ class DPSGD(Algorithm):
         # The run's draws seed what layers draw, such as dropout; coins and noise are our own.
         self.begin(task.population, 1, 0.0)
         self.rehearse(task.model, task.flat, task.population)
-        train = partial(self._one, Template(task.model), task.flat, task.population)
+        train = partial(self._one, Template(task.model), task)
         return partial(one_by_one, train, task, self.threads), TOGETHER
 
-    def _one(self, template: Template, flat: Tensor, people: Population, i: int) -> Tensor:
+    def _one(self, template: Template, task: Task, i: int) -> Tensor:
         """The update (d,) of client i; zeros once it has served its rounds."""
         assert self._served is not None
         if self._served[i] >= self.records.participations:
-            return torch.zeros_like(flat)
+            return torch.zeros_like(task.flat)
         self._served[i] += 1
         # A wrapped copy each: hooks and state would pass from client to client.
-        own = wrapped(load_(template.fresh(), flat))
+        own = wrapped(load_(template.fresh(), task.flat))
         trained = [p for p in own.parameters() if p.requires_grad]
-        self._descend(own, trained, people, i)
-        return torch.cat([p.detach().reshape(-1) for p in trained]) - flat
+        self._descend(own, trained, task, i)
+        return torch.cat([p.detach().reshape(-1) for p in trained]) - task.flat
 
     # Opacus keeps `grad_sample` on a parameter, which torch's type does not know.
-    def _descend(self, own: nn.Module, trained: list[Any], people: Population, i: int) -> None:
+    def _descend(self, own: nn.Module, trained: list[Any], task: Task, i: int) -> None:
         plan = self.records
-        x, y = people.client(i)
-        x = x.to(trained[0])
-        y = y.to(trained[0].device)
+        x, y = task.records(i)
         steps = int(plan.steps_per_epoch[i])
         optimiser = _Optimizer(
             torch.optim.SGD(trained, lr=self.lr),
@@ -204,7 +211,8 @@ class DPSGD(Algorithm):
             for _ in range(plan.local_epochs * steps):
                 optimiser.zero_grad()
                 if picked := self._coins(len(y), steps).nonzero().flatten().tolist():
-                    F.cross_entropy(own(x[picked]), y[picked]).backward()
+                    loss = mean_of_each(task.objective, call(own, take(x, picked)), y[picked])
+                    loss.backward()
                     if not settled(trained, len(picked)):
                         raise ValueError(
                             "a layer did not see each record of a batch once, so that Opacus has no"

@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +48,8 @@ class LocalFunction(Algorithm):
     Parameters
     ----------
     fn : callable
-        `fn(model, x, y)`: x (n, ...) float32 and y (n,) int64 are a client's records.
+        `fn(model, x, y)`: x (n, ...) and y (n, ...) are a client's records and targets, x in the
+        type that the model takes.
     threads : int, optional
         Torch threads while clients train, and of a whole `train`. None leaves torch's setting.
 
@@ -69,7 +71,8 @@ class LocalFunction(Algorithm):
     tensor([-0.5000])
     """
 
-    fn: Callable[[nn.Module, Tensor, Tensor], nn.Module | Mapping[str, object] | None]
+    # Of what the records are: a tensor, a tuple or a dict.
+    fn: Callable[[nn.Module, Any, Tensor], nn.Module | Mapping[str, object] | None]
     threads: int | None = 1
 
     def __post_init__(self) -> None:
@@ -91,10 +94,10 @@ class LocalFunction(Algorithm):
     def _one(self, template: Template, task: Task, client: int) -> Tensor:
         """The update (d,) of a client."""
         own = load_(template.fresh(), task.flat)
-        x, y = task.population.client(client)
+        x, y = task.records(client)
         fn = self._copied()
         try:
-            returned = fn(own, x.to(task.flat.device), y.to(task.flat.device))
+            returned = fn(own, x, y)
         except Exception as error:
             raise ValueError(
                 f"fn raised {type(error).__name__} while it trained a client, as told above: "
@@ -102,7 +105,7 @@ class LocalFunction(Algorithm):
             ) from error
         return _trained(own, returned, task) - task.flat
 
-    def _copied(self) -> Callable[[nn.Module, Tensor, Tensor], object]:
+    def _copied(self) -> Callable[[nn.Module, Any, Tensor], object]:
         """An object's own copy: what it remembers of one client is there for nobody else."""
         try:
             return copy.deepcopy(self.fn)

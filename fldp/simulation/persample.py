@@ -18,6 +18,7 @@ from opacus import GradSampleModule
 from torch import Tensor, nn
 
 from fldp.simulation.isolation import Template, alone, holdings
+from fldp.simulation.objective import IGNORED, Objective, outputs
 
 # The mean loss of a model on those of some made-up records that are numbered.
 Loss = Callable[[nn.Module, list[int]], Tensor]
@@ -98,6 +99,34 @@ def wrapped(model: nn.Module) -> GradSampleModule:
             module.inplace = False  # type: ignore[assignment]
     # Not strict: it refuses frozen layers for their buffers. `check_rows` says what is wrong.
     return GradSampleModule(model, strict=False)
+
+
+def mean_of_each(objective: Objective, found: Any, y: Tensor) -> Tensor:
+    """The mean of the losses that single records have by themselves.
+
+    A loss of a whole batch may divide by what its records share, such as the count of labels that
+    are not ignored: then one record scales the gradient of another, and removing it moves both.
+
+    Parameters
+    ----------
+    objective : Objective
+        The loss.
+    found : object
+        What the model returned on n records.
+    y : Tensor
+        Their targets (n, ...).
+
+    Returns
+    -------
+    Tensor
+        Of shape ().
+    """
+    counts = objective.kind == "cross_entropy" and not y.is_floating_point()
+    if objective.pads and not (counts and (y.ndim > 1 or bool((y == IGNORED).any()))):
+        return objective.mean(found, y)
+    out = outputs(found)
+    singles = [objective.mean(out[i : i + 1], y[i : i + 1]) for i in range(len(y))]
+    return torch.stack(singles).mean()
 
 
 @contextmanager
