@@ -228,9 +228,8 @@ def _check_still(template: Template, loss: Loss, device: torch.device) -> None:
             loss(model, [0]).backward()
         except Exception as error:
             raise ValueError(
-                f"the model does not run on one made-up record by itself ({_told(error)}): a batch "
-                "of DP-SGD may hold a single record (a GroupNorm needs more than one value in a "
-                "group)"
+                f"the model does not run on one made-up record by itself ({_told(error)}): make it "
+                "run on a batch of one, as DP-SGD draws them now and then"
             ) from error
     after = holdings(model)
     moved = [name for name in before | after if before.get(name) != after.get(name)]
