@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -17,7 +18,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from fldp import _moved
-from fldp._checks import real, whole
+from fldp._checks import real, shown, whole
 from fldp.mechanism.updates import Shapes, shapes, views
 from fldp.simulation.checkpoint import State
 from fldp.simulation.clients import Population
@@ -31,6 +32,8 @@ from fldp.simulation.objective import Objective
 _EPOCH = 1 << 32
 # Sorts after every 63-bit word: where a shuffle puts padding.
 _LAST = torch.iinfo(torch.int64).max
+# Names of parameters that a message lists.
+_SHOWN_NAMES = 12
 
 
 @dataclass(frozen=True)
@@ -394,8 +397,10 @@ class LocalSGD(Algorithm):
     schedule : callable, optional
         `schedule(round, epoch)` is a factor on `lr`. None: 1.
     trainable : sequence of str or callable, optional
-        Name prefixes, or a predicate on names, of what is trained. None: everything. Fewer
-        coordinates get less noise in total.
+        Names of what is trained: a parameter, or a module with all that is in it ("layer1" is not
+        "layer10"), with `*` and `?` as in file names; or a predicate on the names of parameters.
+        None: everything. What the model has frozen stays so. Fewer coordinates get less noise in
+        total.
     engine : str
         "auto", "stacked", "vmap" or "loop".
     threads : int, optional
@@ -439,6 +444,13 @@ class LocalSGD(Algorithm):
         self.momentum = self.momentum and real("momentum", self.momentum, 1)
         self.weight_decay = self.weight_decay and real("weight_decay", self.weight_decay)
         self.proximal = self.proximal and real("proximal", self.proximal)
+        if isinstance(self.trainable, str):
+            self.trainable = [self.trainable]
+        if not callable(self.trainable) and not _are_names(self.trainable):
+            raise ValueError(
+                f"trainable is {shown(self.trainable)}: give names of parameters or modules, or a "
+                "function of a name"
+            )
 
     def trains(self, name: str) -> bool:
         """Whether `trainable` names the parameter `name`."""
@@ -447,7 +459,14 @@ class LocalSGD(Algorithm):
             return True
         if callable(wanted):
             return bool(wanted(name))
-        return name.startswith(tuple(wanted))
+        return any(_names(one, name) for one in wanted)
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        """See `Algorithm.prepare`; a name in `trainable` that trains nothing is refused."""
+        if self.trainable is not None and not callable(self.trainable):
+            for wanted in self.trainable:
+                _check_name(wanted, model)
+        return super().prepare(model)
 
     def _trainer(self, task: Task, ids: Tensor) -> tuple[Callable[[Tensor], Tensor], int]:
         batch = self.batch_size or int(task.population.sizes[ids].max())
@@ -542,6 +561,33 @@ class LocalSGD(Algorithm):
         if sizes[0] == sizes[-1]:
             return moved
         return moved[largest.argsort().to(moved.device)]
+
+
+def _are_names(wanted: object) -> bool:
+    if wanted is None:
+        return True
+    return isinstance(wanted, Sequence) and all(isinstance(one, str) for one in wanted)
+
+
+def _names(wanted: str, name: str) -> bool:
+    """Whether `wanted` is the parameter `name`, or a module that it is in."""
+    exact = wanted.rstrip(".")
+    return fnmatchcase(name, exact) or fnmatchcase(name, f"{exact}.*")
+
+
+def _check_name(wanted: str, model: nn.Module) -> None:
+    """ValueError with the names that there are where `wanted` names nothing that trains."""
+    there = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if any(_names(wanted, name) for name in there):
+        return
+    if any(_names(wanted, name) for name, _ in model.named_parameters()):
+        raise ValueError(
+            f"trainable names {wanted!r}, which is frozen: call requires_grad_(True) on it, or "
+            "leave it out"
+        )
+    told = ", ".join(itertools.islice(there, _SHOWN_NAMES))
+    more = f" and {len(there) - _SHOWN_NAMES} more" if len(there) > _SHOWN_NAMES else ""
+    raise ValueError(f"trainable names {wanted!r}, and the model has {told}{more} to train")
 
 
 def _shuffled(
