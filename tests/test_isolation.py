@@ -27,8 +27,9 @@ from fldp.simulation.isolation import (
     threads,
     traits,
 )
-from fldp.simulation.local import LocalFunction, LocalSGD
+from fldp.simulation.local import LocalSGD
 from fldp.simulation.objective import Objective
+from fldp.simulation.own import LocalFunction
 
 
 def chosen(model: nn.Module, name: str) -> tuple[Engine, int]:
