@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from fldp.plan.ledger import atomic
 from fldp.simulation.clients import Population
+from fldp.simulation.inputs import leaves
 
 # What a piece of a run goes on from: by name whatever `torch.load` takes without running code.
 State = dict[str, Any]
@@ -228,7 +229,8 @@ def crowd(population: Population) -> str:
     -------
     str
     """
-    return ", ".join(map(fingerprint, (population.x, population.y, population.index)))
+    parts = [*leaves(population.x), population.y, population.index]
+    return ", ".join(map(fingerprint, parts))
 
 
 def outline(model: nn.Module) -> str:

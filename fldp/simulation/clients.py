@@ -10,12 +10,20 @@ import torch
 from torch import Tensor
 
 from fldp._checks import choice, real, whole
+from fldp.simulation.inputs import (
+    Array,
+    Records,
+    as_records,
+    as_targets,
+    collated,
+    count,
+    each,
+    leaves,
+    take,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-# What torch makes a tensor of.
-Array = Tensor | np.ndarray | Sequence[object]
 
 SCHEMES = ("iid", "dirichlet", "shards", "lognormal", "group")
 # Added before shares of records are rounded down, so that their exact sum is not lost.
@@ -30,10 +38,11 @@ class Population:
 
     Parameters
     ----------
-    x : array or Tensor
-        Records (n, ...), kept as float32.
-    y : array or Tensor
-        Their labels (n,), whole numbers from 0, kept as int64.
+    x : array, or tuple or dict of arrays
+        Records (n, ...): real numbers are kept as float32, whole ones as int64, bytes and truth
+        values as float32. A model is called with a tuple's parts by position, a dict's by name.
+    y : array
+        Their targets (n, ...): labels, whole numbers from 0, as int64, real numbers as float32.
     index : Tensor or sequence of sequences of int
         The record numbers of each client: a list for each, or a table (N, n_max) with those of
         client i in row i and -1 as padding at the end.
@@ -50,7 +59,7 @@ class Population:
     (2, [2, 1])
     """
 
-    def __init__(self, x: Array, y: Array, index: Tensor | Sequence[Sequence[int]]) -> None:
+    def __init__(self, x: Any, y: Array, index: Tensor | Sequence[Sequence[int]]) -> None:
         self.x, self.y = _records(x, y)
         if not isinstance(index, Tensor):
             order = [record for part in index for record in part]
@@ -74,7 +83,7 @@ class Population:
         Parameters
         ----------
         datasets : sequence of torch Dataset
-            Their items are pairs (features, integer label).
+            Their items are pairs (x, y) of one shape.
 
         Returns
         -------
@@ -88,8 +97,7 @@ class Population:
         items = [data[i] for data in datasets for i in range(len(data))]
         if not items:
             raise ValueError("there are no records: give one torch Dataset per client")
-        x = torch.stack([torch.as_tensor(item[0], dtype=torch.float32) for item in items])
-        y = torch.tensor([int(item[1]) for item in items])
+        x, y = collated(items)
         return cls(x, y, _table(np.arange(len(y)), np.array([len(data) for data in datasets])))
 
     def __len__(self) -> int:
@@ -102,7 +110,7 @@ class Population:
     @property
     def device(self) -> torch.device:
         """Where the records are."""
-        return self.x.device
+        return leaves(self.x)[0].device
 
     def to(self, device: torch.device | str) -> Population:
         """The same population with its records on `device`; the index table stays on the CPU.
@@ -117,10 +125,11 @@ class Population:
         Population
             This one, where they are there already.
         """
-        if torch.device(device) == self.x.device:
+        if torch.device(device) == self.device:
             return self
         moved = object.__new__(Population)
-        moved.__dict__.update(self.__dict__, x=self.x.to(device), y=self.y.to(device))
+        x = each(lambda part: part.to(device), self.x)
+        moved.__dict__.update(self.__dict__, x=x, y=self.y.to(device))
         return moved
 
     def rows(self, ids: Tensor | Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -145,7 +154,7 @@ class Population:
         mask = index >= 0
         return torch.where(mask, index, index[:, :1]), mask
 
-    def cohort(self, ids: Tensor | Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+    def cohort(self, ids: Tensor | Sequence[int]) -> tuple[Records, Tensor, Tensor]:
         """The records of some clients, padded to one length.
 
         Parameters
@@ -155,15 +164,15 @@ class Population:
 
         Returns
         -------
-        (Tensor, Tensor, Tensor)
-            x (c, w, ...), y (c, w) and a mask (c, w), which is False on padding.
+        (Records, Tensor, Tensor)
+            x (c, w, ...), y (c, w, ...) and a mask (c, w), which is False on padding.
         """
         rows, mask = self.rows(ids)
         rows = rows.to(self.device)
-        return self.x[rows], self.y[rows], mask.to(self.device)
+        return take(self.x, rows), self.y[rows], mask.to(self.device)
 
-    def client(self, i: int) -> tuple[Tensor, Tensor]:
-        """The records of client `i`: x (n_i, ...) and y (n_i,).
+    def client(self, i: int) -> tuple[Records, Tensor]:
+        """The records of client `i`: x (n_i, ...) and y (n_i, ...).
 
         Parameters
         ----------
@@ -172,13 +181,14 @@ class Population:
 
         Returns
         -------
-        (Tensor, Tensor)
+        (Records, Tensor)
         """
         rows = self.index[i, : int(self.sizes[i])].to(self.device)
-        return self.x[rows], self.y[rows]
+        return take(self.x, rows), self.y[rows]
 
     def label_counts(self) -> Tensor:
-        """Records of each label at each client, (N, number of labels)."""
+        """Records of each label at each client, (N, labels); ValueError where there are none."""
+        check_labels(self.y)
         labels = int(self.y.max()) + 1
         kept = self.index >= 0
         owner = torch.arange(len(self))[:, None].expand_as(self.index)[kept]
@@ -186,16 +196,19 @@ class Population:
         return torch.bincount(flat, minlength=len(self) * labels).view(len(self), labels)
 
     def summary(self) -> dict[str, float]:
-        """Clients, records, spread of sizes, and how many labels a client has on average."""
+        """Clients, records, spread of sizes, and the labels of a client on average, if any."""
         sizes = self.sizes.double()
+        labels = {}
+        if _are_labels(self.y):
+            held = (self.label_counts() > 0).sum(1)
+            labels["labels_per_client"] = float(held.double().mean())
         return {
             "clients": len(self),
             "records": int(sizes.sum()),
             "smallest": int(sizes.min()),
             "median": float(sizes.median()),
             "largest": int(sizes.max()),
-            "labels_per_client": float((self.label_counts() > 0).sum(1).double().mean()),
-        }
+        } | labels
 
     def plot(self, clients: int = 30) -> Figure:
         """Draw the labels of the first clients, and the sizes of all.
@@ -215,7 +228,7 @@ class Population:
 
 
 def partition(
-    x: Array,
+    x: Any,
     y: Array,
     clients: int | None = None,
     scheme: str = "iid",
@@ -238,8 +251,9 @@ def partition(
 
     Parameters
     ----------
-    x, y : array or Tensor
-        Records (n, ...) and labels (n,), as `Population` takes them.
+    x, y
+        Records (n, ...) and targets (n, ...), as `Population` takes them. "dirichlet" and "shards"
+        need labels (n,).
     clients : int, optional
         N. None, with "group" only: as many as there are groups.
     scheme : str
@@ -286,6 +300,8 @@ def partition(
     rng = np.random.default_rng(seed)
     # Before anything else is drawn: who gets what depends on this order in every scheme.
     order = rng.permutation(len(y))
+    if scheme in ("dirichlet", "shards"):
+        check_labels(y)
     labels = y.cpu().numpy()
     if scheme == "dirichlet":
         sizes = _even(len(y), clients)
@@ -338,23 +354,37 @@ def _lognormal(records: int, clients: int, sigma: float, rng: np.random.Generato
     return 1 + np.diff(ends, prepend=0)
 
 
-def _records(x: Array, y: Array) -> tuple[Tensor, Tensor]:
-    """Records as float32 and labels as int64; a ValueError says what is wrong with them."""
-    x = torch.as_tensor(x)
-    y = torch.as_tensor(y)
-    if x.ndim < 1 or y.ndim != 1 or len(x) != len(y):
-        shapes = f"x has shape {tuple(x.shape)} and y {tuple(y.shape)}"
-        raise ValueError(f"{shapes}: give one label per record")
+def _records(x: Any, y: Any) -> tuple[Records, Tensor]:
+    """Records and targets as a population keeps them; a ValueError says what is wrong with them."""
+    x = as_records(x)
+    y = as_targets(y)
+    if count(x) != len(y):
+        shapes = f"x has {count(x)} records and y {len(y)}"
+        raise ValueError(f"{shapes}: give one target per record")
     if len(y) == 0:
         raise ValueError("there are no records: x and y are empty")
-    x = x.float()
-    if not bool(torch.isfinite(x).all()):
-        bad = int((~torch.isfinite(x.reshape(len(x), -1))).any(1).sum())
-        raise ValueError(f"{bad} records of x hold NaN or infinity: remove or fill them first")
-    odd = y[~((y >= 0) & (y == y.long()))]
-    if len(odd):
-        raise ValueError(f"y holds the label {odd[0].item()}: labels are whole numbers >= 0")
-    return x, y.long()
+    return x, y
+
+
+def _are_labels(y: Tensor) -> bool:
+    return y.ndim == 1 and not y.is_floating_point() and int(y.min()) >= 0
+
+
+def check_labels(y: Tensor) -> None:
+    """ValueError unless targets are labels, one whole number from 0 for each record.
+
+    Parameters
+    ----------
+    y : Tensor
+        Targets (n, ...).
+
+    Raises
+    ------
+    ValueError
+    """
+    if not _are_labels(y):
+        told = f"{y.dtype} of shape {tuple(y.shape)}"
+        raise ValueError(f"y is {told}: labels are whole numbers from 0, one for each record")
 
 
 def _table(order: np.ndarray, sizes: np.ndarray) -> Tensor:

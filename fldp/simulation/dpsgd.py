@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from opacus import GradSampleModule
 from opacus.optimizers import DPOptimizer
 from torch import Generator, Tensor, nn
@@ -27,6 +26,7 @@ from fldp.plan.records import RecordPlan
 from fldp.simulation.checkpoint import State
 from fldp.simulation.clients import Population
 from fldp.simulation.engines import TOGETHER
+from fldp.simulation.inputs import call, take
 from fldp.simulation.isolation import Template
 from fldp.simulation.local import Algorithm, Task, one_by_one
 
@@ -156,27 +156,25 @@ class DPSGD(Algorithm):
         # The run's draws seed what layers draw, such as dropout; coins and noise are our own.
         self.begin(task.population, 1, 0.0)
         self.rehearse(task.model, task.flat, task.population)
-        train = partial(self._one, Template(task.model), task.flat, task.population)
+        train = partial(self._one, Template(task.model), task)
         return partial(one_by_one, train, task, self.threads), TOGETHER
 
-    def _one(self, template: Template, flat: Tensor, people: Population, i: int) -> Tensor:
+    def _one(self, template: Template, task: Task, i: int) -> Tensor:
         """The update (d,) of client i; zeros once it has served its rounds."""
         assert self._served is not None
         if self._served[i] >= self.records.participations:
-            return torch.zeros_like(flat)
+            return torch.zeros_like(task.flat)
         self._served[i] += 1
         # A wrapped copy each: hooks and state would pass from client to client.
-        own = GradSampleModule(load_(template.fresh(), flat))
+        own = GradSampleModule(load_(template.fresh(), task.flat))
         trained = [p for p in own.parameters() if p.requires_grad]
-        self._descend(own, trained, people, i)
-        return torch.cat([p.detach().reshape(-1) for p in trained]) - flat
+        self._descend(own, trained, task, i)
+        return torch.cat([p.detach().reshape(-1) for p in trained]) - task.flat
 
     # Opacus keeps `grad_sample` on a parameter, which torch's type does not know.
-    def _descend(self, own: nn.Module, trained: list[Any], people: Population, i: int) -> None:
+    def _descend(self, own: nn.Module, trained: list[Any], task: Task, i: int) -> None:
         plan = self.records
-        x, y = people.client(i)
-        x = x.to(trained[0])
-        y = y.to(trained[0].device)
+        x, y = task.records(i)
         steps = int(plan.steps_per_epoch[i])
         optimiser = _Optimizer(
             torch.optim.SGD(trained, lr=self.lr),
@@ -190,7 +188,8 @@ class DPSGD(Algorithm):
             for _ in range(plan.local_epochs * steps):
                 optimiser.zero_grad()
                 if picked := self._coins(len(y), steps).nonzero().flatten().tolist():
-                    F.cross_entropy(own(x[picked]), y[picked]).backward()
+                    found = call(own, take(x, picked))
+                    task.objective.mean(found, y[picked]).backward()
                 else:  # many layers cannot run on an empty batch; noise is due all the same
                     for p in trained:
                         p.grad_sample = p.new_zeros(0, *p.shape)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from fldp._checks import choice
+from fldp.simulation.inputs import Records, activations, call, each, made_up, take
 from fldp.simulation.isolation import Template, Traits, alone, traits
+from fldp.simulation.objective import Objective
 from fldp.simulation.stacked import Stacked, Unsupported, Views
 
 ENGINES = ("auto", "stacked", "vmap", "loop")
@@ -45,9 +47,9 @@ class Engine(Protocol):
         """
 
     def accumulate(
-        self, weights: Views, target: Views, scale: float, x: Tensor, y: Tensor, share: Tensor
+        self, weights: Views, target: Views, scale: float, x: Records, y: Tensor, share: Tensor
     ) -> None:
-        """Add `scale` times the gradient of each client's weighted cross-entropy to `target`.
+        """Add `scale` times the gradient of each client's loss to `target`.
 
         Parameters
         ----------
@@ -55,12 +57,13 @@ class Engine(Protocol):
             Named views (c, *shape) of matrices (c, d), which may be one and the same.
         scale : float
             A factor on all gradients; minus the learning rate makes plain SGD of it.
-        x : Tensor
+        x : Records
             Records (c, B, ...).
         y : Tensor
-            Labels (c, B).
+            Targets (c, B, ...).
         share : Tensor
-            (c, B): 1/n for each of a client's n records, and 0 on padding, which stands at the end.
+            (c, B): 1/n for each of a client's n records, and 0 on padding, which stands at the end;
+            there is none where the loss cannot leave it out.
         """
 
 
@@ -94,31 +97,42 @@ class Vmapped:
     ----------
     template : Template
         The model; a chunk of clients gets a copy.
+    objective : Objective
+        The loss.
     """
 
     single: bool = False
 
-    def __init__(self, template: Template) -> None:
+    def __init__(self, template: Template, objective: Objective) -> None:
         self._template = template
+        self._objective = objective
         self.renew()
 
     def renew(self) -> None:
         """See `Engine.renew`."""
         model = self._template.lent()
 
-        def loss(p: dict[str, Tensor], x: Tensor, y: Tensor, share: Tensor) -> Tensor:
-            out = functional_call(model, p, (x,))
-            return (F.cross_entropy(out, y, reduction="none") * share).sum()
+        objective = self._objective
+
+        def loss(p: dict[str, Tensor], x: Records, y: Tensor, share: Tensor) -> Tensor:
+            out = call(partial(_with, model, p), x)
+            if objective.pads:
+                return objective.padded(out, y, share)
+            return objective.mean(out, y)
 
         self._grad = vmap(grad(loss))
 
     def accumulate(
-        self, weights: Views, target: Views, scale: float, x: Tensor, y: Tensor, share: Tensor
+        self, weights: Views, target: Views, scale: float, x: Records, y: Tensor, share: Tensor
     ) -> None:
         """See `Engine.accumulate`."""
         found = self._grad(dict(weights), x, y, share)
         for name, part in found.items():
             target[name].add_(part, alpha=scale)
+
+
+def _with(model: nn.Module, weights: dict[str, Tensor], *args: Tensor, **named: Tensor) -> Any:
+    return functional_call(model, weights, args, named)
 
 
 class Loop:
@@ -128,12 +142,15 @@ class Loop:
     ----------
     template : Template
         The model; every client gets a copy, unless nothing in it can move.
+    objective : Objective
+        The loss.
     """
 
     single: bool = True  # a layer may draw random numbers or move its own state
 
-    def __init__(self, template: Template) -> None:
+    def __init__(self, template: Template, objective: Objective) -> None:
         self._template = template
+        self._objective = objective
         self._take()
 
     def renew(self) -> None:
@@ -146,24 +163,32 @@ class Loop:
         self.parameters = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
 
     def accumulate(
-        self, weights: Views, target: Views, scale: float, x: Tensor, y: Tensor, share: Tensor
+        self, weights: Views, target: Views, scale: float, x: Records, y: Tensor, share: Tensor
     ) -> None:
         """See `Engine.accumulate`."""
         for i, count in enumerate((share > 0).sum(1).tolist()):
             for name, leaf in self.parameters.items():
                 leaf.data = weights[name][i]
             with torch.enable_grad():
-                loss = F.cross_entropy(self.model(x[i, :count]), y[i, :count])
+                found = call(self.model, take(x, (i, slice(count))))
+                loss = self._objective.mean(found, y[i, :count])
                 # A forward pass may freeze what it will not train any further.
-                leaves = {n: p for n, p in self.parameters.items() if p.requires_grad}
-                found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
-            for name, part in zip(leaves, found, strict=True):
+                moving = {n: p for n, p in self.parameters.items() if p.requires_grad}
+                parts = torch.autograd.grad(loss, list(moving.values()), allow_unused=True)
+            for name, part in zip(moving, parts, strict=True):
                 if part is not None:
                     target[name][i].add_(part, alpha=scale)
 
 
 def choose(
-    model: nn.Module, flat: Tensor, shape: tuple[int, ...], batch: int, name: str, extra: bool
+    model: nn.Module,
+    flat: Tensor,
+    like: Records,
+    targets: Tensor,
+    objective: Objective,
+    batch: int,
+    name: str,
+    extra: bool,
 ) -> tuple[Engine, int]:
     """The engine for a model, and how many clients to train at once.
 
@@ -177,8 +202,12 @@ def choose(
         The prepared model.
     flat : Tensor
         Its trained parameters (d,).
-    shape : tuple of int
-        The shape of a record.
+    like : Records
+        The form in which the model takes records.
+    targets : Tensor
+        The form of the targets.
+    objective : Objective
+        The loss.
     batch : int
         Records in a step.
     name : str
@@ -196,38 +225,39 @@ def choose(
         For an engine that cannot train this model, and where clients would reach one another.
     """
     choice("engine", name, ENGINES)
-    record = flat.new_zeros(1, *shape)
     # torch.func has no batched kernel for recurrent layers, and refuses to draw random numbers.
     drawn = any(_draws(module) for module in model.modules())
     recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
-    stacked = _stacked(model, record, name, drawn or recurrent)
+    stacked = _stacked(model, like, objective, name, drawn or recurrent)
     if stacked is not None:
         return stacked, _together(flat, batch * stacked.activations, extra)
     template = Template(model)
-    obstacle = _shared(traits(model, template, shape, flat), drawn)
+    obstacle = _shared(traits(model, template, like), drawn)
     by_itself = recurrent or flat.numel() > _VMAP_LIMIT
     if name == "loop" or (name == "auto" and by_itself):
-        return Loop(template), TOGETHER
+        return Loop(template, objective), TOGETHER
     with alone(flat.device):
-        obstacle = obstacle or _obstacle(template, flat, record)
+        obstacle = obstacle or _obstacle(template, flat, like, targets, objective)
         if not obstacle:
-            activations = _activations(template, record)
-            return Vmapped(template), _together(flat, batch * activations, extra)
+            entries = batch * activations(template.fresh(), like)
+            return Vmapped(template, objective), _together(flat, entries, extra)
     if name == "vmap":
         raise ValueError(f"engine is 'vmap', but {obstacle}: use engine='loop'")
-    return Loop(template), TOGETHER
+    return Loop(template, objective), TOGETHER
 
 
 def _draws(module: nn.Module) -> bool:
     return isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
 
 
-def _stacked(model: nn.Module, record: Tensor, name: str, unfit: bool) -> Stacked | None:
+def _stacked(
+    model: nn.Module, like: Records, objective: Objective, name: str, unfit: bool
+) -> Stacked | None:
     """Stacked kernels for `model`, or None; a ValueError where they were asked for by name."""
     if name in ("vmap", "loop") or (name == "auto" and unfit):
         return None
     try:
-        return Stacked(model, record)
+        return Stacked(model, like, objective)
     except Unsupported as reason:
         if name == "stacked":
             text = f"no stacked kernel for this model ({reason}): use engine='vmap'"
@@ -255,28 +285,18 @@ def _shared(seen: Traits, drawn: bool) -> str:
     return ""
 
 
-def _activations(template: Template, record: Tensor) -> int:
-    """Entries of all layers' outputs for one record."""
-    found = [record.numel()]
-    model = template.fresh()
-    for module in model.modules():
-        if not list(module.children()):
-            module.register_forward_hook(
-                lambda m, i, out: found.append(out.numel() if isinstance(out, Tensor) else 0)
-            )
-    with torch.no_grad():
-        model(record)
-    return sum(found)
-
-
-def _obstacle(template: Template, flat: Tensor, record: Tensor) -> str:
+def _obstacle(
+    template: Template, flat: Tensor, like: Records, targets: Tensor, objective: Objective
+) -> str:
     """Why `torch.func` cannot batch this module, or nothing: tried on two clients of one record."""
     trained = {n: p for n, p in template.model.named_parameters() if p.requires_grad}
     weights = {n: p.detach().expand(2, *p.shape) for n, p in trained.items()}
     target = {n: torch.zeros_like(p) for n, p in weights.items()}
-    x, share = record.repeat(2, *[1] * record.ndim), flat.new_ones(2, 1)
+    x = each(lambda part: part.unsqueeze(1), made_up(like))
+    y = targets.new_zeros(2, 1, *targets.shape[1:]).to(flat.device)
+    share = flat.new_ones(2, 1)
     try:
-        Vmapped(template).accumulate(weights, target, 1.0, x, share.long() * 0, share)
+        Vmapped(template, objective).accumulate(weights, target, 1.0, x, y, share)
     except Exception as error:  # whatever the module raises, the loop still runs it
         first_line = str(error).partition("\n")[0]
         return f"torch.func cannot batch this model ({type(error).__name__}: {first_line})"

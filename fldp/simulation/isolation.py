@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fldp.simulation.inputs import Records, call, each, leaves, made_up
+
 # numpy's legacy generator takes a seed in words of 32 bits.
 _WORD = 2**32
 # On an accelerator sums may be rounded in another order, from one run to the next.
@@ -198,27 +200,6 @@ class Template:
         return copy.deepcopy(self.model, shared)
 
 
-def example(shape: tuple[int, ...], like: Tensor, phase: float = 0.0) -> Tensor:
-    """Two made-up records for trying a module: a fixed pattern within (-1, 1).
-
-    Parameters
-    ----------
-    shape : tuple of int
-        The shape of a record.
-    like : Tensor
-        Of the type, and on the device, that the records shall have.
-    phase : float
-        Where the pattern begins: another phase makes other records.
-
-    Returns
-    -------
-    Tensor
-        (2, *shape).
-    """
-    size = 2 * int(np.prod(shape))
-    return torch.sin(torch.arange(size, dtype=torch.float64) + 1 + phase).view(2, *shape).to(like)
-
-
 @dataclass(frozen=True)
 class Traits:
     """What a trial run shows of a module.
@@ -235,7 +216,7 @@ class Traits:
 _known: weakref.WeakKeyDictionary[nn.Module, tuple[object, Traits]] = weakref.WeakKeyDictionary()
 
 
-def traits(model: nn.Module, template: Template, shape: tuple[int, ...], like: Tensor) -> Traits:
+def traits(model: nn.Module, template: Template, like: Records) -> Traits:
     """Try `model` on made-up records; a ValueError where one client would reach the next.
 
     Copies of a module start from the same state, and a run on other records in between must not
@@ -249,10 +230,8 @@ def traits(model: nn.Module, template: Template, shape: tuple[int, ...], like: T
         What is known of it is kept until it changes.
     template : Template
         Its template.
-    shape : tuple of int
-        The shape of a record.
-    like : Tensor
-        Of the type, and on the device, that records have.
+    like : Records
+        The form in which it takes records.
 
     Returns
     -------
@@ -265,27 +244,29 @@ def traits(model: nn.Module, template: Template, shape: tuple[int, ...], like: T
     """
     if template.plain:
         return Traits()
-    signature = (_outline(model), shape, like.dtype, like.device)
+    parts = [(part.shape, part.dtype, part.device) for part in leaves(like)]
+    signature = (_outline(model), type(like), *parts)
     before = _known.get(model)
     if before is not None and before[0] == signature:
         return before[1]
-    found = _try(template, shape, like)
+    found = _try(template, like)
     _known[model] = (signature, found)
     return found
 
 
-def _try(template: Template, shape: tuple[int, ...], like: Tensor) -> Traits:
-    one = example(shape, like)
-    other = example(shape, like, phase=2.0)
+def _try(template: Template, like: Records) -> Traits:
+    one = made_up(like)
+    other = made_up(like, phase=2.0)
+    device = leaves(like)[0].device
     # One record, another, the first again: whatever the other leaves behind shows in the third.
-    with alone(like.device) as start:
+    with alone(device) as start:
         try:
             first, moved, draws = _trial(template, one, start)
             _trial(template, other, start)
             again, _, _ = _trial(template, one, start)
         except Exception as error:  # a module may refuse made-up records
             return Traits(failed=f"{type(error).__name__}: {error}")
-    slack = 0.0 if like.device.type == "cpu" else _SLACK
+    slack = 0.0 if device.type == "cpu" else _SLACK
     for name, value in first.items():
         same = name in again and value.shape == again[name].shape
         if not (same and torch.allclose(value, again[name], slack, 0.0, equal_nan=True)):
@@ -299,7 +280,7 @@ def _try(template: Template, shape: tuple[int, ...], like: Tensor) -> Traits:
 
 
 def _trial(
-    template: Template, record: Tensor, start: Callable[[int], None]
+    template: Template, record: Records, start: Callable[[int], None]
 ) -> tuple[dict[str, Tensor], tuple[str, ...], bool]:
     """Outputs by module, names of what moved, and whether random numbers were drawn."""
     module = template.fresh()
@@ -309,7 +290,7 @@ def _trial(
     drawn = _random_state()
     parts = list(module.named_modules())
     handles = [part.register_forward_hook(_recorder(name, outputs)) for name, part in parts]
-    result = module(record.clone())
+    result = call(module, each(torch.clone, record))
     for handle in handles:
         handle.remove()
     # What a module changes in its backward hooks counts as well.
@@ -337,7 +318,8 @@ def _floats(value: object) -> list[Tensor]:
         value = list(value.values())
     if isinstance(value, list | tuple):
         return [t for part in value for t in _floats(part)]
-    return []
+    # An object with scores, as language models return them.
+    return _floats(getattr(value, "logits", []))
 
 
 def _random_state() -> tuple[object, ...]:

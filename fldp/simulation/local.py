@@ -7,6 +7,7 @@ Epochs, batches, learning rates and client sizes are a matter of utility alone.
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,7 +24,9 @@ from fldp.simulation.checkpoint import State
 from fldp.simulation.clients import Population
 from fldp.simulation.draws import Draws
 from fldp.simulation.engines import TOGETHER, Engine, check_model, choose
-from fldp.simulation.isolation import Template, alone, threads, traits
+from fldp.simulation.inputs import Records, cast, fitted, form, leaves, take
+from fldp.simulation.isolation import Template, alone, copied, threads, traits
+from fldp.simulation.objective import Objective
 
 # A shuffle's counter has room for this many words of a client in an epoch.
 _EPOCH = 1 << 32
@@ -49,6 +52,10 @@ class Task:
         The run's keyed stream.
     round : int
         The number of the round, from 0.
+    objective : Objective
+        What they minimise.
+    like : Records
+        The form in which the model takes records.
     """
 
     model: nn.Module
@@ -57,6 +64,23 @@ class Task:
     population: Population
     draws: Draws
     round: int
+    objective: Objective
+    like: Records
+
+    def records(self, client: int) -> tuple[Records, Tensor]:
+        """The records of a client as the model takes them, and their targets.
+
+        Parameters
+        ----------
+        client : int
+            Its number.
+
+        Returns
+        -------
+        (Records, Tensor)
+        """
+        x, y = self.population.client(client)
+        return cast(x, self.like), y.to(self.flat.device)
 
 
 @dataclass
@@ -74,6 +98,19 @@ class Algorithm:
     """
 
     remembers: ClassVar[bool] = False
+    # What clients minimise: cross-entropy of labels until a run says otherwise.
+    _objective: ClassVar[Objective] = Objective()
+
+    def learn(self, objective: Objective) -> None:
+        """Minimise `objective` from here on; an algorithm with a loss of its own ignores it.
+
+        Parameters
+        ----------
+        objective : Objective
+            The run's loss and metric.
+        """
+        # Of this object alone, whatever fields its class declares.
+        vars(self)["_objective"] = objective
 
     def trains(self, name: str) -> bool:
         """Whether the parameter `name` is trained; the others are no part of the update.
@@ -165,7 +202,8 @@ class Algorithm:
         ids = torch.as_tensor(ids, dtype=torch.long)
         if len(ids) == 0:
             return iter(())
-        task = Task(model, layout, flat, population, Draws.of(draws), round)
+        like = self.form(model, flat, population)
+        task = Task(model, layout, flat, population, Draws.of(draws), round, self._objective, like)
         train, best = self._trainer(task, ids)
         return (train(part) for part in ids.split(chunk or best))
 
@@ -242,7 +280,31 @@ class Algorithm:
         ValueError
             Where one client would reach another.
         """
-        traits(model, Template(model), tuple(population.x.shape[1:]), flat)
+        traits(model, Template(model), self.form(model, flat, population))
+
+    def form(self, model: nn.Module, flat: Tensor, population: Population) -> Records:
+        """The form in which `model` takes a population's records: tried on made-up ones.
+
+        Parameters
+        ----------
+        model : nn.Module
+            The prepared model; a copy of it is tried.
+        flat : Tensor
+            Of the device where clients train.
+        population : Population
+            Whose records have this structure, these shapes and types.
+
+        Returns
+        -------
+        Records
+            Without rows.
+        """
+        like = form(population.x)
+        weights = next(model.parameters()).detach()
+        if all(part.is_floating_point() for part in leaves(like)):
+            return fitted(model, like, weights)
+        with alone(flat.device):
+            return fitted(copied(model), like, weights)
 
     def statement(self) -> str:
         """What the algorithm itself guarantees, beside the plan: most guarantee nothing."""
@@ -292,11 +354,15 @@ def one_by_one(
 
 
 class _Batch(NamedTuple):
-    """The records of a step: x (k, B, ...), y (k, B), and what each counts, `share` (k, B)."""
+    """The records of a step of k clients, the first of which is `first` in its chunk.
 
-    x: Tensor
+    x (k, B, ...), y (k, B, ...), and what each counts, `share` (k, B).
+    """
+
+    x: Records
     y: Tensor
     share: Tensor
+    first: int
 
 
 @_moved.fields(mu="proximal")
@@ -387,19 +453,22 @@ class LocalSGD(Algorithm):
     def _trainer(self, task: Task, ids: Tensor) -> tuple[Callable[[Tensor], Tensor], int]:
         batch = self.batch_size or int(task.population.sizes[ids].max())
         with threads(self.threads):
-            engine, best = self._engine(task.model, task.flat, task.population, batch)
+            targets = task.population.y[:0]
+            engine, best = self._engine(task.model, task.flat, task.like, targets, batch)
         return partial(self._rows, task, engine), best
 
     def _engine(
-        self, model: nn.Module, flat: Tensor, population: Population, batch: int
+        self, model: nn.Module, flat: Tensor, like: Records, targets: Tensor, batch: int
     ) -> tuple[Engine, int]:
-        shape = tuple(population.x.shape[1:])
-        return choose(model, flat, shape, batch, self.engine, not self._plain)
+        extra = not self._plain
+        objective = self._objective
+        return choose(model, flat, like, targets, objective, batch, self.engine, extra)
 
     def rehearse(self, model: nn.Module, flat: Tensor, population: Population) -> None:
         """Choose the engine, and note whether clients share its kernels: see `limits`."""
         with threads(self.threads):
-            engine, _ = self._engine(model, flat, population, 1)
+            like = self.form(model, flat, population)
+            engine, _ = self._engine(model, flat, like, population.y[:0], 1)
         self._shared = not engine.single
 
     def limits(self) -> str:
@@ -496,10 +565,21 @@ def _batches(task: Task, order: Tensor, sizes: list[int], most: int) -> Iterator
     """Batches of at most `most` records, in `order`, of the clients that still have any."""
     for start in range(0, sizes[0], most):
         left = [min(size - start, most) for size in sizes if size > start]
-        yield _batch(task, order[: len(left), start : start + left[0]], left)
+        first = 0
+        for alike in _together(left, task.objective.pads):
+            rows = order[first : first + len(alike), start : start + alike[0]]
+            yield _batch(task, rows, alike, first)
+            first += len(alike)
 
 
-def _batch(task: Task, picked: Tensor, left: list[int]) -> _Batch:
+def _together(left: list[int], pads: bool) -> list[list[int]]:
+    """Neighbours whose batches are one: all of them, or those of one length without padding."""
+    if pads:
+        return [left]
+    return [list(group) for _, group in itertools.groupby(left)]
+
+
+def _batch(task: Task, picked: Tensor, left: list[int], first: int) -> _Batch:
     """The records `picked` (k, B), of which client i has the first left[i], falling in i."""
     flat = task.flat
     wide = left[0]
@@ -512,9 +592,9 @@ def _batch(task: Task, picked: Tensor, left: list[int]) -> _Batch:
         # in the chunk, and so with padding, this client's update would be lost.
         picked = torch.where(inside, picked, picked[:, :1])
     picked = picked.to(task.population.device)
-    x = task.population.x[picked].to(flat)
+    x = cast(take(task.population.x, picked), task.like)
     y = task.population.y[picked].to(flat.device)
-    return _Batch(x, y, share)
+    return _Batch(x, y, share, first)
 
 
 class _Descent:
@@ -534,36 +614,35 @@ class _Descent:
         self.correction = algorithm._correction(task.flat, clients)
 
     def step(self, batch: _Batch, rate: float) -> None:
-        """One step of the first k clients, who have records in `batch`."""
-        k = len(batch.y)
-        weights = _first(self.own, k)
-        target = _first(self.target, k)
+        """One step of the clients who have records in `batch`."""
+        rows = slice(batch.first, batch.first + len(batch.y))
+        weights = _rows(self.own, rows)
+        target = _rows(self.target, rows)
         if self.gradients is None:
-            self.engine.accumulate(weights, target, -rate, *batch)
+            self.engine.accumulate(weights, target, -rate, batch.x, batch.y, batch.share)
             return
-        gradient = self.gradients[:k].zero_()
-        self.engine.accumulate(weights, target, 1.0, *batch)
-        self.weights[:k].add_(self._direction(gradient), alpha=-rate)
+        gradient = self.gradients[rows].zero_()
+        self.engine.accumulate(weights, target, 1.0, batch.x, batch.y, batch.share)
+        self.weights[rows].add_(self._direction(gradient, rows), alpha=-rate)
 
-    def _direction(self, gradient: Tensor) -> Tensor:
-        """What the weights move against, made of `gradient` (k, d) in place."""
-        k = len(gradient)
-        weights = self.weights[:k]
+    def _direction(self, gradient: Tensor, rows: slice) -> Tensor:
+        """What the weights of clients `rows` move against, made of their `gradient` in place."""
+        weights = self.weights[rows]
         pull = self.algorithm.proximal
         # In the order of torch.optim.SGD: the loss's own gradient first, momentum last.
         if self.correction is not None:
-            gradient.add_(self.correction[:k])
+            gradient.add_(self.correction[rows])
         if pull:
             gradient.add_(weights, alpha=pull).add_(self.flat, alpha=-pull)
         if self.algorithm.weight_decay:
             gradient.add_(weights, alpha=self.algorithm.weight_decay)
         if self.velocity is None:
             return gradient
-        return self.velocity[:k].mul_(self.algorithm.momentum).add_(gradient)
+        return self.velocity[rows].mul_(self.algorithm.momentum).add_(gradient)
 
 
-def _first(parts: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
-    return {name: part[:k] for name, part in parts.items()}
+def _rows(parts: Mapping[str, Tensor], rows: slice) -> dict[str, Tensor]:
+    return {name: part[rows] for name, part in parts.items()}
 
 
 @_moved.fields(mu="proximal")
@@ -600,7 +679,8 @@ class LocalFunction(Algorithm):
     Parameters
     ----------
     fn : callable
-        `fn(model, x, y)`: x (n, ...) float32 and y (n,) int64 are a client's records.
+        `fn(model, x, y)`: x (n, ...) and y (n, ...) are a client's records and targets, x in the
+        type that the model takes.
     threads : int, optional
         Torch threads while clients train, and of a whole `train`. None leaves torch's setting.
 
@@ -622,19 +702,19 @@ class LocalFunction(Algorithm):
     tensor([-0.5000])
     """
 
-    fn: Callable[[nn.Module, Tensor, Tensor], Any]
+    # Of what the records are: a tensor, a tuple or a dict.
+    fn: Callable[[nn.Module, Any, Tensor], Any]
     threads: int | None = 1
 
     def _trainer(self, task: Task, ids: Tensor) -> tuple[Callable[[Tensor], Tensor], int]:
         self.rehearse(task.model, task.flat, task.population)
         template = Template(task.model)
-        device = task.flat.device
 
         def train(client: int) -> Tensor:
             own = load_(template.fresh(), task.flat)
-            x, y = task.population.client(client)
+            x, y = task.records(client)
             # An object's own copy: what it remembers of one client is there for nobody else.
-            copy.deepcopy(self.fn)(own, x.to(device), y.to(device))
+            copy.deepcopy(self.fn)(own, x, y)
             return _trained(own, task.layout) - task.flat
 
         return partial(one_by_one, train, task, self.threads), TOGETHER

@@ -9,8 +9,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import vmap
 
+from fldp.simulation.inputs import Records
 from fldp.simulation.isolation import is_plain
+from fldp.simulation.objective import Objective
 
 Views = Mapping[str, Tensor]
 # A layer on stacked activations: (activations, all clients' parameters, how many clients).
@@ -47,19 +50,25 @@ class Stacked:
     ----------
     model : nn.Module
         The prepared model.
-    record : Tensor
-        A made-up record (1, ...) of the population's shape.
+    like : Records
+        The form in which the model takes records.
+    objective : Objective
+        The loss.
 
     Raises
     ------
     Unsupported
-        For any other model.
+        For any other model, and for a loss of outputs that are not (records, labels).
     """
 
     single: bool = False
 
-    def __init__(self, model: nn.Module, record: Tensor) -> None:
+    def __init__(self, model: nn.Module, like: Records, objective: Objective) -> None:
+        if not isinstance(like, Tensor) or not like.is_floating_point():
+            raise Unsupported("records that are not one tensor of real numbers")
+        record = like.new_zeros(1, *like.shape[1:])
         _check(model, record)
+        self._slope = _slope_of(objective)
         self.names = {id(p): name for name, p in model.named_parameters()}
         self.frozen = {n: p.detach() for n, p in model.named_parameters() if not p.requires_grad}
         self.steps: list[tuple[list[str], Op | None]] = []  # None stands for Linear
@@ -93,9 +102,10 @@ class Stacked:
             self.steps.append((names, op))
 
     def accumulate(
-        self, weights: Views, target: Views, scale: float, x: Tensor, y: Tensor, share: Tensor
+        self, weights: Views, target: Views, scale: float, x: Records, y: Tensor, share: Tensor
     ) -> None:
         """See `Engine.accumulate`."""
+        assert isinstance(x, Tensor)
         # Parameters that are not trained are one for all clients, and no part of the rows.
         p = dict(weights)
         for name, value in self.frozen.items():
@@ -110,7 +120,7 @@ class Stacked:
             else:
                 h, back = _graph(op, h, p, names, target, len(y))
             tape.append((names, back))
-        g: Tensor | None = _slope(h, y, share)
+        g: Tensor | None = self._slope(h, y, share)
         while tape:
             names, back = tape.pop()
             assert g is not None
@@ -168,6 +178,31 @@ def _graph(
         return found[-1] if deeper else None
 
     return out.detach(), back
+
+
+def _slope_of(objective: Objective) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """The derivative of all clients' losses in the outputs (c, B, outputs)."""
+    # Where padding cannot be left out there is none: every client's batch is whole.
+    each = vmap(objective.padded if objective.pads else _whole(objective))
+
+    def found(out: Tensor, y: Tensor, share: Tensor) -> Tensor:
+        leaf = out.detach().requires_grad_()
+        with torch.enable_grad():
+            total = each(leaf, y, share).sum()
+        return torch.autograd.grad(total, leaf)[0]
+
+    def fast(out: Tensor, y: Tensor, share: Tensor) -> Tensor:
+        # The fast one is of one label a record, none of them ignored.
+        plain = not y.is_floating_point() and y.shape == out.shape[:-1]
+        if not plain or bool((y < 0).any()):
+            return found(out, y, share)
+        return _slope(out, y, share)
+
+    return fast if objective.classifies else found
+
+
+def _whole(objective: Objective) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    return lambda out, y, share: objective.mean(out, y)
 
 
 def _slope(logits: Tensor, y: Tensor, share: Tensor) -> Tensor:
