@@ -55,40 +55,63 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return found.view(*x.shape[:-1], weight.shape[1])
 
 
-def large(x: Tensor) -> bool:
-    """Whether a convolution of one client's records `x` (B, ...) is as fast by itself."""
-    return x.numel() >= _LARGE_IMAGES
-
-
-def each_alone(function: Callable[..., Tensor], *parts: Tensor) -> Tensor:
-    """A function on each client's parts in turn.
+def convolution(
+    function: Callable[..., Tensor],
+    settings: tuple[Any, ...],
+    named: dict[str, Any],
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """A convolution of each client.
 
     Parameters
     ----------
     function : callable
-        From the parts of one client to a tensor.
-    parts : Tensor
-        (c, ...).
+        `F.conv1d`, `F.conv2d` or `F.conv3d`.
+    settings, named : tuple and dict
+        Its arguments behind the bias: stride, padding, dilation and groups.
+    x : Tensor
+        Images (c, B, channels, ...).
+    weight, bias : Tensor
+        (c, outputs, inputs, ...) and (c, outputs).
 
     Returns
     -------
     Tensor
-        (c, ...).
+        (c, B, outputs, ...).
     """
-    return torch.stack([function(*own) for own in zip(*(p.unbind() for p in parts), strict=True)])
+    c = len(x)
+    if shared(weight) and (bias is None or shared(bias)):
+        flat = x.flatten(0, 1)
+        found = function(flat, weight[0], None if bias is None else bias[0], *settings, **named)
+        return found.unflatten(0, (c, -1))
+    if x[0].numel() >= _LARGE_IMAGES:
+        biases = [None] * c if bias is None else bias.unbind()
+        rows = zip(x.unbind(), weight.unbind(), biases, strict=True)
+        return torch.stack([function(*own, *settings, **named) for own in rows])
+    # Groups are the fourth setting: those of every client are groups of their own.
+    options = dict(zip(("stride", "padding", "dilation", "groups"), settings, strict=False)) | named
+    options["groups"] = c * options.get("groups", 1)
+    beside = x.transpose(0, 1).flatten(1, 2)
+    biases = None if bias is None else bias.flatten()
+    found = function(beside, weight.flatten(0, 1), biases, **options)
+    return found.unflatten(1, (c, -1)).transpose(0, 1)
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, settings: Any) -> Tensor:
+def attention(
+    settings: dict[str, Any], q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None
+) -> Tensor:
     """`F.scaled_dot_product_attention` of all clients in one call, without dropout.
 
     Parameters
     ----------
+    settings : dict
+        Further arguments of torch's function.
     q, k, v : Tensor
         (c, ..., heads, T, width), with the same leading dimensions.
     mask : Tensor, optional
         (c, ...): what each client's mask is.
-    settings : dict
-        Further arguments of torch's function.
 
     Returns
     -------
@@ -104,18 +127,24 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, settings: An
     return found.view(*lead, *found.shape[-2:])
 
 
-def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None, settings: Any) -> Tensor:
+def attention_weights(
+    q: Tensor, k: Tensor, mask: Tensor | None, settings: dict[str, Any]
+) -> Tensor:
     """The softmax in an attention, for what torch's fused kernel cannot do between it and v.
 
     Parameters
     ----------
-    q, k, mask, settings
-        As for `attention`.
+    q, k : Tensor
+        (..., heads, T, width) and (..., heads, S, width).
+    mask : Tensor, optional
+        Which entries count, or what is added to them.
+    settings : dict
+        Further arguments of torch's function.
 
     Returns
     -------
     Tensor
-        (c, ..., heads, T, S).
+        (..., heads, T, S).
     """
     scale = settings.get("scale")
     factor = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
@@ -123,18 +152,16 @@ def attention_weights(q: Tensor, k: Tensor, mask: Tensor | None, settings: Any) 
     if settings.get("is_causal"):
         past = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
         scores = scores.masked_fill(~past, -math.inf)
-    if mask is not None:
-        mask = _beside(mask, scores)
-        if mask.dtype == torch.bool:
-            scores = scores.masked_fill(~mask, -math.inf)
-        else:
-            scores = scores + mask
+    if mask is not None and mask.dtype == torch.bool:
+        scores = scores.masked_fill(~mask, -math.inf)
+    elif mask is not None:
+        scores = scores + mask
     # Rows that see nothing are zero, as in torch's own.
     return torch._safe_softmax(scores, -1)
 
 
-def repeated(part: Tensor, like: Tensor, settings: Any) -> Tensor:
-    """Keys or values (c, ..., heads, S, width), each head as often as `enable_gqa` asks."""
+def repeated(part: Tensor, like: Tensor, settings: dict[str, Any]) -> Tensor:
+    """Keys or values (..., heads, S, width), each head as often as `enable_gqa` asks."""
     if not settings.get("enable_gqa"):
         return part
     return part.repeat_interleave(like.shape[-3] // part.shape[-3], -3)

@@ -37,6 +37,74 @@ class _Gathered(torch.autograd.Function):
         return slopes[0], torch.bmm(slopes[0].flatten(1, 2).mT, states), None
 
 
+class Call:
+    """A call of `torch.lstm`, `torch.gru`, `torch.rnn_tanh` or `torch.rnn_relu`.
+
+    Parameters
+    ----------
+    func : callable
+        Which.
+    args : tuple
+        As torch's modules give them; packed sequences come with the number of records of each time
+        step behind them.
+    """
+
+    def __init__(self, func: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        packed = int(isinstance(args[3], list | tuple))
+        self.func = func
+        self.data: Tensor = args[0]
+        self.sizes: tuple[Tensor, ...] = args[1 : 1 + packed]
+        hx, self.weights, self.biased, self.layers, self.p, self.train, self.two, *rest = args[
+            1 + packed :
+        ]
+        self.state: tuple[Tensor, ...] = hx if isinstance(hx, tuple) else (hx,)
+        # Whether records come before time steps; packed sequences have no such question.
+        self.first: list[bool] = rest
+
+    def layer(self, number: int) -> list[Tensor]:
+        """The first states of a layer, and its parameters."""
+        directions = 2 if self.two else 1
+        own = slice(number * directions, (number + 1) * directions)
+        each = len(self.weights) // self.layers
+        parameters = self.weights[number * each : (number + 1) * each]
+        return [*(part[own] for part in self.state), *parameters]
+
+    def alone(self, data: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
+        """One layer of one client, by torch.
+
+        Parameters
+        ----------
+        data : Tensor
+            What goes into the layer.
+        parts : Tensor
+            What `layer` gives.
+
+        Returns
+        -------
+        tuple of Tensor
+            The layer's outputs and last states.
+        """
+        count = len(self.state)
+        state = parts[0] if count == 1 else parts[:count]
+        own = list(parts[count:])
+        settings = (self.biased, 1, 0.0, self.train, self.two, *self.first)
+        return self.func(data, *self.sizes, state, own, *settings)
+
+    def together(self, data: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
+        """One layer of all clients: as `alone`, with a leading dimension c everywhere."""
+        count = len(self.state)
+        state, own = parts[:count], parts[count:]
+        if state[0][0, 0].numel() > _SMALL_STATE:
+            rows = zip(*(part.unbind() for part in (data, *parts)), strict=True)
+            found = [self.alone(*row) for row in rows]
+            return tuple(torch.stack(each) for each in zip(*found, strict=True))
+        each = len(own) // (2 if self.two else 1)
+        directions = [own[start : start + each] for start in range(0, len(own), each)]
+        x = data.transpose(1, 2) if self.first[0] else data
+        out, *last = unrolled(self.func.__name__, x, state, directions)
+        return out.transpose(1, 2) if self.first[0] else out, *last
+
+
 def unrolled(
     kind: str, x: Tensor, state: Sequence[Tensor], directions: Sequence[Sequence[Tensor]]
 ) -> tuple[Tensor, ...]:
@@ -130,18 +198,3 @@ def _relu(given: Tensor, moved: Tensor, state: tuple[Tensor, ...]) -> tuple[Tens
 
 
 _CELLS: dict[str, Cell] = {"lstm": _lstm, "gru": _gru, "rnn_tanh": _tanh, "rnn_relu": _relu}
-
-
-def small(batch: int, width: int) -> bool:
-    """Whether written-out steps are the faster ones.
-
-    Parameters
-    ----------
-    batch, width : int
-        Records in a step, and entries of a state.
-
-    Returns
-    -------
-    bool
-    """
-    return batch * width <= _SMALL_STATE
