@@ -18,9 +18,11 @@ from fldp.simulation.inputs import (
     collated,
     count,
     each,
+    form,
     leaves,
     take,
 )
+from fldp.simulation.objective import label_range
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -111,6 +113,21 @@ class Population:
     def device(self) -> torch.device:
         """Where the records are."""
         return leaves(self.x)[0].device
+
+    @property
+    def form(self) -> Records:
+        """None of the records: their structure, shapes and types."""
+        return form(self.x)
+
+    @property
+    def targets(self) -> Tensor:
+        """None of the targets: their shape and type."""
+        return self.y[:0]
+
+    @property
+    def labels(self) -> tuple[int | None, int | None]:
+        """The smallest and the largest label; None for real numbers, and where it is not known."""
+        return label_range(self.y)
 
     def to(self, device: torch.device | str) -> Population:
         """The same population with its records on `device`; the index table stays on the CPU.

@@ -24,9 +24,9 @@ from fldp.simulation.checkpoint import State
 from fldp.simulation.clients import Population
 from fldp.simulation.draws import Draws
 from fldp.simulation.engines import TOGETHER, Engine, check_model, choose
-from fldp.simulation.inputs import Records, cast, fitted, form, leaves, take
+from fldp.simulation.inputs import Records, cast, fitted, leaves, take
 from fldp.simulation.isolation import Template, alone, copied, threads, traits
-from fldp.simulation.objective import Objective
+from fldp.simulation.objective import Objective, try_out
 
 # A shuffle's counter has room for this many words of a client in an epoch.
 _EPOCH = 1 << 32
@@ -282,6 +282,12 @@ class Algorithm:
         """
         traits(model, Template(model), self.form(model, flat, population))
 
+    def _try_out(self, model: nn.Module, flat: Tensor, population: Population) -> None:
+        """Try model and loss together; ValueError where they, or the labels, do not fit."""
+        like = self.form(model, flat, population)
+        with alone(flat.device):
+            try_out(copied(model), like, population.targets, self._objective, population.labels)
+
     def form(self, model: nn.Module, flat: Tensor, population: Population) -> Records:
         """The form in which `model` takes a population's records: tried on made-up ones.
 
@@ -299,7 +305,7 @@ class Algorithm:
         Records
             Without rows.
         """
-        like = form(population.x)
+        like = population.form
         weights = next(model.parameters()).detach()
         if all(part.is_floating_point() for part in leaves(like)):
             return fitted(model, like, weights)
@@ -453,7 +459,7 @@ class LocalSGD(Algorithm):
     def _trainer(self, task: Task, ids: Tensor) -> tuple[Callable[[Tensor], Tensor], int]:
         batch = self.batch_size or int(task.population.sizes[ids].max())
         with threads(self.threads):
-            targets = task.population.y[:0]
+            targets = task.population.targets
             engine, best = self._engine(task.model, task.flat, task.like, targets, batch)
         return partial(self._rows, task, engine), best
 
@@ -467,8 +473,9 @@ class LocalSGD(Algorithm):
     def rehearse(self, model: nn.Module, flat: Tensor, population: Population) -> None:
         """Choose the engine, and note whether clients share its kernels: see `limits`."""
         with threads(self.threads):
+            self._try_out(model, flat, population)
             like = self.form(model, flat, population)
-            engine, _ = self._engine(model, flat, like, population.y[:0], 1)
+            engine, _ = self._engine(model, flat, like, population.targets, 1)
         self._shared = not engine.single
 
     def limits(self) -> str:

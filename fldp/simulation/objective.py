@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fldp.simulation.inputs import Records, call, leaves, made_up
+
 Loss = Callable[[Any, Tensor], Tensor]
 # torch's own name of what is no target at all, such as the padding of a sentence.
 IGNORED = -100
@@ -326,6 +328,73 @@ class Objective:
     def chosen_by(self) -> str:
         """By what a model is better than another; which way a metric of yours goes is not known."""
         return "accuracy" if self.metric_name == "accuracy" else "loss"
+
+
+def try_out(
+    module: nn.Module,
+    like: Records,
+    targets: Tensor,
+    objective: Objective,
+    labels: tuple[int | None, int | None],
+) -> None:
+    """Run a copy of a model, and the loss, on made-up records.
+
+    Parameters
+    ----------
+    module : nn.Module
+        A copy that may be run.
+    like : Records
+        The form in which it takes records.
+    targets : Tensor
+        The form of the targets.
+    objective : Objective
+        The loss.
+    labels : (int or None, int or None)
+        The smallest and the largest label.
+
+    Raises
+    ------
+    ValueError
+        Where they do not fit.
+    """
+    device = leaves(like)[0].device
+    y = targets.new_zeros(2, *targets.shape[1:]).to(device)
+    try:
+        with torch.no_grad():
+            found = call(module, made_up(like))
+    except Exception as error:
+        raise ValueError(
+            f"the model does not run on records like these ({_told(like)}): "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    objective.check(found, y, *labels)
+
+
+def _told(like: Records) -> str:
+    if isinstance(like, Tensor):
+        return f"{tuple(like.shape[1:])} of {like.dtype}"
+    names = like if isinstance(like, dict) else range(len(like))
+    return ", ".join(f"{n}: {_told(part)}" for n, part in zip(names, leaves(like), strict=True))
+
+
+def label_range(y: Tensor) -> tuple[int | None, int | None]:
+    """The smallest and the largest whole number among labels, those ignored left out.
+
+    Parameters
+    ----------
+    y : Tensor
+        Targets of any shape; real ones have no labels.
+
+    Returns
+    -------
+    (int or None, int or None)
+    """
+    if y.is_floating_point():
+        return None, None
+    counted = y[y != IGNORED]
+    if not counted.numel():
+        return None, None
+    return int(counted.min()), int(counted.max())
 
 
 def check_callable(name: str, value: object, remedy: str) -> None:

@@ -22,11 +22,11 @@ from fldp.plan.ledger import Ledger
 from fldp.simulation.averaging import Averaging
 from fldp.simulation.checkpoint import compare, crowd, described, fingerprint, outline
 from fldp.simulation.draws import Draws
-from fldp.simulation.evaluation import try_out
 from fldp.simulation.history import History
-from fldp.simulation.inputs import fitted, form, same_form
+from fldp.simulation.inputs import fitted, same_form
 from fldp.simulation.isolation import alone, copied, is_all_plain
 from fldp.simulation.local import LocalSGD
+from fldp.simulation.objective import try_out
 from fldp.simulation.sampling import drawn
 from fldp.simulation.server import FedAvg
 from fldp.simulation.setting import Setting
@@ -254,7 +254,7 @@ class Run:
         x, y = self.exam.form()
         with alone(self.flat.device):
             module = copied(self.model).eval()
-            if same_form(x, form(self.population.x)):
+            if same_form(x, self.population.form):
                 like = self.like
             else:
                 like = fitted(module, x, next(module.parameters()).detach())
