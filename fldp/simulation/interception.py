@@ -110,10 +110,29 @@ class Interception(TorchFunctionMode):
         if p == 1:
             return x * 0
         shape = tuple(x.shape if shape is None else shape)
-        return self.run(partial(_masked, masks=self.masks, shape=shape, p=p, alpha=alpha), x)
+        return self.run(partial(masked, masks=self.masks, shape=shape, p=p, alpha=alpha), x)
 
 
-def _masked(x: Tensor, masks: Masks, shape: tuple[int, ...], p: float, alpha: bool) -> Tensor:
+def masked(x: Tensor, masks: Masks, shape: tuple[int, ...], p: float, alpha: bool) -> Tensor:
+    """Dropout of all clients.
+
+    Parameters
+    ----------
+    x : Tensor
+        Activations (c, ...).
+    masks : Masks
+        What is kept.
+    shape : tuple of int
+        Of one client's mask; it broadcasts.
+    p : float
+        The chance of an entry to be dropped, in (0, 1).
+    alpha : bool
+        Whether as `nn.AlphaDropout` does it.
+
+    Returns
+    -------
+    Tensor
+    """
     keep = masks.keep(len(x), shape, p)
     if not alpha:
         return x * keep.to(x.dtype).mul_(1 / (1 - p))

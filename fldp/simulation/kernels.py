@@ -94,8 +94,8 @@ def convolution(
     options = dict(zip(("stride", "padding", "dilation", "groups"), settings, strict=False)) | named
     options["groups"] = c * options.get("groups", 1)
     beside = x.transpose(0, 1).flatten(1, 2)
-    biases = None if bias is None else bias.flatten()
-    found = function(beside, weight.flatten(0, 1), biases, **options)
+    every = None if bias is None else bias.flatten()
+    found = function(beside, weight.flatten(0, 1), every, **options)
     return found.unflatten(1, (c, -1)).transpose(0, 1)
 
 
@@ -122,8 +122,8 @@ def attention(
         mask = _beside(mask, q)
         # The fused kernel takes four dimensions.
         mask = mask.expand(*lead[:-1], *mask.shape[-3:]).reshape(-1, *mask.shape[-3:])
-    rows = [part.reshape(-1, *part.shape[-3:]) for part in (q, k, v)]
-    found = F.scaled_dot_product_attention(*rows, attn_mask=mask, **settings)
+    first, second, third = (part.reshape(-1, *part.shape[-3:]) for part in (q, k, v))
+    found = F.scaled_dot_product_attention(first, second, third, attn_mask=mask, **settings)
     return found.view(*lead, *found.shape[-2:])
 
 
