@@ -21,13 +21,15 @@ from fldp import _moved
 from fldp._checks import real, shown, whole
 from fldp.mechanism.updates import Shapes, shapes, views
 from fldp.simulation.checkpoint import State
+from fldp.simulation.choice import Choice, choose
 from fldp.simulation.clients import Population
 from fldp.simulation.draws import Draws
-from fldp.simulation.engines import Engine, check_model, choose
+from fldp.simulation.engines import Engine, check_model
 from fldp.simulation.inputs import Records, cast, fitted, leaves, take
-from fldp.simulation.isolation import Template, alone, copied, threads, traits
+from fldp.simulation.isolation import Template, alone, copied, threads
 from fldp.simulation.loading import Cohort, LazyPopulation
 from fldp.simulation.objective import Objective, try_out
+from fldp.simulation.rehearsal import traits
 
 # A shuffle's counter has room for this many words of a client in an epoch.
 _EPOCH = 1 << 32
@@ -502,12 +504,12 @@ class LocalSGD(Algorithm):
                 # Of clients that are loaded when drawn the labels are known only here.
                 self._try_out(task.model, task.flat, task.population)
             targets = task.population.targets
-            engine, best = self._engine(task.model, task.flat, task.like, targets, batch)
-        return partial(self._rows, task, engine), best
+            found = self._engine(task.model, task.flat, task.like, targets, batch)
+        return partial(self._rows, task, found.engine), found.together
 
     def _engine(
         self, model: nn.Module, flat: Tensor, like: Records, targets: Tensor, batch: int
-    ) -> tuple[Engine, int]:
+    ) -> Choice:
         extra = not self._plain
         objective = self._objective
         return choose(model, flat, like, targets, objective, batch, self.engine, extra)
@@ -517,8 +519,8 @@ class LocalSGD(Algorithm):
         with threads(self.threads):
             self._try_out(model, flat, population)
             like = self.form(model, flat, population)
-            engine, _ = self._engine(model, flat, like, population.targets, 1)
-        self._shared = not engine.single
+            found = self._engine(model, flat, like, population.targets, 1)
+        self._shared = not found.engine.single
 
     def limits(self) -> str:
         """What shared kernels do to the last bits of an update."""
@@ -688,6 +690,7 @@ class _Descent:
         self.target = views(into, task.layout)
         self.velocity = torch.zeros_like(self.weights) if algorithm.momentum else None
         self.correction = algorithm._correction(task.flat, clients)
+        engine.begin(task.draws.seeds(task.round, clients.numpy()), task.flat.device)
 
     def step(self, batch: _Batch, rate: float) -> None:
         """One step of the clients who have records in `batch`."""
