@@ -40,6 +40,9 @@ _KEPT = (
     "head",
 )
 
+# What a history keeps of what the server saw in a round, by its name in a release's private part.
+_SEEN = ("clipped_fraction", "malformed", "zero")
+
 
 def evaluate(model: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
     """Accuracy and mean cross-entropy of a classifier.
@@ -99,7 +102,9 @@ class Run:
         # The best validation accuracy, and the vector that reached it.
         self.best = (-1.0, self.flat)
         self.history = History(self.plan)
-        self.history.private |= {"cohort": [], "clipped_fraction": []}
+        self.history.private |= {name: [] for name in ("cohort", *_SEEN)}
+        if self.plan is not None and self.plan.trust == "distributed":
+            self.history.private["skipped"] = []
         # Against whoever knows the seed the coins are known: a client pays for its own rounds.
         if self.draws.seeded and self.plan is not None and self.plan.event.sampling != "none":
             self.history.participations = []
@@ -214,23 +219,30 @@ class Run:
         rows = self.local.updates(
             self.model, self.flat, self.population, real, self.draws, round=self.done
         )
-        averaged = self.averaging.mean(self._chunks(ids, rows), book, self.done + 1)
-        mean = averaged.mean
+        averaged = self.averaging.mean(self._chunks(ids, rows), book, self.done + 1, len(ids))
         history = self.history
         if averaged.event is not None:
             history.events.append(averaged.event)
-        if self.canaries is not None:
-            self.canaries.observe(mean, self.done)
-        step = self.local.absorb(mean, self.cohort / self.clients)
-        self.flat = self.server.step(self.flat, step, self.done / self.total)
+        if averaged.mean is not None:
+            self._move(averaged.mean)
         self.done += 1
         history.clip_norm.append(float(averaged.clip_norm))
         history.private["cohort"].append(len(ids))
-        history.private["clipped_fraction"].append(averaged.clipped)
+        for name in _SEEN:
+            history.private[name].append(getattr(averaged.private, name))
+        if "skipped" in history.private:
+            history.private["skipped"].append(int(averaged.mean is None))
         self._count(ids)
         if book is not None:
             history.head = book.head
         self._validate()
+
+    def _move(self, mean: Tensor) -> None:
+        """A release moves the model; a round that was skipped does not."""
+        if self.canaries is not None:
+            self.canaries.observe(mean, self.done)
+        step = self.local.absorb(mean, self.cohort / self.clients)
+        self.flat = self.server.step(self.flat, step, self.done / self.total)
 
     def _count(self, ids: Tensor) -> None:
         """With a seed: the most rounds of any client so far, with those that a crash cut off."""
@@ -269,7 +281,13 @@ class Run:
             parts.append(f"ε={up(self.history.now)}/{self.plan.target_epsilon:g}")
         if self.history.accuracy:
             parts.append(f"accuracy={self.history.accuracy[-1]:.3f}")
-        parts.append(f"clipped={self.history.private['clipped_fraction'][-1]:.0%} (private)")
+        private = self.history.private
+        parts.append(f"clipped={private['clipped_fraction'][-1]:.0%} (private)")
+        useless = int(private["malformed"][-1] + private["zero"][-1])
+        if useless:
+            parts.append(f"malformed or zero={useless} (private)")
+        if private.get("skipped", [0])[-1]:
+            parts.append("skipped")
         return " ".join(parts)
 
     def _pieces(self) -> dict[str, Any]:
