@@ -30,6 +30,7 @@ from fldp.mechanism.clipping import Clip, FlatClip, PerLayerClip
 from fldp.mechanism.discrete import DiscreteGaussian
 from fldp.mechanism.noise import Gaussian
 from fldp.mechanism.reference import private_mean
+from fldp.mechanism.release import SkippedRound
 from fldp.plan import PrivacyPlan
 
 QUIET = 1e-9

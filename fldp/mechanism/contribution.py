@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fldp._checks import between
 from fldp.mechanism.clipping import HUGE, Clip, as_clip, bounded_rows, norm_of_parts
 from fldp.mechanism.intake import check_cap
 from fldp.mechanism.release import PrivateDiagnostics
@@ -180,7 +181,7 @@ class Contribution:
     Raises
     ------
     ValueError
-        For a clip that does not fit the structure, and a cap out of range.
+        For a clip that does not fit the structure, and a cap or a room out of range.
 
     Examples
     --------
@@ -204,7 +205,7 @@ class Contribution:
         self.clip = copy.deepcopy(as_clip(clip))
         self.clip.prepare(self.layout)
         self.weight_cap = check_cap(weight_cap)
-        self.room = room
+        self.room = between("room", room)
         self._one = self.layout.empty.new_ones(1, dtype=torch.float64)
 
     def weights(self, weight: object, count: int) -> Tensor:
