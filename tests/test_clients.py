@@ -76,18 +76,19 @@ def test_from_datasets_and_numpy_input() -> None:
     people = Population.from_datasets([TensorDataset(x[:2], y[:2]), TensorDataset(x[2:], y[2:])])
     assert people.sizes.tolist() == [2, 3]
     assert people.client(1)[0].flatten().tolist() == [2.0, 3.0, 4.0]
-    people = partition(np.zeros((4, 2, 2), dtype=np.uint8), np.array([0.0, 1.0, 1.0, 2.0]), 2)
+    people = partition(np.zeros((4, 2, 2), dtype=np.uint8), np.array([0, 1, 1, 2], np.int16), 2)
     assert people.x.dtype == torch.float32
     assert people.y.dtype == torch.int64
+    assert partition(np.zeros((4, 2)), np.array([0.5, 1, 1, 2]), 2).y.dtype == torch.float32
     assert repr(people) == "Population(2 clients, 2 to 2 records each)"
 
 
 @pytest.mark.parametrize(("change", "message"), [
     ({"scheme": "random"}, "scheme is 'random'"),
-    ({"y": torch.zeros(3)}, "one label per record"),
+    ({"y": torch.zeros(3)}, "one target per record"),
     ({"x": torch.full((200, 1), float("nan"))}, "200 records of x hold NaN"),
-    ({"y": torch.full((200,), float("nan"))}, "label nan"),
-    ({"y": torch.full((200,), -1)}, "label -1"),
+    ({"y": torch.full((200,), float("nan"))}, "200 records of y hold NaN"),
+    ({"y": torch.full((200,), -1), "scheme": "shards"}, "labels are whole numbers from 0"),
     ({"x": torch.zeros(0, 1), "y": torch.zeros(0)}, "no records"),
     ({"clients": 201}, "201 clients need at least 201 records, there are 200"),
     ({"clients": 150, "scheme": "shards"}, "300 records"),

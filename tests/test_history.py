@@ -86,7 +86,7 @@ def test_p13_the_private_part_is_an_attribute_and_nothing_else(plan: fldp.Privac
 
 def test_p13_json_has_no_infinity_and_no_nan() -> None:
     history = run(None, 2)
-    history.accuracy, history.loss = [math.nan, 0.5], [math.inf, -math.inf]
+    history.metric, history.loss = [math.nan, 0.5], [math.inf, -math.inf]
     told = json.loads(history.to_json(), parse_constant=lambda word: pytest.fail(word))
     assert told["accuracy"] == [None, 0.5]
     assert told["loss"] == [None, None]

@@ -14,20 +14,31 @@ from torch import Tensor, nn
 
 import fldp
 from fldp.mechanism.updates import flatten
+from fldp.simulation.choice import choose
 from fldp.simulation.clients import Population
 from fldp.simulation.draws import Draws
-from fldp.simulation.engines import choose
+from fldp.simulation.engines import Engine
+from fldp.simulation.inputs import made_up
 from fldp.simulation.isolation import (
     Template,
     alone,
     copied,
-    example,
-    holdings,
     is_all_plain,
     threads,
-    traits,
 )
-from fldp.simulation.local import LocalFunction, LocalSGD
+from fldp.simulation.local import LocalSGD
+from fldp.simulation.objective import Objective
+from fldp.simulation.own import LocalFunction
+from fldp.simulation.rehearsal import holdings, traits
+
+
+def chosen(model: nn.Module, name: str) -> tuple[Engine, int]:
+    """The engine for records of eight numbers, with a label each."""
+    labels = torch.zeros(0, dtype=torch.long)
+    flat = flatten(model)
+    found = choose(model, flat, torch.zeros(0, 8), labels, Objective(), 4, name, False)
+    return found.engine, found.together
+
 
 SIZES = (7, 1, 4, 12, 3, 5)
 
@@ -275,7 +286,7 @@ def test_p06_nothing_is_moved_by_the_choice_of_an_engine() -> None:
         model = make()
         before, state = holdings(model), torch.get_rng_state()
         numpy_state, python_state = np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
-        engine, _ = choose(model, flatten(model), (8,), 4, "auto", False)
+        engine, _ = chosen(model, "auto")
         assert engine.single
         assert holdings(model) == before
         assert torch.equal(torch.get_rng_state(), state)
@@ -289,7 +300,7 @@ def test_engines_that_clients_would_share_are_refused_by_the_name_of_what_moves(
 ) -> None:
     model = STATES[state]()
     with pytest.raises(ValueError, match=r"engine is 'vmap', but .*use engine='loop'"):
-        choose(model, flatten(model), (8,), 4, "vmap", False)
+        chosen(model, "vmap")
 
 
 def test_what_moves_is_named() -> None:
@@ -297,7 +308,7 @@ def test_what_moves_is_named() -> None:
              "0.parametrizations.weight.0._u", "requires_grad": None}  # fmt: skip
     for state, name in names.items():
         model = STATES[state]()
-        found = traits(model, Template(model), (8,), flatten(model))
+        found = traits(model, Template(model), torch.zeros(0, 8))
         assert name is None or name in found.moved
 
 
@@ -456,10 +467,10 @@ def test_plain_models_share_one_object_and_others_do_not() -> None:
 
 
 def test_examples_are_a_fixed_pattern() -> None:
-    like = torch.zeros(1)
-    assert torch.equal(example((3, 2), like), example((3, 2), like))
-    assert example((3, 2), like).shape == (2, 3, 2)
-    assert not torch.equal(example((3,), like), example((3,), like, phase=2.0))
+    like = torch.zeros(0, 3, 2)
+    assert torch.equal(made_up(like), made_up(like))
+    assert made_up(like).shape == (2, 3, 2)
+    assert not torch.equal(made_up(like), made_up(like, phase=2.0))
 
 
 def test_holdings_see_every_kind_of_change() -> None:

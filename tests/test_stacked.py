@@ -10,8 +10,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fldp.mechanism.updates import flatten, load_, shapes, views
-from fldp.simulation.engines import Loop, Vmapped, choose
+from fldp.simulation.choice import choose
+from fldp.simulation.engines import Engine, Loop, Vmapped
+from fldp.simulation.objective import Objective
 from fldp.simulation.stacked import Stacked, Unsupported
+
+
+def chosen(model: nn.Module, shape: tuple[int, ...], batch: int) -> tuple[Engine, int]:
+    """The engine for records of a shape, with a label each."""
+    labels = torch.zeros(0, dtype=torch.long)
+    flat = flatten(model)
+    like = torch.zeros(0, *shape)
+    found = choose(model, flat, like, labels, Objective(), batch, "auto", False)
+    return found.engine, found.together
+
 
 FLAT = [
     nn.LayerNorm(6), nn.LayerNorm(6, elementwise_affine=False), nn.LayerNorm(6, bias=False),
@@ -37,7 +49,7 @@ def compare(model: nn.Module, shape: tuple[int, ...]) -> None:
     counts = torch.tensor([4, 2, 1])
     share = (torch.arange(size) < counts[:, None]).double() / counts[:, None]
     layout, found = shapes(model), torch.full((c, d), 0.25).double()
-    engine = Stacked(model, x[0, :1])
+    engine = Stacked(model, x[0, :0], Objective())
     engine.accumulate(views(rows, layout), views(found, layout), -2.0, x, y, share)
     for i, count in enumerate(counts.tolist()):
         own = load_(deepcopy(model), rows[i])
@@ -67,7 +79,7 @@ def test_an_ordinary_update_can_be_made_in_place() -> None:
     model = nn.Sequential(nn.Linear(5, 6), nn.LayerNorm(6), nn.ReLU(), nn.Linear(6, 3))
     layout, rows = shapes(model), torch.randn(2, flatten(model).numel())
     x, y, share = torch.randn(2, 4, 5), torch.randint(0, 3, (2, 4)), torch.full((2, 4), 0.25)
-    engine, apart = Stacked(model, x[0, :1]), rows.clone()
+    engine, apart = Stacked(model, x[0, :0], Objective()), rows.clone()
     engine.accumulate(views(rows, layout), views(apart, layout), -0.1, x, y, share)
     engine.accumulate(views(rows, layout), views(rows.data, layout), -0.1, x, y, share)
     torch.testing.assert_close(rows, apart, atol=1e-6, rtol=1e-5)
@@ -98,8 +110,8 @@ def tied() -> nn.Module:
 ], ids=["subclass", "hook", "tied", "softmax", "dropout", "prelu"])  # fmt: skip
 def test_other_models_are_left_to_other_engines(model: nn.Module) -> None:
     with pytest.raises(Unsupported):
-        Stacked(model, torch.zeros(1, 6))
-    engine, _ = choose(model, flatten(model), (6,), 4, "auto", False)
+        Stacked(model, torch.zeros(0, 6), Objective())
+    engine, _ = chosen(model, (6,), 4)
     assert isinstance(engine, Vmapped | Loop)
 
 
@@ -115,16 +127,16 @@ def test_the_choice_of_engine_and_chunk() -> None:
     class Wide(nn.Sequential):
         """Not exactly Sequential, so no stacked kernels."""
 
-    def chosen(model: nn.Module, shape: tuple[int, ...]) -> tuple[str, int]:
-        engine, chunk = choose(model, flatten(model), shape, 10, "auto", False)
+    def told(model: nn.Module, shape: tuple[int, ...]) -> tuple[str, int]:
+        engine, chunk = chosen(model, shape, 10)
         return type(engine).__name__, chunk
 
     vector = (6,)
-    assert chosen(nn.Linear(6, 3), vector) == ("Stacked", 512)
-    assert chosen(Wide(nn.Linear(6, 3)), vector)[0] == "Vmapped"
-    assert chosen(Wide(nn.Linear(6, 20_000)), vector) == ("Loop", 16)
-    assert chosen(nn.Sequential(nn.Linear(6, 9), nn.Dropout(0.1)), vector) == ("Loop", 16)
-    small = chosen(nn.Sequential(nn.Linear(6, 20_000), nn.Linear(20_000, 3)), vector)
+    assert told(nn.Linear(6, 3), vector) == ("Stacked", 512)
+    assert told(Wide(nn.Linear(6, 3)), vector)[0] == "Vmapped"
+    assert told(Wide(nn.Linear(6, 20_000)), vector) == ("Loop", 16)
+    assert told(nn.Sequential(nn.Linear(6, 9), nn.Dropout(0.1)), vector) == ("Loop", 16)
+    small = told(nn.Sequential(nn.Linear(6, 20_000), nn.Linear(20_000, 3)), vector)
     assert small[0] == "Stacked"
     assert small[1] < 10
-    assert chosen(Recurrent(), (5, 3)) == ("Loop", 16)
+    assert told(Recurrent(), (5, 3)) == ("Loop", 16)

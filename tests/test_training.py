@@ -269,7 +269,8 @@ def test_what_may_be_published_holds_nothing_private(
     history = fldp.train(model(), people, plan_for(), validation=(data[0][:50], data[1][:50]))
     told = json.loads(history.to_json())
     assert set(told) == {
-        "plan", "accuracy", "loss", "epsilon", "accounted", "clip_norm", "best_round", "stopped",
+        "plan", "accuracy", "metric", "measure", "loss", "epsilon", "accounted", "clip_norm",
+        "best_round", "stopped",
     }  # fmt: skip
     frame = history.to_pandas()
     assert list(frame.columns) == ["epsilon", "clip_norm", "accuracy", "loss"]
@@ -292,7 +293,7 @@ def test_the_baseline_without_privacy_says_so(people: Any) -> None:
         ({"validation": (torch.zeros(3, 64), torch.zeros(2))}, "3 inputs and 2 labels"),
         (
             {"validation": (torch.full((1, 64), math.nan), torch.zeros(1).long())},
-            "contain NaN",
+            "hold NaN",
         ),
     ],
 )

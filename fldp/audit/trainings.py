@@ -22,9 +22,12 @@ from fldp.audit.scores import own_stream
 from fldp.audit.trials import from_trials
 from fldp.mechanism.clipping import Clip, as_clip
 from fldp.mechanism.updates import flatten
-from fldp.simulation.clients import Population
+from fldp.simulation.clients import Population, check_labels
 from fldp.simulation.history import History
+from fldp.simulation.inputs import Records, call, cast, each, fitted, form, take
+from fldp.simulation.isolation import copied
 from fldp.simulation.local import Algorithm, LocalSGD
+from fldp.simulation.objective import outputs
 from fldp.simulation.training import train
 
 if TYPE_CHECKING:
@@ -273,6 +276,7 @@ class _Training:
         """
         x, y = population.client(len(population) - 1)
         changed = len(y) if changed is None else changed
+        check_labels(population.y)
         # A label that is surely wrong, whatever the record.
         wrong = (y + 1) % (int(population.y.max()) + 1)
         labels = torch.cat([wrong[:changed], y[changed:]])
@@ -283,7 +287,9 @@ class _Training:
         for i, there in enumerate(present):
             history = self.run(worlds[int(there)], i)
             with torch.no_grad():
-                logits = history.model(x[:changed].to(flatten(history.model).device))
+                like = fitted(copied(history.model), form(x), flatten(history.model))
+                given = cast(take(x, slice(changed)), like)
+                logits = outputs(call(history.model, given))
             # How sure the model is of the wrong labels: only a run that was taught them is.
             gain = torch.log_softmax(logits, dim=-1).cpu()[range(changed), wrong[:changed].cpu()]
             scores[i] = float(gain.mean())
@@ -301,9 +307,10 @@ class _Training:
         )
 
 
-def _with_client(population: Population, x: Tensor, y: Tensor) -> Population:
+def _with_client(population: Population, x: Records, y: Tensor) -> Population:
     """The population whose last client holds (x, y), and nobody else these records."""
     count = len(population.y)
-    index = [row[row >= 0].tolist() for row in population.index[:-1]]
+    index = [population.held(i).tolist() for i in range(len(population) - 1)]
     index.append(list(range(count, count + len(y))))
-    return Population(torch.cat([population.x, x]), torch.cat([population.y, y]), index)
+    records = each(lambda old, new: torch.cat([old, new]), population.x, x)
+    return Population(records, torch.cat([population.y, y]), index)

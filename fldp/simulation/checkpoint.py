@@ -237,7 +237,8 @@ def crowd(population: Population) -> str:
     -------
     str
     """
-    return ", ".join(map(fingerprint, (population.x, population.y, population.index)))
+    facts = population.facts()
+    return ", ".join(fingerprint(f) if isinstance(f, Tensor) else f for f in facts)
 
 
 def outline(model: nn.Module) -> str:

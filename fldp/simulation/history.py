@@ -31,8 +31,10 @@ class History:
     Attributes
     ----------
     plan : PrivacyPlan or None
-    accuracy, loss : list of float
+    metric, loss : list of float
         On the validation data, a round each; empty without.
+    measure : str
+        What `metric` is: "accuracy", the name of a metric of your own, or "" for none.
     clip_norm : list of float
         C of each round.
     events, before : list
@@ -41,7 +43,8 @@ class History:
         With a seed, the most rounds that its draws have given any client, after each round. It and
         `epsilon` then tell something of these draws, which `accounted` presumes to be secret.
     best_round : int
-        The round of the best validation accuracy; 0 without.
+        The round of the best validation accuracy, or of the least loss where the metric is another;
+        0 without.
     model : nn.Module
         The trained model: a function of the releases, with the buffers of the model given.
     stopped, statement : str
@@ -58,7 +61,7 @@ class History:
     """
 
     plan: PrivacyPlan | None
-    accuracy: list[float] = field(default_factory=list)
+    metric: list[float] = field(default_factory=list)
     loss: list[float] = field(default_factory=list)
     clip_norm: list[float] = field(default_factory=list)
     events: list[Any] = field(default_factory=list)
@@ -66,6 +69,7 @@ class History:
     participations: list[int] | None = None
     model: nn.Module = field(default_factory=nn.Identity, repr=False)
     best_round: int = 0
+    measure: str = "accuracy"
     stopped: str = ""
     statement: str = field(default="", repr=False)
     head: dict[str, Any] | None = field(default=None, repr=False)
@@ -95,6 +99,16 @@ class History:
         if len(held) != len(self.before) + len(self.events):
             self.before = list((Counter(held) - Counter(self.events)).elements())
             self._spent.clear()
+
+    @property
+    def accuracy(self) -> list[float]:
+        """`metric` where it is the accuracy; else empty."""
+        return self.metric if self.measure == "accuracy" else []
+
+    @property
+    def chosen_by(self) -> str:
+        """By what one round's model is better than another's."""
+        return "accuracy" if self.measure == "accuracy" else "loss"
 
     @property
     def rounds(self) -> int:
@@ -168,6 +182,8 @@ class History:
         return {
             "plan": None if self.plan is None else self.plan.to_dict(),
             "accuracy": self.accuracy,
+            "metric": self.metric if self.measure else [],
+            "measure": self.measure,
             "loss": self.loss,
             "epsilon": self.epsilon,
             "accounted": self.accounted,
@@ -185,8 +201,10 @@ class History:
         import pandas
 
         columns = {"epsilon": self.epsilon, "clip_norm": self.clip_norm}
-        if self.accuracy:
-            columns |= {"accuracy": self.accuracy, "loss": self.loss}
+        if self.measure and self.metric:
+            columns[self.measure] = self.metric
+        if self.loss:
+            columns["loss"] = self.loss
         return pandas.DataFrame(columns, index=pandas.RangeIndex(1, self.rounds + 1, name="round"))
 
     def plot(self, ax: Any = None, label: str | None = None) -> Any:

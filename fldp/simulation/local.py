@@ -6,9 +6,10 @@ Epochs, batches, learning rates and client sizes are a matter of utility alone.
 
 from __future__ import annotations
 
-import copy
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -17,18 +18,25 @@ import torch
 from torch import Generator, Tensor, nn
 
 from fldp import _moved
-from fldp._checks import real, whole
-from fldp.mechanism.updates import Shapes, load_, shapes, views
+from fldp._checks import real, shown, whole
+from fldp.mechanism.updates import Shapes, shapes, views
 from fldp.simulation.checkpoint import State
+from fldp.simulation.choice import Choice, choose
 from fldp.simulation.clients import Population
 from fldp.simulation.draws import Draws
-from fldp.simulation.engines import TOGETHER, Engine, check_model, choose
-from fldp.simulation.isolation import Template, alone, threads, traits
+from fldp.simulation.engines import Engine, check_model
+from fldp.simulation.inputs import Records, cast, fitted, leaves, take
+from fldp.simulation.isolation import Template, alone, copied, threads
+from fldp.simulation.loading import Cohort, LazyPopulation
+from fldp.simulation.objective import Objective, try_out
+from fldp.simulation.rehearsal import traits
 
 # A shuffle's counter has room for this many words of a client in an epoch.
 _EPOCH = 1 << 32
 # Sorts after every 63-bit word: where a shuffle puts padding.
 _LAST = torch.iinfo(torch.int64).max
+# Names of parameters that a message lists.
+_SHOWN_NAMES = 12
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,10 @@ class Task:
         The run's keyed stream.
     round : int
         The number of the round, from 0.
+    objective : Objective
+        What they minimise.
+    like : Records
+        The form in which the model takes records.
     """
 
     model: nn.Module
@@ -57,6 +69,23 @@ class Task:
     population: Population
     draws: Draws
     round: int
+    objective: Objective
+    like: Records
+
+    def records(self, client: int) -> tuple[Records, Tensor]:
+        """The records of a client as the model takes them, and their targets.
+
+        Parameters
+        ----------
+        client : int
+            Its number.
+
+        Returns
+        -------
+        (Records, Tensor)
+        """
+        x, y = self.population.client(client)
+        return cast(x, self.like), y.to(self.flat.device)
 
 
 @dataclass
@@ -74,6 +103,19 @@ class Algorithm:
     """
 
     remembers: ClassVar[bool] = False
+    # What clients minimise: cross-entropy of labels until a run says otherwise.
+    _objective: ClassVar[Objective] = Objective()
+
+    def learn(self, objective: Objective) -> None:
+        """Minimise `objective` from here on; an algorithm with a loss of its own ignores it.
+
+        Parameters
+        ----------
+        objective : Objective
+            The run's loss and metric.
+        """
+        # Of this object alone, whatever fields its class declares.
+        vars(self)["_objective"] = objective
 
     def trains(self, name: str) -> bool:
         """Whether the parameter `name` is trained; the others are no part of the update.
@@ -165,9 +207,30 @@ class Algorithm:
         ids = torch.as_tensor(ids, dtype=torch.long)
         if len(ids) == 0:
             return iter(())
-        task = Task(model, layout, flat, population, Draws.of(draws), round)
+        like = self.form(model, flat, population)
+        task = Task(model, layout, flat, population, Draws.of(draws), round, self._objective, like)
+        if isinstance(population, LazyPopulation):
+            return self._meanwhile(task, population, ids, chunk)
+        return self._chunks(task, ids, chunk)
+
+    def _chunks(self, task: Task, ids: Tensor, chunk: int | None) -> Iterator[Tensor]:
         train, best = self._trainer(task, ids)
         return (train(part) for part in ids.split(chunk or best))
+
+    def _meanwhile(
+        self, task: Task, population: LazyPopulation, ids: Tensor, chunk: int | None
+    ) -> Iterator[Tensor]:
+        """The chunks of clients whose records are loaded meanwhile; who has none sends zeros."""
+        for cohort in population.loads(ids):
+            full = cohort.sizes_of(cohort.ids) > 0
+            own = replace(task, population=cohort)
+            if full.all():
+                yield from self._chunks(own, cohort.ids, chunk)
+                continue
+            sent = task.flat.new_zeros(len(full), self.width(len(task.flat)))
+            if full.any():
+                sent[full] = torch.cat([*self._chunks(own, cohort.ids[full], chunk)])
+            yield sent
 
     def _trainer(self, task: Task, ids: Tensor) -> tuple[Callable[[Tensor], Tensor], int]:
         """What makes the rows (c, width) of some clients, and how many are fast together.
@@ -242,7 +305,37 @@ class Algorithm:
         ValueError
             Where one client would reach another.
         """
-        traits(model, Template(model), tuple(population.x.shape[1:]), flat)
+        traits(model, Template(model), self.form(model, flat, population))
+
+    def _try_out(self, model: nn.Module, flat: Tensor, population: Population) -> None:
+        """Try model and loss together; ValueError where they, or the labels, do not fit."""
+        like = self.form(model, flat, population)
+        with alone(flat.device):
+            try_out(copied(model), like, population.targets, self._objective, population.labels)
+
+    def form(self, model: nn.Module, flat: Tensor, population: Population) -> Records:
+        """The form in which `model` takes a population's records: tried on made-up ones.
+
+        Parameters
+        ----------
+        model : nn.Module
+            The prepared model; a copy of it is tried.
+        flat : Tensor
+            Of the device where clients train.
+        population : Population
+            Whose records have this structure, these shapes and types.
+
+        Returns
+        -------
+        Records
+            Without rows.
+        """
+        like = population.form
+        weights = next(model.parameters()).detach()
+        if all(part.is_floating_point() for part in leaves(like)):
+            return fitted(model, like, weights)
+        with alone(flat.device):
+            return fitted(copied(model), like, weights)
 
     def statement(self) -> str:
         """What the algorithm itself guarantees, beside the plan: most guarantee nothing."""
@@ -292,11 +385,15 @@ def one_by_one(
 
 
 class _Batch(NamedTuple):
-    """The records of a step: x (k, B, ...), y (k, B), and what each counts, `share` (k, B)."""
+    """The records of a step of k clients, the first of which is `first` in its chunk.
 
-    x: Tensor
+    x (k, B, ...), y (k, B, ...), and what each counts, `share` (k, B).
+    """
+
+    x: Records
     y: Tensor
     share: Tensor
+    first: int
 
 
 @_moved.fields(mu="proximal")
@@ -329,8 +426,10 @@ class LocalSGD(Algorithm):
     schedule : callable, optional
         `schedule(round, epoch)` is a factor on `lr`. None: 1.
     trainable : sequence of str or callable, optional
-        Name prefixes, or a predicate on names, of what is trained. None: everything. Fewer
-        coordinates get less noise in total.
+        Names of what is trained: a parameter, or a module with all that is in it ("layer1" is not
+        "layer10"), with `*` and `?` as in file names; or a predicate on the names of parameters.
+        None: everything. What the model has frozen stays so. Fewer coordinates get less noise in
+        total.
     engine : str
         "auto", "stacked", "vmap" or "loop".
     threads : int, optional
@@ -374,6 +473,13 @@ class LocalSGD(Algorithm):
         self.momentum = self.momentum and real("momentum", self.momentum, 1)
         self.weight_decay = self.weight_decay and real("weight_decay", self.weight_decay)
         self.proximal = self.proximal and real("proximal", self.proximal)
+        if isinstance(self.trainable, str):
+            self.trainable = [self.trainable]
+        if not callable(self.trainable) and not _are_names(self.trainable):
+            raise ValueError(
+                f"trainable is {shown(self.trainable)}: give names of parameters or modules, or a "
+                "function of a name"
+            )
 
     def trains(self, name: str) -> bool:
         """Whether `trainable` names the parameter `name`."""
@@ -382,25 +488,39 @@ class LocalSGD(Algorithm):
             return True
         if callable(wanted):
             return bool(wanted(name))
-        return name.startswith(tuple(wanted))
+        return any(_names(one, name) for one in wanted)
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        """See `Algorithm.prepare`; a name in `trainable` that trains nothing is refused."""
+        if self.trainable is not None and not callable(self.trainable):
+            for wanted in self.trainable:
+                _check_name(wanted, model)
+        return super().prepare(model)
 
     def _trainer(self, task: Task, ids: Tensor) -> tuple[Callable[[Tensor], Tensor], int]:
-        batch = self.batch_size or int(task.population.sizes[ids].max())
+        batch = self.batch_size or int(task.population.sizes_of(ids).max())
         with threads(self.threads):
-            engine, best = self._engine(task.model, task.flat, task.population, batch)
-        return partial(self._rows, task, engine), best
+            if isinstance(task.population, Cohort):
+                # Of clients that are loaded when drawn the labels are known only here.
+                self._try_out(task.model, task.flat, task.population)
+            targets = task.population.targets
+            found = self._engine(task.model, task.flat, task.like, targets, batch)
+        return partial(self._rows, task, found.engine), found.together
 
     def _engine(
-        self, model: nn.Module, flat: Tensor, population: Population, batch: int
-    ) -> tuple[Engine, int]:
-        shape = tuple(population.x.shape[1:])
-        return choose(model, flat, shape, batch, self.engine, not self._plain)
+        self, model: nn.Module, flat: Tensor, like: Records, targets: Tensor, batch: int
+    ) -> Choice:
+        extra = not self._plain
+        objective = self._objective
+        return choose(model, flat, like, targets, objective, batch, self.engine, extra)
 
     def rehearse(self, model: nn.Module, flat: Tensor, population: Population) -> None:
         """Choose the engine, and note whether clients share its kernels: see `limits`."""
         with threads(self.threads):
-            engine, _ = self._engine(model, flat, population, 1)
-        self._shared = not engine.single
+            self._try_out(model, flat, population)
+            like = self.form(model, flat, population)
+            found = self._engine(model, flat, like, population.targets, 1)
+        self._shared = not found.engine.single
 
     def limits(self) -> str:
         """What shared kernels do to the last bits of an update."""
@@ -425,7 +545,7 @@ class LocalSGD(Algorithm):
             with threads(self.threads):
                 engine.renew()
                 moved = self._descend(task, engine, ids)
-        return self._finish(moved, task.population.sizes[ids], ids, task.round)
+        return self._finish(moved, task.population.sizes_of(ids), ids, task.round)
 
     @property
     def _plain(self) -> bool:
@@ -457,7 +577,7 @@ class LocalSGD(Algorithm):
     def _descend(self, task: Task, engine: Engine, ids: Tensor) -> Tensor:
         """How far the weights of clients `ids` move (c, d)."""
         # Largest client first: the clients that still have a batch are a prefix, without a copy.
-        ordered, largest = task.population.sizes[ids].sort(descending=True, stable=True)
+        ordered, largest = task.population.sizes_of(ids).sort(descending=True, stable=True)
         clients = ids[largest]
         sizes = ordered.tolist()
         rows, mask = task.population.rows(clients)
@@ -474,6 +594,33 @@ class LocalSGD(Algorithm):
         if sizes[0] == sizes[-1]:
             return moved
         return moved[largest.argsort().to(moved.device)]
+
+
+def _are_names(wanted: object) -> bool:
+    if wanted is None:
+        return True
+    return isinstance(wanted, Sequence) and all(isinstance(one, str) for one in wanted)
+
+
+def _names(wanted: str, name: str) -> bool:
+    """Whether `wanted` is the parameter `name`, or a module that it is in."""
+    exact = wanted.rstrip(".")
+    return fnmatchcase(name, exact) or fnmatchcase(name, f"{exact}.*")
+
+
+def _check_name(wanted: str, model: nn.Module) -> None:
+    """ValueError with the names that there are where `wanted` names nothing that trains."""
+    there = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if any(_names(wanted, name) for name in there):
+        return
+    if any(_names(wanted, name) for name, _ in model.named_parameters()):
+        raise ValueError(
+            f"trainable names {wanted!r}, which is frozen: call requires_grad_(True) on it, or "
+            "leave it out"
+        )
+    told = ", ".join(itertools.islice(there, _SHOWN_NAMES))
+    more = f" and {len(there) - _SHOWN_NAMES} more" if len(there) > _SHOWN_NAMES else ""
+    raise ValueError(f"trainable names {wanted!r}, and the model has {told}{more} to train")
 
 
 def _shuffled(
@@ -496,10 +643,21 @@ def _batches(task: Task, order: Tensor, sizes: list[int], most: int) -> Iterator
     """Batches of at most `most` records, in `order`, of the clients that still have any."""
     for start in range(0, sizes[0], most):
         left = [min(size - start, most) for size in sizes if size > start]
-        yield _batch(task, order[: len(left), start : start + left[0]], left)
+        first = 0
+        for alike in _together(left, task.objective.pads):
+            rows = order[first : first + len(alike), start : start + alike[0]]
+            yield _batch(task, rows, alike, first)
+            first += len(alike)
 
 
-def _batch(task: Task, picked: Tensor, left: list[int]) -> _Batch:
+def _together(left: list[int], pads: bool) -> list[list[int]]:
+    """Neighbours whose batches are one: all of them, or those of one length without padding."""
+    if pads:
+        return [left]
+    return [list(group) for _, group in itertools.groupby(left)]
+
+
+def _batch(task: Task, picked: Tensor, left: list[int], first: int) -> _Batch:
     """The records `picked` (k, B), of which client i has the first left[i], falling in i."""
     flat = task.flat
     wide = left[0]
@@ -512,9 +670,9 @@ def _batch(task: Task, picked: Tensor, left: list[int]) -> _Batch:
         # in the chunk, and so with padding, this client's update would be lost.
         picked = torch.where(inside, picked, picked[:, :1])
     picked = picked.to(task.population.device)
-    x = task.population.x[picked].to(flat)
+    x = cast(take(task.population.x, picked), task.like)
     y = task.population.y[picked].to(flat.device)
-    return _Batch(x, y, share)
+    return _Batch(x, y, share, first)
 
 
 class _Descent:
@@ -532,38 +690,38 @@ class _Descent:
         self.target = views(into, task.layout)
         self.velocity = torch.zeros_like(self.weights) if algorithm.momentum else None
         self.correction = algorithm._correction(task.flat, clients)
+        engine.begin(task.draws.seeds(task.round, clients.numpy()), task.flat.device)
 
     def step(self, batch: _Batch, rate: float) -> None:
-        """One step of the first k clients, who have records in `batch`."""
-        k = len(batch.y)
-        weights = _first(self.own, k)
-        target = _first(self.target, k)
+        """One step of the clients who have records in `batch`."""
+        rows = slice(batch.first, batch.first + len(batch.y))
+        weights = _rows(self.own, rows)
+        target = _rows(self.target, rows)
         if self.gradients is None:
-            self.engine.accumulate(weights, target, -rate, *batch)
+            self.engine.accumulate(weights, target, -rate, batch.x, batch.y, batch.share)
             return
-        gradient = self.gradients[:k].zero_()
-        self.engine.accumulate(weights, target, 1.0, *batch)
-        self.weights[:k].add_(self._direction(gradient), alpha=-rate)
+        gradient = self.gradients[rows].zero_()
+        self.engine.accumulate(weights, target, 1.0, batch.x, batch.y, batch.share)
+        self.weights[rows].add_(self._direction(gradient, rows), alpha=-rate)
 
-    def _direction(self, gradient: Tensor) -> Tensor:
-        """What the weights move against, made of `gradient` (k, d) in place."""
-        k = len(gradient)
-        weights = self.weights[:k]
+    def _direction(self, gradient: Tensor, rows: slice) -> Tensor:
+        """What the weights of clients `rows` move against, made of their `gradient` in place."""
+        weights = self.weights[rows]
         pull = self.algorithm.proximal
         # In the order of torch.optim.SGD: the loss's own gradient first, momentum last.
         if self.correction is not None:
-            gradient.add_(self.correction[:k])
+            gradient.add_(self.correction[rows])
         if pull:
             gradient.add_(weights, alpha=pull).add_(self.flat, alpha=-pull)
         if self.algorithm.weight_decay:
             gradient.add_(weights, alpha=self.algorithm.weight_decay)
         if self.velocity is None:
             return gradient
-        return self.velocity[:k].mul_(self.algorithm.momentum).add_(gradient)
+        return self.velocity[rows].mul_(self.algorithm.momentum).add_(gradient)
 
 
-def _first(parts: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
-    return {name: part[:k] for name, part in parts.items()}
+def _rows(parts: Mapping[str, Tensor], rows: slice) -> dict[str, Tensor]:
+    return {name: part[rows] for name, part in parts.items()}
 
 
 @_moved.fields(mu="proximal")
@@ -587,74 +745,10 @@ class FedProx(LocalSGD):
     proximal: float = 0.01
 
 
-@dataclass
-class LocalFunction(Algorithm):
-    """Any training code: `fn(model, x, y)` trains the torch model in place on a client's records.
-
-    The update is whatever changed in the trainable parameters. Every client gets a copy of the
-    model (and of `fn`, where that is an object): what `fn` leaves on them is there for nobody else.
-    The global random numbers of torch, numpy and Python are seeded per client from the run's draws
-    while `fn` runs, so results do not depend on the order. What `fn` keeps elsewhere, in a global
-    or a closure, is out of reach, and no account covers what clients share.
-
-    Parameters
-    ----------
-    fn : callable
-        `fn(model, x, y)`: x (n, ...) float32 and y (n,) int64 are a client's records.
-    threads : int, optional
-        Torch threads while clients train, and of a whole `train`. None leaves torch's setting.
-
-    Raises
-    ------
-    ValueError
-        Where `fn` takes a trainable parameter away, so that there is no update to send.
-
-    Examples
-    --------
-    >>> import fldp
-    >>> people = fldp.clients.partition(*fldp.datasets.digits(), clients=100, seed=0)
-    >>> def shrink(model, x, y):
-    ...     with torch.no_grad():
-    ...         model.weight.mul_(0.5)
-    >>> model = nn.Linear(64, 10, bias=False)
-    >>> (row,) = LocalFunction(shrink).updates(model, torch.ones(640), people, ids=[3])
-    >>> row.unique()
-    tensor([-0.5000])
-    """
-
-    fn: Callable[[nn.Module, Tensor, Tensor], Any]
-    threads: int | None = 1
-
-    def _trainer(self, task: Task, ids: Tensor) -> tuple[Callable[[Tensor], Tensor], int]:
-        self.rehearse(task.model, task.flat, task.population)
-        template = Template(task.model)
-        device = task.flat.device
-
-        def train(client: int) -> Tensor:
-            own = load_(template.fresh(), task.flat)
-            x, y = task.population.client(client)
-            # An object's own copy: what it remembers of one client is there for nobody else.
-            copy.deepcopy(self.fn)(own, x.to(device), y.to(device))
-            return _trained(own, task.layout) - task.flat
-
-        return partial(one_by_one, train, task, self.threads), TOGETHER
-
-
-def _trained(model: nn.Module, layout: Shapes) -> Tensor:
-    """The trained parameters (d,) that user code left in `model`; ValueError where one is gone."""
-    after = dict(model.named_parameters())
-    for name, shape, _ in layout:
-        if name not in after or after[name].shape != shape:
-            raise ValueError(
-                f"fn left no {name!r} of its shape in the model: train the parameters that are "
-                "there, and undo wrappers and parametrizations before fn returns"
-            )
-    return torch.cat([after[name].detach().reshape(-1) for name, _, _ in layout])
-
-
 if not TYPE_CHECKING:
     _OLD_NAMES = {
-        "BringYourOwn": "simulation.local.LocalFunction",
+        "BringYourOwn": "simulation.own.LocalFunction",
+        "LocalFunction": "simulation.own.LocalFunction",
         "Scaffold": "simulation.scaffold.Scaffold",
     }
 

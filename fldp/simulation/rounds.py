@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fldp import accounting
 from fldp._text import fill, up
@@ -22,15 +23,17 @@ from fldp.simulation.averaging import Averaging
 from fldp.simulation.checkpoint import compare, crowd, described, fingerprint, outline
 from fldp.simulation.draws import Draws
 from fldp.simulation.history import History
-from fldp.simulation.isolation import copied, is_all_plain
+from fldp.simulation.inputs import fitted, same_form
+from fldp.simulation.isolation import alone, copied, is_all_plain
 from fldp.simulation.local import LocalSGD
+from fldp.simulation.objective import try_out
 from fldp.simulation.sampling import drawn
 from fldp.simulation.server import FedAvg
 from fldp.simulation.setting import Setting
 
 # What a checkpoint keeps of a history; its events are written out beside.
 _KEPT = (
-    "accuracy",
+    "metric",
     "loss",
     "clip_norm",
     "participations",
@@ -44,24 +47,9 @@ _KEPT = (
 _SEEN = ("clipped_fraction", "malformed", "zero")
 
 
-def evaluate(model: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
-    """Accuracy and mean cross-entropy of a classifier.
-
-    Parameters
-    ----------
-    model : nn.Module
-        From inputs (n, ...) to scores (n, classes); in the end it is in the mode it was in.
-    x, y : Tensor
-        Inputs and labels (n,), on the model's device.
-    """
-    training = model.training
-    model.eval()
-    with torch.no_grad():
-        scores = model(x)
-        loss = float(nn.functional.cross_entropy(scores, y))
-        accuracy = float((scores.argmax(1) == y).double().mean())
-    model.train(training)
-    return accuracy, loss
+def _whole_precision(flat: Tensor) -> Tensor:
+    """The global model in at least single precision: in less, small steps would be lost."""
+    return flat if flat.dtype == torch.float64 else flat.float()
 
 
 class Run:
@@ -91,20 +79,25 @@ class Run:
         self.sampler = given.cohorts(self.local)
         # Never run: what clients start from, and what the trained weights are put into.
         self.model = self.local.prepare(given.placed())
-        self.flat = flatten(self.model)
-        self.validation = given.checked_validation(self.flat.device)
+        self.flat = _whole_precision(flatten(self.model))
+        self.objective = given.objective()
+        self.local.learn(self.objective)
+        self.exam = given.exam(self.objective)
+        self.like = self.local.form(self.model, self.flat, self.population)
         self.draws = Draws(given.seed)
         # Lives as long as the run: what a round's noise depends on is in every checkpoint.
         self.noise = as_noise(given.noise, given.generator)
         self.reproducible = self.noise.reproducible
         self.averaging = self._averaging(given)
         self.done = 0
-        # The best validation accuracy, and the vector that reached it.
-        self.best = (-1.0, self.flat)
-        self.history = History(self.plan)
+        # The best score on the validation data, and the vector that reached it.
+        self.best = (-math.inf, self.flat)
+        self.history = History(self.plan, measure=self.objective.metric_name)
         self.history.private |= {name: [] for name in ("cohort", *_SEEN)}
         if self.plan is not None and self.plan.trust == "distributed":
             self.history.private["skipped"] = []
+        if self.exam is not None and self.exam.private:
+            self.history.private |= {"metric": [], "loss": []}
         # Against whoever knows the seed the coins are known: a client pays for its own rounds.
         if self.draws.seeded and self.plan is not None and self.plan.event.sampling != "none":
             self.history.participations = []
@@ -113,6 +106,7 @@ class Run:
         self.lost = 0
         self.local.begin(self.population, self.total, self.cohort / self.clients)
         self.local.rehearse(self.model, self.flat, self.population)
+        self._check_exam()
         # For validation: one copy serves all rounds where nothing in it moves.
         self._shown = copied(self.model) if is_all_plain(self.model) else None
         self._begun_with: dict[str, str] = {}
@@ -130,8 +124,8 @@ class Run:
     def identify(self) -> None:
         """Note, for checkpoints, what a resumed run must still be; before the first round."""
         validation = "none"
-        if self.validation is not None:
-            validation = ", ".join(map(fingerprint, self.validation))
+        if self.exam is not None:
+            validation = ", ".join(map(fingerprint, self.exam.parts))
         self._begun_with = {
             "plan": described(None if self.plan is None else self.plan.to_dict()),
             "model": outline(self.model),
@@ -143,6 +137,8 @@ class Run:
             "noise mechanism": described(self.noise),
             "weights": described(self.averaging.weights),
             "validation": validation,
+            "loss": described(self.objective.loss),
+            "metric": described(self.objective.metric),
             "rounds": str(self.total),
             "cohort": f"{self.cohort:.17g}",
         }
@@ -200,8 +196,8 @@ class Run:
             history.stopped = f"all {self.total} rounds are done"
         elif patience is not None and self.done - history.best_round >= patience:
             history.stopped = (
-                f"validation accuracy has not improved for {patience} rounds; the model is that of "
-                f"round {history.best_round}"
+                f"validation {history.chosen_by} has not improved for {patience} rounds; the model "
+                f"is that of round {history.best_round}"
             )
         elif plan is not None and not plan.affords(
             [*history.before, *history.events, *self.noise.events(plan)]
@@ -263,24 +259,45 @@ class Run:
         if self.canaries is not None and len(made_up):
             yield made_up, self.canaries.rows(made_up, self.done).to(self.flat)
 
+    def _check_exam(self) -> None:
+        """ValueError where model, loss and validation data do not fit, before anything is drawn."""
+        if self.exam is None:
+            return
+        x, y = self.exam.form()
+        with alone(self.flat.device):
+            module = copied(self.model).eval()
+            if same_form(x, self.population.form):
+                like = self.like
+            else:
+                like = fitted(module, x, next(module.parameters()).detach())
+            try_out(module, like, y, self.objective, self.exam.labels())
+        self._exam_like = like
+
     def _validate(self) -> None:
-        if self.validation is None:
+        if self.exam is None:
             return
         reported = self.server.report(self.flat)
         shown = copied(self.model) if self._shown is None else self._shown
-        accuracy, loss = evaluate(load_(shown, reported), *self.validation)
-        self.history.accuracy.append(accuracy)
-        self.history.loss.append(loss)
-        if accuracy > self.best[0]:
-            self.best = (accuracy, reported.clone())
+        score = self.exam.score(load_(shown, reported), self._exam_like)
+        if self.exam.private:
+            self.history.private["metric"].append(score.metric)
+            self.history.private["loss"].append(score.loss)
+            return
+        self.history.metric.append(score.metric)
+        self.history.loss.append(score.loss)
+        merit = score.merit(self.objective)
+        if merit > self.best[0]:
+            self.best = (merit, reported.clone())
             self.history.best_round = self.done
 
     def summary(self) -> str:
         parts = []
         if self.plan is not None:
             parts.append(f"ε={up(self.history.now)}/{self.plan.target_epsilon:g}")
-        if self.history.accuracy:
-            parts.append(f"accuracy={self.history.accuracy[-1]:.3f}")
+        if self.history.loss:
+            name = self.history.measure or "loss"
+            value = (self.history.metric if self.history.measure else self.history.loss)[-1]
+            parts.append(f"{name}={value:.3f}")
         private = self.history.private
         parts.append(f"clipped={private['clipped_fraction'][-1]:.0%} (private)")
         useless = int(private["malformed"][-1] + private["zero"][-1])
@@ -346,7 +363,7 @@ class Run:
 
     def result(self, patience: int | None) -> History:
         """The trained model and what the run guarantees."""
-        chosen = patience is not None and self.validation is not None
+        chosen = patience is not None and self.exam is not None
         vector = self.best[1] if chosen else self.server.report(self.flat)
         self.history.model = load_(copied(self.model), vector)
         self.history.statement = self._statement(chosen)
@@ -366,8 +383,8 @@ class Run:
             )
         if chosen:
             lines.append(
-                "The model was chosen by its validation accuracy. If those records are the "
-                "clients' own, that choice is not covered."
+                f"The model was chosen by its validation {self.history.chosen_by}. If those "
+                "records are the clients' own, that choice is not covered."
             )
         if self.history.before and self.history.events:
             # The first line is about this plan alone.

@@ -17,8 +17,10 @@ from fldp.mechanism.updates import flatten
 from fldp.plan import PrivacyPlan
 from fldp.simulation.averaging import Weights
 from fldp.simulation.clients import Population
+from fldp.simulation.evaluation import Exam, Validation
 from fldp.simulation.isolation import copied
 from fldp.simulation.local import Algorithm
+from fldp.simulation.objective import Loss, Objective
 from fldp.simulation.sampling import Everyone, Poisson, Sampler, check_sampler, for_plan
 from fldp.simulation.server import FedAvg
 
@@ -47,7 +49,9 @@ class Setting:
     clip: Any
     local: Algorithm | None
     server: FedAvg | None
-    validation: tuple[Tensor, Tensor] | None
+    validation: Validation | None
+    loss: Loss | None
+    metric: Any
     seed: int | None
     noise: Gaussian | None
     generator: torch.Generator | None
@@ -159,16 +163,13 @@ class Setting:
             where = flatten(self.model).device
         return copied(self.model).to(where)
 
-    def checked_validation(self, device: torch.device) -> tuple[Tensor, Tensor] | None:
-        """The validation data on `device`."""
-        if self.validation is None:
-            return None
-        x, y = self.validation
-        if len(x) != len(y) or len(x) == 0:
-            raise ValueError(f"validation has {len(x)} inputs and {len(y)} labels: give as many")
-        if not bool(torch.isfinite(x).all()):
-            raise ValueError("validation inputs contain NaN or infinite values: clean them first")
-        return x.to(device), y.to(device)
+    def objective(self) -> Objective:
+        """What clients minimise and what validation reports."""
+        return Objective(self.loss, self.metric)
+
+    def exam(self, objective: Objective) -> Exam | None:
+        """The validation data, checked."""
+        return None if self.validation is None else Exam(self.validation, objective)
 
 
 def _accounted(plan: PrivacyPlan, sampler: Sampler, local: Algorithm) -> None:

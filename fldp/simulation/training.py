@@ -20,10 +20,12 @@ from fldp.plan import PrivacyPlan
 from fldp.plan.ledger import Ledger
 from fldp.simulation.checkpoint import Checkpoint
 from fldp.simulation.clients import Population
+from fldp.simulation.evaluation import Validation, evaluate
 from fldp.simulation.history import History
 from fldp.simulation.isolation import threads
 from fldp.simulation.local import Algorithm
-from fldp.simulation.rounds import Run, evaluate
+from fldp.simulation.objective import Loss
+from fldp.simulation.rounds import Run
 from fldp.simulation.sampling import Sampler
 from fldp.simulation.server import FedAvg
 from fldp.simulation.setting import CanaryHook, Setting
@@ -40,7 +42,9 @@ def train(
     clip: float | Clip | None = 1.0,
     local: Algorithm | None = None,
     server: FedAvg | None = None,
-    validation: tuple[Tensor, Tensor] | None = None,
+    validation: Validation | None = None,
+    loss: Loss | None = None,
+    metric: Any = None,
     seed: int | None = None,
     noise: Gaussian | None = None,
     generator: torch.Generator | None = None,
@@ -83,9 +87,18 @@ def train(
         C, or a clip. None, without a plan only, does not clip.
     local, server : Algorithm, FedAvg, optional
         Local training (`LocalSGD()`) and the server's optimiser (`FedAvg()`).
-    validation : (x, y), optional
-        Evaluated after every round. Must be public or somebody else's: choosing by it is not
-        covered by ε.
+    validation : (x, y), Dataset or Population, optional
+        Evaluated after every round, in chunks. (x, y) and a torch Dataset of pairs must be public
+        or somebody else's: choosing by them is not covered by ε. A `Population` is clients' own
+        records: what is found on them stays in `history.private`.
+    loss : callable, optional
+        `loss(outputs, targets)`, the mean over a batch: a function of `torch.nn.functional`, a
+        module, or your own. None: cross-entropy of whole labels, with the classes last, or second
+        as torch has them; targets of -100 do not count. A model may return a tensor, a tuple that
+        begins with one, or a dict or object with `logits`.
+    metric : callable, optional
+        `metric(outputs, targets)`, a mean over records, on the validation data; or an object with
+        `reset`, `update` and `compute`. None: accuracy, where the loss is cross-entropy.
     seed : int, optional
         None takes cohorts, shuffles and training draws from the operating system, in secret. A
         number fixes them on every machine, never the noise; whoever knows it knows who took part,
@@ -106,7 +119,8 @@ def train(
     rounds, cohort : int, float, optional
         T and m, without a plan only.
     patience : int, optional
-        Stop when the validation accuracy has not improved for so many rounds; keep the best model.
+        Stop when the validation accuracy, or the loss where the metric is another, has not improved
+        for so many rounds; keep the best model.
     device : str or torch.device, optional
         Where clients train; None is where the model is.
     ledger : Ledger or path, optional
@@ -151,6 +165,7 @@ def train(
     _check_files(checkpoint, resume, canaries)
     if patience is not None:
         patience = whole("patience", patience)
+        _check_choice(validation)
     with ExitStack() as stack:
         stack.enter_context(threads(getattr(local, "threads", 1)))
         run = Run(
@@ -162,6 +177,8 @@ def train(
                 local=local,
                 server=server,
                 validation=validation,
+                loss=loss,
+                metric=metric,
                 seed=seed,
                 noise=noise,
                 generator=generator,
@@ -189,6 +206,20 @@ def train(
         bar = stack.enter_context(_bar(run.total, run.done)) if progress else None
         _loop(run, book, keeper, bar, patience, callbacks)
         return run.result(patience)
+
+
+def _check_choice(validation: Validation | None) -> None:
+    """ValueError where there is nothing public to choose a model by."""
+    if validation is None:
+        raise ValueError(
+            "patience counts rounds without progress on validation data: give validation, or leave "
+            "patience out"
+        )
+    if isinstance(validation, Population):
+        raise ValueError(
+            "validation is a Population, clients' own records, and patience would choose the model "
+            "by them, which no ε covers: give public records, or leave patience out"
+        )
 
 
 def _check_files(

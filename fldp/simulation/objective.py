@@ -1,0 +1,461 @@
+"""What clients minimise and what validation reports: a loss and a metric of a model's outputs.
+
+A loss is called as torch's are, `loss(outputs, targets)`, and answers with the mean over a batch.
+Clients are trained together in batches of unequal length, so that padding must not count: losses of
+torch that are a mean over entries are taken apart, any other sees batches of one length.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fldp.simulation.inputs import Records, call, leaves, made_up
+
+Loss = Callable[[Any, Tensor], Tensor]
+# torch's own name of what is no target at all, such as the padding of a sentence.
+IGNORED = -100
+
+# Losses that are a mean over entries, by torch's name of the function and of the module.
+_MEANS = {
+    "cross_entropy": "CrossEntropyLoss",
+    "mse_loss": "MSELoss",
+    "l1_loss": "L1Loss",
+    "smooth_l1_loss": "SmoothL1Loss",
+    "huber_loss": "HuberLoss",
+    "binary_cross_entropy": "BCELoss",
+    "binary_cross_entropy_with_logits": "BCEWithLogitsLoss",
+    "soft_margin_loss": "SoftMarginLoss",
+    "poisson_nll_loss": "PoissonNLLLoss",
+}
+_FUNCTIONS = {getattr(F, name): name for name in _MEANS}
+_MODULES = {getattr(nn, module): name for name, module in _MEANS.items()}
+
+
+def outputs(found: Any) -> Tensor:
+    """The scores or predictions in whatever a model returned.
+
+    Parameters
+    ----------
+    found : object
+        A tensor; an object or a dict with `logits`; a tuple or list that begins with a tensor; a
+        dict of one tensor.
+
+    Returns
+    -------
+    Tensor
+
+    Raises
+    ------
+    ValueError
+        For anything else.
+
+    Examples
+    --------
+    >>> outputs({"logits": torch.ones(2), "hidden": torch.zeros(3)})
+    tensor([1., 1.])
+    """
+    if isinstance(found, Tensor):
+        return found
+    inside = found
+    if isinstance(found, Mapping):
+        inside = found.get("logits")
+        if inside is None and len(found) == 1:
+            inside = next(iter(found.values()))
+    elif hasattr(found, "logits"):
+        inside = found.logits
+    elif isinstance(found, tuple | list) and found:
+        inside = found[0]
+    if isinstance(inside, Tensor):
+        return inside
+    raise ValueError(
+        f"the model returns a {type(found).__name__}: return a tensor, a tuple that begins with "
+        "one, or a dict or an object with 'logits'"
+    )
+
+
+class Objective:
+    """A loss and a metric.
+
+    Parameters
+    ----------
+    loss : callable, optional
+        `loss(outputs, targets)`, the mean over the records of a batch: a function of
+        `torch.nn.functional`, a module, or your own. None: cross-entropy of whole labels, with the
+        classes last, or second as torch has them; targets of -100 do not count.
+    metric : callable, optional
+        `metric(outputs, targets)`, a mean over records as well, for validation; or an object with
+        `reset`, `update(outputs, targets)` and `compute`, as torchmetrics has them. None: the
+        accuracy where the loss is cross-entropy of labels, else no metric.
+
+    Raises
+    ------
+    ValueError
+        For what cannot be called, and for a loss that is no mean.
+
+    Examples
+    --------
+    >>> squared = Objective(F.mse_loss)
+    >>> squared.mean(torch.ones(3, 1), torch.zeros(3))
+    tensor(1.)
+    """
+
+    def __init__(self, loss: Loss | None = None, metric: Any = None) -> None:
+        check_callable("loss", loss, "a function such as torch.nn.functional.mse_loss")
+        if not hasattr(metric, "update"):
+            check_callable("metric", metric, "a function of outputs and targets, or leave it out")
+        reduction = getattr(loss, "reduction", "mean")
+        if reduction != "mean":
+            raise ValueError(
+                f"loss has reduction={reduction!r}: give one with reduction='mean', so that a "
+                "client's learning rate does not depend on how many records it has"
+            )
+        self.loss = loss
+        self.metric = metric
+        self.kind = _kind(loss)
+        # Of each entry by itself; None for a loss that is known as a whole only.
+        self._entries = _entries(loss, self.kind)
+        self._module = isinstance(loss, nn.Module)
+
+    @property
+    def pads(self) -> bool:
+        """Whether padding can be left out of the loss: `padded` says how."""
+        return self._entries is not None
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the loss is plain cross-entropy, as far as no target is ignored."""
+        if type(self.loss) is nn.CrossEntropyLoss:
+            return self.pads and self.loss.label_smoothing == 0
+        return self.loss is None or self.loss is F.cross_entropy
+
+    def mean(self, found: Any, y: Tensor) -> Tensor:
+        """The loss of a batch, a single number.
+
+        Parameters
+        ----------
+        found : object
+            What the model returned on n records.
+        y : Tensor
+            Their targets (n, ...).
+
+        Returns
+        -------
+        Tensor
+            Of shape ().
+
+        Raises
+        ------
+        ValueError
+            Where outputs and targets do not fit, and where the loss is no single number.
+        """
+        if self._entries is not None:
+            out, y = self.fit(found, y)
+            each = self._entries(out, y)
+            if self._ignores(y):
+                return _mean_of(each, y != IGNORED)
+            return each.mean()
+        assert self.loss is not None
+        loss = self.loss(*self.fit(found, y))
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            told = f"of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
+            raise ValueError(f"loss gave {told}: give the mean over a batch, one number")
+        return loss.reshape(())
+
+    def padded(self, found: Any, y: Tensor, share: Tensor) -> Tensor:
+        """The loss of the records that count: what `mean` is of these alone.
+
+        Parameters
+        ----------
+        found : object
+            What the model returned on B records.
+        y : Tensor
+            Their targets (B, ...).
+        share : Tensor
+            (B,): 1/n for each of n records, and 0 on padding.
+
+        Returns
+        -------
+        Tensor
+            Of shape ().
+        """
+        assert self._entries is not None
+        out, y = self.fit(found, y)
+        each = self._entries(out, y)
+        if not self._ignores(y):
+            return (each.reshape(len(share), -1).mean(1) * share).sum()
+        return _mean_of(each, (y != IGNORED) & (share > 0).view(-1, *[1] * (y.ndim - 1)))
+
+    def _ignores(self, y: Tensor) -> bool:
+        """Whether there may be entries that are no part of the mean."""
+        return self.kind == "cross_entropy" and not y.is_floating_point()
+
+    def fit(self, found: Any, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs and targets as the loss takes them.
+
+        A single output a record is a number a record; whole numbers are real ones where they are
+        compared with real ones. Nothing is ever broadcast.
+
+        Parameters
+        ----------
+        found : object
+            What the model returned on n records.
+        y : Tensor
+            Their targets (n, ...).
+
+        Returns
+        -------
+        (Tensor, Tensor)
+
+        Raises
+        ------
+        ValueError
+            Where they do not fit.
+        """
+        out = outputs(found)
+        if self.kind == "cross_entropy":
+            return self._classes(out, y)
+        if out.ndim == y.ndim + 1 and out.shape[-1] == 1:
+            out = out.squeeze(-1)
+        elif y.ndim == out.ndim + 1 and y.shape[-1] == 1:
+            y = y.squeeze(-1)
+        if self.kind and out.shape != y.shape:
+            raise ValueError(
+                f"the model's outputs have shape {tuple(out.shape)} and the targets "
+                f"{tuple(y.shape)}: {self.kind} compares them entry by entry"
+            )
+        if out.shape == y.shape:
+            y = y.to(out.dtype)
+        return out, y
+
+    def _classes(self, out: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs with the classes second, as torch's cross-entropy has them, and labels."""
+        if y.is_floating_point():
+            if self.loss is not None and out.shape == y.shape:
+                return out, y.to(out.dtype)
+            raise ValueError(
+                "the targets are real numbers: give loss=torch.nn.functional.mse_loss or another "
+                "loss for them; for classes give whole numbers (y.long())"
+            )
+        second = out.ndim >= 2 and out.shape[:1] + out.shape[2:] == y.shape
+        last = self.loss is None and out.ndim >= 2 and out.shape[:-1] == y.shape
+        if second and last and out.ndim > 2:
+            raise ValueError(
+                f"outputs of shape {tuple(out.shape)} may have their classes second or last: give "
+                "a loss that says which"
+            )
+        if last:
+            return out.movedim(-1, 1), y
+        if second:
+            return out, y
+        raise ValueError(
+            f"the model's outputs have shape {tuple(out.shape)} and the labels {tuple(y.shape)}: "
+            "cross-entropy wants scores for every class; give loss=... for another task "
+            "(torch.nn.functional.binary_cross_entropy_with_logits for one output)"
+        )
+
+    def check(self, found: Any, y: Tensor, low: int | None, high: int | None) -> None:
+        """Try the objective on outputs of made-up records; ValueError where it does not fit.
+
+        Parameters
+        ----------
+        found : object
+            What the model returned on made-up records.
+        y : Tensor
+            Made-up targets for them, of the population's shape and type.
+        low, high : int or None
+            The smallest and the largest label that there is, those ignored left out; None where
+            that is not known.
+
+        Raises
+        ------
+        ValueError
+            It says what does not fit, and what to give.
+        """
+        try:
+            out, _ = self.fit(found, y)
+            loss = self.mean(found, y)
+        except ValueError:
+            raise
+        except Exception as error:
+            raise ValueError(
+                f"loss does not run on the model's outputs ({type(error).__name__}: {error})"
+            ) from error
+        if not loss.is_floating_point():
+            raise ValueError(f"loss gave a {loss.dtype} number: there is nothing to differentiate")
+        if not self._ignores(y):
+            return
+        classes = out.shape[1]
+        if classes < 2:
+            raise ValueError(
+                "the model has a single output, and cross-entropy of a single class is 0: give "
+                "loss=torch.nn.functional.binary_cross_entropy_with_logits, or an output for "
+                "every class"
+            )
+        if high is not None and high >= classes:
+            raise ValueError(
+                f"there is a label {high} and the model has {classes} outputs, for the labels 0 "
+                f"to {classes - 1}: give it {high + 1}, or number the labels from 0"
+            )
+        if low is not None and low < 0:
+            raise ValueError(f"there is a label {low}: labels are whole numbers from 0")
+
+    def weight(self, y: Tensor) -> int:
+        """How many records, or labels that are not ignored, the mean over a batch is of.
+
+        Parameters
+        ----------
+        y : Tensor
+            Targets (n, ...).
+
+        Returns
+        -------
+        int
+        """
+        if not self._ignores(y):
+            return len(y)
+        return int((y != IGNORED).sum())
+
+    @property
+    def metric_name(self) -> str:
+        """What `metric` is called; empty without one."""
+        if self.metric is not None:
+            return str(getattr(self.metric, "__name__", type(self.metric).__name__))
+        return "accuracy" if self.kind == "cross_entropy" else ""
+
+    @property
+    def chosen_by(self) -> str:
+        """By what a model is better than another; which way a metric of yours goes is not known."""
+        return "accuracy" if self.metric_name == "accuracy" else "loss"
+
+
+def try_out(
+    module: nn.Module,
+    like: Records,
+    targets: Tensor,
+    objective: Objective,
+    labels: tuple[int | None, int | None],
+) -> None:
+    """Run a copy of a model, and the loss, on made-up records.
+
+    Parameters
+    ----------
+    module : nn.Module
+        A copy that may be run.
+    like : Records
+        The form in which it takes records.
+    targets : Tensor
+        The form of the targets.
+    objective : Objective
+        The loss.
+    labels : (int or None, int or None)
+        The smallest and the largest label.
+
+    Raises
+    ------
+    ValueError
+        Where they do not fit.
+    """
+    device = leaves(like)[0].device
+    y = targets.new_zeros(2, *targets.shape[1:]).to(device)
+    try:
+        with torch.no_grad():
+            found = call(module, made_up(like))
+    except Exception as error:
+        raise ValueError(
+            f"the model does not run on records like these ({_told(like)}): "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    objective.check(found, y, *labels)
+
+
+def _told(like: Records) -> str:
+    if isinstance(like, Tensor):
+        return f"{tuple(like.shape[1:])} of {like.dtype}"
+    names = like if isinstance(like, dict) else range(len(like))
+    return ", ".join(f"{n}: {_told(part)}" for n, part in zip(names, leaves(like), strict=True))
+
+
+def label_range(y: Tensor) -> tuple[int | None, int | None]:
+    """The smallest and the largest whole number among labels, those ignored left out.
+
+    Parameters
+    ----------
+    y : Tensor
+        Targets of any shape; real ones have no labels.
+
+    Returns
+    -------
+    (int or None, int or None)
+    """
+    if y.is_floating_point():
+        return None, None
+    counted = y[y != IGNORED]
+    if not counted.numel():
+        return None, None
+    return int(counted.min()), int(counted.max())
+
+
+def _mean_of(each: Tensor, counted: Tensor) -> Tensor:
+    """The mean of the entries that count; 0 where none does, which moves nothing."""
+    return (each * counted).sum() / counted.sum().clamp(min=1)
+
+
+def check_callable(name: str, value: object, remedy: str) -> None:
+    """ValueError unless `value` is None or can be called.
+
+    Parameters
+    ----------
+    name : str
+        Of the argument.
+    value : object
+        What was given.
+    remedy : str
+        What to give.
+
+    Raises
+    ------
+    ValueError
+    """
+    if value is not None and not callable(value):
+        raise ValueError(f"{name} is {value!r}: give {remedy}")
+    if isinstance(value, type):
+        raise ValueError(f"{name} is the class {value.__name__}: give an instance of it")
+
+
+def _kind(loss: Loss | None) -> str:
+    """The name of a loss of torch that is a mean over entries; empty for any other."""
+    if loss is None:
+        return "cross_entropy"
+    if isinstance(loss, nn.Module):
+        return _MODULES.get(type(loss), "")
+    try:
+        return _FUNCTIONS.get(loss, "")
+    except TypeError:  # a callable object that cannot be looked up
+        return ""
+
+
+def _entries(loss: Loss | None, kind: str) -> Loss | None:
+    """The loss of every entry; None where the mean over a batch is not theirs."""
+    if not kind:
+        return None
+    if loss is None:
+        return partial(F.cross_entropy, reduction="none")
+    if not isinstance(loss, nn.Module):
+        return partial(getattr(F, kind), reduction="none")
+    if isinstance(loss, nn.CrossEntropyLoss) and not _counts_all(loss):
+        return None
+    apart = copy.copy(loss)
+    apart.reduction = "none"  # type: ignore[assignment]
+    return apart
+
+
+def _counts_all(loss: nn.CrossEntropyLoss) -> bool:
+    """Whether a cross-entropy counts every target once: with weights its mean is another."""
+    return loss.weight is None and loss.ignore_index == IGNORED
