@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import pytest
@@ -189,3 +190,15 @@ def test_u07_draws_that_depend_on_the_updates_are_told_and_not_convicted(adjacen
 
     # noise that is drawn first is the same for both, and the clip at 4 C shows
     assert neighbour_test(wrong, plan, like=64).violated
+
+
+def test_a_probe_of_zeros_warns_of_no_lost_round() -> None:
+    plan = plan_of()
+
+    def in_halves(updates: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        halves = updates.chunk(2, dim=1)
+        return torch.cat([fldp.aggregate(h, plan, generator=generator).mean for h in halves])
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert neighbour_test(in_halves, plan, like=20).violated
