@@ -119,7 +119,12 @@ def test_a_chapter_in_style_passes_and_its_pair_is_listed(
         ("code", "# NBVAL_CHECK_OUTPUT\n", "", "prints a figure that nothing compares"),
         ("body", ASKED, "", "0 times; 2 to 3 are asked"),
         ("body", ASKED, ASKED * 2, "4 times; 2 to 3 are asked"),
-        ("body", "of it.", "of it. " + "No. " * 60, "% of the sentences have 6 words or fewer"),
+        (
+            "body",
+            "of it.",
+            "of it. " + "No it is not. " * 60,
+            "% of the sentences have 6 words or fewer",
+        ),
         ("body", "of it.", "of it." + "\n\n## More\n\nMore." * 9, "11 sections, at most 10"),
         ("body", "**In plain words.**", "So.", "thm-a: no **In plain words** ... after it"),
         ("body", "of it.", "of 94 percent of it.", "the prose says 94"),
