@@ -1,8 +1,9 @@
 """Measure the book against its house style: ``python tools/check_book.py [--execute] [NAME ...]``.
 
-Prints one line of measures per notebook and page and the list of theorem-test pairs; the exit
+Prints two lines of measures per notebook and page and the list of theorem-test pairs; the exit
 status is 1 if a limit is breached. Nothing is executed unless ``--execute`` asks for it and takes
 processor times; times otherwise come from the last ``make book``, on a clock, and breach nothing.
+Where there is such an execution of exactly these cells, stored outputs are compared with it.
 """
 
 from __future__ import annotations
@@ -22,8 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import myst
+import prose
 
 HERE = Path(__file__).resolve().parent.parent
+sys.path.append(str(HERE / "book" / "_ext"))
+import chapters  # noqa: E402 - beside the book's extensions, which use it too
+
 KINDS = {  # words, exercises, sections that must be there
     "chapter": ((1500, 2500), (3, 5), ("Summary", "Exercises", "Further reading")),
     "notebook": ((600, 1200), (0, 5), ()),
@@ -31,7 +36,22 @@ KINDS = {  # words, exercises, sections that must be there
 }
 CARD = ("You will be able to", "You need", "It runs")
 MEDIAN, P90, LONGEST, COLUMNS = 5, 20, 40, 79
-SECONDS, BYTES = 25, 300 * 1024
+SECONDS, BYTES = 60, 300 * 1024
+# Of a chapter, without exercises, solutions and what is folded away.
+CODE_LINES, SECTIONS, WORDS_PER_LINE, SHORT_SHARE = 140, 10, 15, 20
+QUESTIONS = (2, 3)
+STARS = re.compile(r"(★{1,3})(?!★)(?: |$)")
+LEVELS = {"★": "warm-up", "★★": "standard", "★★★": "project"}
+# Tags of cells: folded away; of figures that another run or machine need not repeat.
+FOLDED, VARIES = "hide-input", "varies"
+# What a bound figure is stored as.
+RECORD = "application/papermill.record/text/plain"
+CHECKED = "# NBVAL_CHECK_OUTPUT"
+PLAIN = "**In plain words"
+# Words of the glossary that every page uses: no chapter has to link them.
+EVERYDAY = "client cohort delta epsilon population record release round".split()
+# A term of so many letters or fewer is an abbreviation, whose case tells.
+ABBREVIATED = 4
 BANNED = re.compile(
     r"\b(simpl[ey]|powerful|crucial|important(?:ly)?|obviously|trivial(?:ly)?)\b", re.I
 )
@@ -78,6 +98,15 @@ class Measures:
     solutions: list[str] = field(default_factory=list)
     boxes: list[Box] = field(default_factory=list)
     breaches: list[str] = field(default_factory=list)
+    short: float = 0.0
+    code_lines: int = 0
+    sections: int = 0
+    stars: Counter[str] = field(default_factory=Counter)
+    questions: int = 0
+
+    @property
+    def words_per_line(self) -> float:
+        return self.words / max(self.code_lines, 1)
 
     @property
     def p90(self) -> int:
@@ -94,7 +123,15 @@ class Measures:
             f"{len(self.solutions):>5}{len(self.boxes):>6}{tested:>7}"
         )
 
+    def style(self) -> str:
+        marks = "/".join(str(self.stars[level]) for level in LEVELS)
+        return (
+            f"{self.path.stem:<36}{self.short:>7.0f}{self.words_per_line:>8.1f}"
+            f"{self.code_lines:>7}{self.sections:>9}{marks:>9}{self.questions:>7}"
+        )
 
+
+STYLE = f"{'':<36}{'short %':>7}{'w/line':>8}{'lines':>7}{'sections':>9}{'★/★★/★★★':>9}{'asked':>7}"
 HEAD = (
     f"{'':<36}{'words':>6}{'cells':>6}{'median':>7}{'p90':>5}{'max':>5}{'s':>7}{'KB':>7}"
     f"{'figs':>6}{'no alt':>7}{'ex.':>5}{'sol.':>5}{'boxes':>6}{'tested':>7}"
@@ -102,7 +139,7 @@ HEAD = (
 
 
 def count(markdown: str) -> int:
-    return len(re.findall(r"[^\W_]+(?:['’.,-][^\W_]+)*", myst.prose(markdown)))
+    return prose.words(myst.prose(markdown))
 
 
 def outside_solutions(markdown: list[str]) -> Iterator[str]:
@@ -115,6 +152,43 @@ def outside_solutions(markdown: list[str]) -> Iterator[str]:
             yield text
         if "solution-end" in names:
             inside = False
+
+
+def main_line(cells: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The cells that are no part of an exercise or of its solution."""
+    inside = False
+    for cell in cells:
+        names = [found.name for found in myst.directives(markdown_of(cell))]
+        starts = [name for name in names if name in ("exercise-start", "solution-start")]
+        inside = inside or bool(starts)
+        if not inside:
+            yield cell
+        last = next((n for n in reversed(names) if n.endswith(("-start", "-end"))), "")
+        if last.endswith("-end"):
+            inside = False
+
+
+def markdown_of(cell: dict[str, Any]) -> str:
+    return myst.source_of(cell) if cell["cell_type"] == "markdown" else ""
+
+
+def lines_of(cell: dict[str, Any]) -> int:
+    """Lines of code: neither blank nor a remark."""
+    lines = [line.strip() for line in myst.source_of(cell).splitlines()]
+    return sum(bool(line) and line[0] != "#" for line in lines)
+
+
+def tags(cell: dict[str, Any]) -> list[str]:
+    return list(cell["metadata"].get("tags", []))
+
+
+def text_of(output: dict[str, Any]) -> str:
+    """What a cell prints or shows as text; nothing of what it draws or binds."""
+    data = output.get("data", {})
+    if output.get("output_type") == "stream":
+        return "".join(output["text"])
+    shows = output.get("output_type") == "execute_result"
+    return "".join(data.get("text/plain", "")) if shows else ""
 
 
 def outputs(cells: list[dict[str, Any]]) -> tuple[str, set[str]]:
@@ -158,6 +232,22 @@ def boxes(text: str, where: str) -> Iterator[Box]:
         yield Box(kind, box.options.get("label", ""), "\n".join(lines[box.first : end]), where)
 
 
+def explained(text: str) -> Iterator[tuple[str, bool]]:
+    """Label of each box, and whether plain words come before the next box or section."""
+    lines = text.splitlines()
+    parts = [myst.directive(token) for token in myst.tokens(text)]
+    found = [part for part in parts if part is not None and part.name in BOXES]
+    titles = [
+        token.map[0]
+        for token in myst.tokens(text)
+        if token.type == "heading_open" and token.tag == "h2" and token.map
+    ]
+    stops = sorted([*(box.first for box in found), *titles, len(lines)])
+    for box in found:
+        end = next(stop for stop in stops if stop > box.first)
+        yield box.options.get("label", ""), PLAIN in "\n".join(lines[box.last : end])
+
+
 def check_boxes(measured: Measures, referred: Counter[str], root: Path) -> None:
     for box in measured.boxes:
         name = f"{box.kind} {box.label or '(no label)'}"
@@ -191,17 +281,16 @@ def check_text(measured: Measures, text: str, known: str | None) -> None:
         measured.breaches.append(f"says {match[0]!r}: show it, or leave the word out")
     if known is None:
         return
-    for number in re.findall(r"(?<![\w.])\d+\.\d+(?![\w.]*\d)", said):
-        if number not in known:
-            measured.breaches.append(f"the prose says {number}, which no cell holds or prints")
+    typed = re.findall(r"(?<![\w.])\d+\.\d+(?![\w.]*\d)", said)
+    for number in [n for n in typed if n not in known] + [*prose.unbound(said, known)]:
+        measured.breaches.append(f"the prose says {number}, which no cell holds or prints")
 
 
 def check_cells(measured: Measures, code: list[dict[str, Any]]) -> None:
     for cell in code:
         source = myst.source_of(cell)
         if "remove-cell" not in cell["metadata"].get("tags", []):
-            lines = [line.strip() for line in source.splitlines()]
-            measured.lengths.append(sum(bool(line) and line[0] != "#" for line in lines))
+            measured.lengths.append(lines_of(cell))
         for line in source.splitlines():
             if len(line) > COLUMNS:
                 measured.breaches.append(f"a line of {len(line)} columns: {line.strip()[:40]} ...")
@@ -210,6 +299,10 @@ def check_cells(measured: Measures, code: list[dict[str, Any]]) -> None:
             figure = options.get("figure", {})
             measured.figures += 1
             measured.without_alt += not options.get("image", {}).get("alt", "").strip()
+            if lines_of(cell) > MEDIAN and not {FOLDED, "remove-input"} & set(tags(cell)):
+                measured.breaches.append(
+                    f"{lines_of(cell)} lines of drawing that are not folded: tag {FOLDED}"
+                )
             if not (figure.get("caption") and figure.get("name", "").startswith("fig-")):
                 measured.breaches.append("a figure without caption or without a name fig-...")
     if measured.lengths:
@@ -223,8 +316,131 @@ def check_cells(measured: Measures, code: list[dict[str, Any]]) -> None:
                 measured.breaches.append(f"code cells: {what} {value:g} lines, at most {limit}")
 
 
+@cache
+def glossary(root: Path) -> tuple[str, ...]:
+    """The terms of the glossary."""
+    path = root / "book" / "glossary.md"
+    if not path.exists():
+        return ()
+    found = next(part for part in myst.directives(path.read_text("utf-8")) if "gloss" in part.name)
+    return tuple(line for line in found.body.splitlines() if line and line[0] != " ")
+
+
+def check_terms(measured: Measures, texts: list[str], root: Path) -> None:
+    """A term of the glossary that a chapter uses is linked somewhere in it."""
+    linked = {
+        role.target.lower() for text in texts for role in myst.roles(text) if role.name == "term"
+    }
+    said = " ".join(myst.prose(text) for text in texts)
+    for term in glossary(root):
+        if term.lower() in linked or term in EVERYDAY:
+            continue
+        case = re.RegexFlag(0) if len(term) <= ABBREVIATED else re.IGNORECASE
+        if re.search(rf"(?<![\w-]){re.escape(term)}s?(?![\w-])", said, case):
+            measured.breaches.append(f"uses {term!r} and never links it: {{term}}`{term}`")
+
+
+def check_style(measured: Measures, cells: list[dict[str, Any]], headings: list[str]) -> None:
+    """What is asked of chapters alone: plain prose, little code, few questions."""
+    own = list(main_line(cells))
+    texts = [markdown_of(cell) for cell in own]
+    measured.short = prose.short_share(texts)
+    measured.questions = prose.questions(texts)
+    hidden = {"remove-cell", "remove-input", FOLDED}
+    measured.code_lines = sum(
+        lines_of(cell)
+        for cell in own
+        if cell["cell_type"] == "code" and not hidden & set(tags(cell))
+    )
+    measured.sections = sum(heading != "Exercises" for heading in headings)
+    for label, is_explained in explained("\n\n".join(texts)):
+        if not is_explained:
+            measured.breaches.append(f"{label}: no {PLAIN}** ... after it")
+    if measured.short > SHORT_SHARE:
+        measured.breaches.append(
+            f"{measured.short:.0f} % of the sentences have {prose.SHORT} words or fewer; "
+            f"at most {SHORT_SHARE} % are asked"
+        )
+    if measured.words_per_line < WORDS_PER_LINE:
+        measured.breaches.append(
+            f"{measured.words_per_line:.1f} words for a line of code; {WORDS_PER_LINE} are asked"
+        )
+    if measured.code_lines > CODE_LINES:
+        measured.breaches.append(f"{measured.code_lines} lines of code, at most {CODE_LINES}")
+    if measured.sections > SECTIONS:
+        measured.breaches.append(f"{measured.sections} sections, at most {SECTIONS}")
+    low, high = QUESTIONS
+    if not low <= measured.questions <= high:
+        measured.breaches.append(
+            f"asks the reader to write something down {measured.questions} times; "
+            f"{low} to {high} are asked"
+        )
+    for level, name in LEVELS.items():
+        if not measured.stars[level]:
+            measured.breaches.append(f"no exercise is marked {level} ({name})")
+
+
+def check_outputs(measured: Measures, code: list[dict[str, Any]]) -> None:
+    """A figure that a cell prints is compared by the tests, or said to vary."""
+    for cell in code:
+        shown = "".join(text_of(output) for output in cell["outputs"])
+        is_told = myst.source_of(cell).startswith(CHECKED) or VARIES in tags(cell)
+        if re.search(r"\d", shown) and not is_told:
+            measured.breaches.append(
+                f"prints a figure that nothing compares: {shown.strip()[:40]!r}; begin the cell "
+                f"with {CHECKED}, or tag it {VARIES}"
+            )
+
+
+def bound(text: str, cells: list[dict[str, Any]]) -> dict[str, str]:
+    """Name and form of each figure that the text typesets -> as it is read."""
+    values, varies = {}, set()
+    for cell in cells:
+        for output in cell.get("outputs", []):
+            name = output.get("metadata", {}).get("scrapbook", {}).get("name")
+            data = "".join(output.get("data", {}).get(RECORD, ""))
+            if name:
+                values[name] = data
+                varies |= {name} if VARIES in tags(cell) else set()
+    read = {}
+    for role in myst.roles(text):
+        name, _, form = role.text.partition(":")
+        if not role.name.startswith("glue") or name not in values or name in varies:
+            continue
+        value = values[name]
+        read[role.text] = format(float(value), form) if form else value
+    return read
+
+
+def check_stale(
+    measured: Measures, text: str, stored: list[dict[str, Any]], fresh: list[dict[str, Any]]
+) -> None:
+    """Stored outputs against those of an execution of the same cells."""
+    was, now = bound(text, stored), bound(text, fresh)
+    for name in was:
+        if was[name] != now.get(name):
+            measured.breaches.append(
+                f"stale: {name} is stored as {was[name]} and comes out as {now.get(name)}"
+            )
+    code = [[c for c in cells if c["cell_type"] == "code"] for cells in (stored, fresh)]
+    for one, other in zip(*code, strict=True):
+        if not myst.source_of(one).startswith(CHECKED):
+            continue
+        said, says = ("".join(map(text_of, cell["outputs"])) for cell in (one, other))
+        if said != says:
+            measured.breaches.append(f"stale: stored {said.strip()!r}, comes out {says.strip()!r}")
+
+
 def check_exercises(measured: Measures, text: str) -> None:
     found = list(myst.directives(text))
+    for part in found:
+        if part.name in EXERCISES and measured.kind == "chapter":
+            mark = STARS.match(part.argument)
+            if mark is None:
+                label = part.options.get("label", "")
+                measured.breaches.append(f"{label}: its title does not begin with ★, ★★ or ★★★")
+            else:
+                measured.stars[mark[1]] += 1
     measured.exercises = [part.options.get("label", "") for part in found if part.name in EXERCISES]
     measured.solutions = [part.argument for part in found if part.name in SOLUTIONS]
     low, high = KINDS[measured.kind][1]
@@ -249,7 +465,8 @@ def measure(path: Path, referred: Counter[str], root: Path) -> Measures:
     """Everything but the run time of one notebook or page."""
     cells, kind = cells_of(path), "page"
     if path.suffix == ".ipynb":
-        kind = "chapter" if re.match(r"\d\d-", path.name) else "notebook"
+        written = [chapter.slug for chapter in chapters.chapters(root)]
+        kind = "chapter" if path.stem in written else "notebook"
     measured = Measures(path, kind, size=path.stat().st_size)
     markdown = myst.markdown(cells)
     text = "\n\n".join(markdown)
@@ -273,9 +490,14 @@ def measure(path: Path, referred: Counter[str], root: Path) -> Measures:
         if role.name.startswith("glue") and name not in glued:
             measured.breaches.append(f"glue {name!r} is bound in no cell")
     check_text(measured, text, known if kind != "page" else None)
-    check_cells(measured, [c for c in cells if c["cell_type"] == "code"])
+    code = [c for c in cells if c["cell_type"] == "code"]
+    check_cells(measured, code)
+    check_outputs(measured, code)
     check_exercises(measured, text)
     check_boxes(measured, referred, root)
+    if kind == "chapter":
+        check_style(measured, cells, headings)
+        check_terms(measured, markdown, root)
     if measured.without_alt:
         measured.breaches.append(f"{measured.without_alt} figure(s) without alt text")
     return measured
@@ -292,32 +514,48 @@ def references(paths: list[Path]) -> Counter[str]:
     )
 
 
-def cached_seconds(path: Path, root: Path) -> float | None:
-    """Run time of exactly these code cells in the last `make book`; None if there was none."""
+def cached(path: Path, root: Path) -> tuple[float | None, list[dict[str, Any]] | None]:
+    """Run time and cells of exactly these code cells in the last `make book`; None without it."""
     if not (root / ".cache" / "book" / "global.db").exists():
-        return None
+        return None, None
     from jupyter_cache import get_cache
 
     try:
-        record = get_cache(root / ".cache" / "book").match_cache_file(str(path))
+        cache = get_cache(root / ".cache" / "book")
+        record = cache.match_cache_file(str(path))
+        fresh = list(cache.get_cache_bundle(record.pk).nb.cells)
     except KeyError:
-        return None
+        return None, None
     seconds = record.data.get("execution_seconds")
-    return None if seconds is None else float(seconds)
+    return None if seconds is None else float(seconds), fresh
 
 
-def executed_seconds(path: Path) -> float:
-    """Run the notebook here; processor time of its kernel, which other work does not lengthen."""
+def executed(path: Path) -> tuple[float, list[dict[str, Any]]]:
+    """Run the notebook here: processor time, which other work does not lengthen, and cells."""
     import nbformat
     from nbclient import NotebookClient
 
     where = {"metadata": {"path": str(path.parent)}}
     before = os.times()
-    NotebookClient(nbformat.read(path, 4), timeout=300, resources=where).execute()
+    notebook = nbformat.read(path, 4)
+    NotebookClient(notebook, timeout=300, resources=where).execute()
     after = os.times()
-    return (
-        after.children_user + after.children_system - before.children_user - before.children_system
-    )
+    seconds = after.children_user + after.children_system
+    seconds -= before.children_user + before.children_system
+    return seconds, list(notebook.cells)
+
+
+def check_execution(measured: Measures, root: Path, run: bool) -> None:
+    """Time and outputs of a notebook, run here or in the last `make book`."""
+    if run:
+        measured.seconds, fresh = executed(measured.path)
+        if measured.seconds > SECONDS:
+            measured.breaches.append(f"{measured.seconds:.0f} s; at most {SECONDS} are asked")
+    else:
+        measured.seconds, fresh = cached(measured.path, root)
+    if fresh is not None:
+        cells = cells_of(measured.path)
+        check_stale(measured, "\n\n".join(myst.markdown(cells)), cells, fresh)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -338,16 +576,13 @@ def main(argv: list[str] | None = None) -> int:
     for path in chosen:
         measured = measure(path, referred, root)
         if path.suffix == ".ipynb":
-            if arguments.execute:
-                measured.seconds = executed_seconds(path)
-                if measured.seconds > SECONDS:
-                    measured.breaches.append(
-                        f"{measured.seconds:.0f} s; at most {SECONDS} are asked"
-                    )
-            else:
-                measured.seconds = cached_seconds(path, root)
+            check_execution(measured, root, run=arguments.execute)
         measures.append(measured)
         print(measured.row())
+    print(f"\n{STYLE}")
+    for measured in measures:
+        if measured.kind == "chapter":
+            print(measured.style())
     print("\nDefinitions and theorems, and the tests that check them")
     for box in (box for measured in measures for box in measured.boxes):
         tests = ", ".join(f"{path}::{name}" for path, name in box.tests) or "-"

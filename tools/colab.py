@@ -130,6 +130,8 @@ class Converter:
             return format(float(value), form) if form else value
         if role.name == "eq":
             return f"({role.target})"
+        if role.name == "doc":
+            return self.page(role)
         if role.name in myst.REFERENCES and role.target == role.shown:
             return self.labels.get(role.target, role.target)
         if role.name == "index":
@@ -141,6 +143,12 @@ class Converter:
         if role.name == "cite:t":
             return "; ".join(f"{authors} ({year})" for authors, year in works)
         return "[" + "; ".join(f"{authors} {year}" for authors, year in works) + "]"
+
+    def page(self, role: myst.Role) -> str:
+        """A link to a page of the book, under its title unless other words are given."""
+        slug = Path(role.target).name
+        shown = role.shown if role.shown != role.target else self.labels[page_label(slug)]
+        return f"[{shown}]({self.site}/book/{slug}.html)"
 
     def pair(self, token: Token) -> tuple[str, str] | None:
         """How a role or a link into the book is written, and what it becomes; else None."""
@@ -233,6 +241,21 @@ class Converter:
         return "\n".join(f"> {line}".rstrip() for line in content.split("\n"))
 
 
+def page_label(slug: str) -> str:
+    """The key under which labels keep a page's title; no label has a blank."""
+    return f"page {slug}"
+
+
+def titles() -> dict[str, str]:
+    """The title of every page of the book, as a label."""
+    found = {}
+    for path in [*BOOK.glob("*.ipynb"), *BOOK.glob("*.md")]:
+        text = path.read_text(encoding="utf-8")
+        first = myst.markdown(json.loads(text)["cells"])[0] if path.suffix == ".ipynb" else text
+        found[page_label(path.stem)] = next(myst.headings(first, 1))
+    return found
+
+
 def labels_of(cells: list[dict[str, Any]]) -> dict[str, str]:
     """What a cross-reference to each label of the book may say without numbers."""
     found = {}
@@ -291,7 +314,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("folder", nargs="?", type=Path, default=OUT, help="default: _build/colab")
     folder = parser.parse_args(argv).folder
     sources = sorted(BOOK.glob("*.ipynb"))
-    labels: dict[str, str] = {}
+    labels = titles()
     for path in sources:
         labels |= labels_of(json.loads(path.read_text(encoding="utf-8"))["cells"])
     folder.mkdir(parents=True, exist_ok=True)

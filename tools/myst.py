@@ -134,7 +134,7 @@ def headings(source: str, level: int) -> Iterator[str]:
             yield following.content
 
 
-def _said(token: Token) -> str:
+def _read(token: Token) -> str:
     """What a reader reads of a token inside a line."""
     if token.type in STAND_INS:
         return f" {STAND_INS[token.type]} "
@@ -152,12 +152,17 @@ def _said(token: Token) -> str:
     return f" {found.shown} "
 
 
+def said(token: Token) -> str:
+    """What a reader reads of an inline token, that is, of a paragraph, a heading or a list item."""
+    return "".join(map(_read, token.children or ()))
+
+
 def _lines_said(source: str) -> Iterator[str]:
     for token in tokens(source):
         found = directive(token)
         if found is None:
             if token.type == "inline":
-                yield "".join(map(_said, token.children or ()))
+                yield said(token)
             continue
         if found.name in VERBATIM:
             continue

@@ -94,7 +94,11 @@ def test_a_notebook_opened_alone_runs_the_same_code(path: Path, alone: Path) -> 
         ("`{term}` and `{cite}`", "`{term}` and `{cite}`"),
         ("```\n{cite}`a`\n```", "```\n{cite}`a`\n```"),
         ("(x)=\n## H\n$$\na\n$$ (eq)", "## H\n$$\na\n$$"),
-        ("[next](02-b.ipynb#c), [out](https://a.b/c.md)", "[next](SITE/book/02-b.html#c), [out]"),
+        ("[next](b.ipynb#c), [out](https://a.b/c.md)", "[next](SITE/book/b.html#c), [out]"),
+        (
+            "{doc}`b` and\n{doc}`this\none <b>`",
+            "[B](SITE/book/b.html) and\n[this one](SITE/book/b.html)",
+        ),
         ("- item\n\n  ```{math}\n  x\n  ```", "- item\n\n  $$\n  x\n  $$"),
         (
             "::::{note} Or\nSo:\n:::{tip}\nhi\n:::\n::::",
@@ -111,7 +115,7 @@ def test_what_myst_becomes(text: str, shown: str, monkeypatch: pytest.MonkeyPatc
     works = parse_string(entries, bib_format="bibtex").entries
     cited = {key: colab.short(key, entry) for key, entry in works.items()}
     monkeypatch.setattr(colab, "bibliography", lambda: cited)
-    found = colab.Converter([], {"thm": "the theorem “T”"}).text(text)
+    found = colab.Converter([], {"thm": "the theorem “T”", "page b": "B"}).text(text)
     assert shown.replace("SITE", colab.site()) in found
 
 

@@ -1,0 +1,285 @@
+"""Draw the book's three drawings: ``python tools/drawings.py [FOLDER]``.
+
+One style with the plots: no background, and ink that reads on a light and on a dark page. A drawing
+is as narrow as a phone, so that its text is read there without zooming.
+"""
+
+from __future__ import annotations
+
+import argparse
+import html
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent.parent
+OUT = HERE / "book" / "_static"
+# Those of fldp.plotting; the ink is a grey with one contrast on white and on the dark page.
+BLUE, ORANGE, GREEN, INK = "#2f7fc1", "#c96a12", "#1a8f6a", "#757d87"
+WIDTH = 400
+TEXT, SMALL = 15, 13.5
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif"
+# Half the angle and the length of an arrow's head.
+HEAD_ANGLE, HEAD = 0.42, 9.0
+
+
+def text(x: float, y: float, words: str, **look: object) -> str:
+    """A line of words; `anchor`, `fill`, `size` and `weight` as in SVG."""
+    anchor, fill = look.get("anchor", "middle"), look.get("fill", INK)
+    size, weight = look.get("size", TEXT), look.get("weight", 500)
+    return (
+        f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}" fill="{fill}" '
+        f'font-size="{size}" font-weight="{weight}">{html.escape(words)}</text>'
+    )
+
+
+def line(x: float, y: float, u: float, v: float, colour: str = INK, **look: object) -> str:
+    dash = f' stroke-dasharray="{look["dash"]}"' if "dash" in look else ""
+    return (
+        f'<path d="M{x:.1f} {y:.1f} L{u:.1f} {v:.1f}" fill="none" stroke="{colour}" '
+        f'stroke-width="{look.get("width", 2)}"{dash}/>'
+    )
+
+
+def head(u: float, v: float, angle: float, colour: str) -> str:
+    """The tip of an arrow that arrives at (u, v) in a direction."""
+    sides = [
+        f"{u - HEAD * math.cos(angle + turn):.1f} {v - HEAD * math.sin(angle + turn):.1f}"
+        for turn in (HEAD_ANGLE, -HEAD_ANGLE)
+    ]
+    return f'<path d="M{u:.1f} {v:.1f} L{sides[0]} L{sides[1]} z" fill="{colour}"/>'
+
+
+def arrow(x: float, y: float, u: float, v: float, colour: str = INK, **look: object) -> str:
+    angle = math.atan2(v - y, u - x)
+    short = HEAD * 0.8
+    shaft = line(x, y, u - short * math.cos(angle), v - short * math.sin(angle), colour, **look)
+    return shaft + head(u, v, angle, colour)
+
+
+def circle(x: float, y: float, r: float, colour: str = INK, **look: object) -> str:
+    dash = f' stroke-dasharray="{look["dash"]}"' if "dash" in look else ""
+    filled = f'fill="{colour}" fill-opacity="{look.get("fill", 0)}"'
+    return (
+        f'<circle cx="{x:g}" cy="{y:g}" r="{r:g}" {filled} stroke="{colour}" '
+        f'stroke-width="{look.get("width", 2)}"{dash}/>'
+    )
+
+
+def box(x: float, y: float, w: float, h: float, colour: str = INK, **look: object) -> str:
+    return (
+        f'<rect x="{x:g}" y="{y:g}" width="{w:g}" height="{h:g}" rx="6" fill="{colour}" '
+        f'fill-opacity="{look.get("fill", 0.08)}" stroke="{colour}" '
+        f'stroke-width="{look.get("width", 2)}"/>'
+    )
+
+
+def eye(x: float, y: float, colour: str = ORANGE) -> str:
+    """Who looks, at a place: a lens and a pupil."""
+    lens = f"M{x - 13} {y} Q{x} {y - 15} {x + 13} {y} Q{x} {y + 15} {x - 13} {y} z"
+    shape = (
+        f'<path d="{lens}" fill="{colour}" fill-opacity="0.14" stroke="{colour}" stroke-width="2"/>'
+    )
+    return shape + f'<circle cx="{x}" cy="{y}" r="4.2" fill="{colour}"/>'
+
+
+def document(height: float, title: str, parts: list[str]) -> str:
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:g}" '
+        f'width="{WIDTH}" height="{height:g}" role="img" font-family="{FONT}">\n'
+        f"<title>{html.escape(title)}</title>\n" + "\n".join(parts) + "\n</svg>\n"
+    )
+
+
+@dataclass(frozen=True)
+class Observer:
+    """Who looks at a round; `sees` names what is drawn in its colour."""
+
+    title: str
+    sees: tuple[str, ...]
+    words: tuple[str, str]
+
+
+NOBODY = Observer(
+    "A federated round: drawn clients send clipped updates, the server adds noise and releases "
+    "the mean",
+    (),
+    ("Data stay with the clients; updates move.", "What is released goes to everybody."),
+)
+OBSERVERS = {
+    "round": NOBODY,
+    "round-server": Observer(
+        "A federated round, seen by the server: every update in the clear",
+        ("updates", "list", "release", "server"),
+        (
+            "The server sees every update as it was sent:",
+            "under central trust ε is infinite against it.",
+        ),
+    ),
+    "round-insider": Observer(
+        "A federated round, seen by an observer who knows who took part: the list and the release",
+        ("list", "release"),
+        ("Who knows who took part sees no update,", "and no secret draw hides anybody from it."),
+    ),
+    "round-client": Observer(
+        "A federated round, seen by another client: its own update and every release",
+        ("own", "release", "next"),
+        ("Another client sees its own update", "and, like everybody, the releases."),
+    ),
+    "round-public": Observer(
+        "A federated round, seen by the public: the releases and nothing else",
+        ("release",),
+        ("The public sees the releases alone:", "not the updates, not who took part."),
+    ),
+}
+# Where the clients stand; those with True were drawn in this round.
+CLIENTS = ((52, True), (112, False), (172, True), (232, True), (292, False))
+CLIENTS_Y, SERVER_Y, RELEASE_Y = 70, 196, 330
+
+
+def federated_round(observer: Observer) -> str:
+    """Clients above, the server between, the release below; what is seen is orange."""
+
+    def ink(part: str, colour: str = INK) -> str:
+        return ORANGE if part in observer.sees else colour
+
+    def look(part: str) -> str:
+        return eye_at[part] if part in observer.sees else ""
+
+    eye_at = {
+        "list": eye(356, 38),
+        "updates": eye(262, 132),
+        "own": eye(54, 142),
+        "release": eye(330, RELEASE_Y + 20),
+        "server": "",
+        "next": "",
+    }
+    parts = [text(20, 24, "N clients, each with its own data", anchor="start", weight=600)]
+    for number, (x, is_drawn) in enumerate(CLIENTS):
+        colour = ink("own", BLUE) if number == 0 else BLUE
+        parts.append(
+            circle(x, CLIENTS_Y, 17, colour, fill=0.22)
+            if is_drawn
+            else circle(x, CLIENTS_Y, 17, INK, dash="4 4")
+        )
+    parts += [
+        text(328, CLIENTS_Y + 2, "who took", anchor="start", size=SMALL, fill=ink("list")),
+        text(328, CLIENTS_Y + 19, "part", anchor="start", size=SMALL, fill=ink("list")),
+    ]
+    for number, (x, is_drawn) in enumerate(CLIENTS):
+        if is_drawn:
+            part = "own" if number == 0 and "own" in observer.sees else "updates"
+            end = 172 + (x - 172) * 0.55
+            parts.append(arrow(x, CLIENTS_Y + 22, end, SERVER_Y - 4, ink(part)))
+    parts += [
+        text(282, 137, "Δw, one each", anchor="start", size=SMALL, fill=ink("updates")),
+        box(62, SERVER_Y, 228, 74, ink("server", BLUE)),
+        text(176, SERVER_Y + 22, "server", weight=600),
+        text(176, SERVER_Y + 43, "clip each to C, sum,", size=SMALL),
+        text(176, SERVER_Y + 61, "add noise z·C, divide by m", size=SMALL),
+        arrow(172, SERVER_Y + 78, 172, RELEASE_Y - 4, ink("release")),
+        box(62, RELEASE_Y, 228, 40, ink("release", GREEN)),
+        text(176, RELEASE_Y + 25, "release: the new model", weight=600),
+    ]
+    back = ink("next")
+    parts += [
+        f'<path d="M62 {RELEASE_Y + 20} H14 V{CLIENTS_Y} H24" fill="none" stroke="{back}" '
+        f'stroke-width="2"/>',
+        head(33, CLIENTS_Y, 0.0, back),
+        text(20, RELEASE_Y - 62, "next", anchor="start", size=SMALL, fill=back),
+        text(20, RELEASE_Y - 46, "round", anchor="start", size=SMALL, fill=back),
+    ]
+    parts += [look(part) for part in eye_at]
+    words = ORANGE if observer.sees else INK
+    parts += [
+        text(200, RELEASE_Y + 72, observer.words[0], fill=words, weight=600),
+        text(200, RELEASE_Y + 92, observer.words[1], fill=words, weight=600),
+    ]
+    return document(RELEASE_Y + 106, observer.title, parts)
+
+
+def clip_ball() -> str:
+    """The ball of radius C: a short update is kept, a long one is cut in its own direction."""
+    x, y, radius = 146, 190, 104
+    parts = [
+        circle(x, y, radius, BLUE, fill=0.1),
+        circle(x, y, 3, INK, fill=1),
+        line(x, y, x - radius, y, BLUE, dash="3 4"),
+        text(x - radius / 2, y + 20, "C", fill=BLUE, weight=700),
+    ]
+    # Direction (degrees, upwards) and length in units of C.
+    for degrees, length in ((62, 1.65), (6, 2.1), (-58, 0.6)):
+        angle = -math.radians(degrees)
+        step = radius * min(length, 1.0)
+        u, v = x + step * math.cos(angle), y + step * math.sin(angle)
+        if length > 1:
+            far = radius * length
+            parts.append(
+                arrow(u, v, x + far * math.cos(angle), y + far * math.sin(angle), INK, dash="5 4")
+            )
+        parts.append(arrow(x, y, u, v, ORANGE if length > 1 else GREEN, width=3))
+    parts += [
+        text(246, 46, "as it came", anchor="start", size=SMALL),
+        text(254, 120, "cut to C,", anchor="start", fill=ORANGE, weight=600),
+        text(254, 138, "same direction", anchor="start", fill=ORANGE, weight=600),
+        text(254, 254, "shorter than C:", anchor="start", fill=GREEN, weight=600),
+        text(254, 272, "kept as it is", anchor="start", fill=GREEN, weight=600),
+        text(200, 326, "the ball of radius C holds all that one client can add", size=SMALL),
+    ]
+    return document(342, "The ball of radius C, and three updates clipped to it", parts)
+
+
+def noise_and_sum() -> str:
+    """The sum of clipped updates, the noise around it, and the sum without one client."""
+    start = (20.0, 238.0)
+    # Steps of the clipped updates, head to tail; the last is the client in question.
+    steps = ((20, -16), (25, -3), (15, -20), (25, -8), (17, -16), (24, -10), (18, -12), (16, -21))
+    radius = 96
+    parts, here = [], start
+    for number, (dx, dy) in enumerate(steps):
+        there = (here[0] + dx, here[1] + dy)
+        is_last = number == len(steps) - 1
+        parts.append(arrow(*here, *there, ORANGE if is_last else BLUE, width=2.4))
+        without, here = here, there
+    cloud = [
+        circle(*without, radius, INK, dash="5 4"),
+        circle(*here, radius, ORANGE, fill=0.08, dash="5 4"),
+    ]
+    angle = math.radians(-28)
+    out = (here[0] + radius * math.cos(angle), here[1] + radius * math.sin(angle))
+    labels = [
+        arrow(*here, *out, GREEN, width=2.4),
+        circle(*out, 4, GREEN, fill=1),
+        text(out[0] + 10, out[1] - 8, "what is", anchor="start", fill=GREEN, weight=600),
+        text(out[0] + 10, out[1] + 10, "released", anchor="start", fill=GREEN, weight=600),
+        text(here[0] + 8, here[1] - 32, "noise", fill=GREEN, anchor="start", weight=600),
+        text(20, 264, "clipped updates,", anchor="start", fill=BLUE, weight=600),
+        text(20, 282, "one after the other", anchor="start", fill=BLUE, weight=600),
+        text(254, 246, "one client:", anchor="start", fill=ORANGE, weight=600),
+        text(254, 264, "at most C", anchor="start", fill=ORANGE, weight=600),
+        line(258, 232, without[0] + 10, without[1] - 2, ORANGE, width=1, dash="2 3"),
+        text(200, 314, "The two circles: noise around the sum", size=SMALL),
+        text(200, 332, "with this client, and around the sum without it.", size=SMALL),
+    ]
+    return document(346, "The noise against the sum of the updates", cloud + parts + labels)
+
+
+def drawings() -> dict[str, str]:
+    """Name of each file -> its text."""
+    found = {f"{name}.svg": federated_round(observer) for name, observer in OBSERVERS.items()}
+    return found | {"clip-ball.svg": clip_ball(), "noise-and-sum.svg": noise_and_sum()}
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Draw the book's three drawings.")
+    parser.add_argument("folder", nargs="?", type=Path, default=OUT)
+    folder = parser.parse_args(argv).folder
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, drawn in drawings().items():
+        (folder / name).write_text(drawn, encoding="utf-8")
+    print(f"{len(drawings())} drawings written to {folder}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
