@@ -49,7 +49,7 @@ RECORD = "application/papermill.record/text/plain"
 CHECKED = "# NBVAL_CHECK_OUTPUT"
 PLAIN = "**In plain words"
 # Words of the glossary that every page uses: no chapter has to link them.
-EVERYDAY = "client cohort delta epsilon population record release round".split()
+EVERYDAY = ["client", "cohort", "delta", "epsilon", "population", "record", "release", "round"]
 # A term of so many letters or fewer is an abbreviation, whose case tells.
 ABBREVIATED = 4
 BANNED = re.compile(
