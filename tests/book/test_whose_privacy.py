@@ -36,6 +36,8 @@ def test_the_lengths_of_schools_are_those_of_the_data() -> None:
     assert scope["moved"] == pytest.approx(json.loads(typed[1]), abs=0.006)
     assert (len(scope["points"]), len(scope["names"])) == (31022, 2410)
     assert (scope["size"].median(), scope["size"].max()) == (8, 188)
+    blind = 100 * torch.bincount(scope["score"].long()).max() / len(scope["score"])
+    assert f'glue("acc-blind", {blind:.1f}' in source("acc-blind")
 
 
 def test_the_accuracies_of_schools_are_those_of_the_benchmark() -> None:
