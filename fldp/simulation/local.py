@@ -311,7 +311,14 @@ class Algorithm:
         """Try model and loss together; ValueError where they, or the labels, do not fit."""
         like = self.form(model, flat, population)
         with alone(flat.device):
-            try_out(copied(model), like, population.targets, self._objective, population.labels)
+            loss = try_out(
+                copied(model), like, population.targets, self._objective, population.labels
+            )
+        if not loss.requires_grad:
+            raise ValueError(
+                "the loss does not depend on what is trained: return the model's outputs without "
+                "detach(), and a loss of them"
+            )
 
     def form(self, model: nn.Module, flat: Tensor, population: Population) -> Records:
         """The form in which `model` takes a population's records: tried on made-up ones.

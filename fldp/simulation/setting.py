@@ -17,6 +17,7 @@ from fldp.mechanism.updates import flatten
 from fldp.plan import PrivacyPlan
 from fldp.simulation.averaging import Weights
 from fldp.simulation.clients import Population
+from fldp.simulation.engines import check_model
 from fldp.simulation.evaluation import Exam, Validation
 from fldp.simulation.isolation import copied
 from fldp.simulation.local import Algorithm
@@ -158,6 +159,7 @@ class Setting:
 
     def placed(self) -> nn.Module:
         """A copy of the model on the device where clients train."""
+        check_model(self.model)
         where = self.device
         if where is None:
             where = flatten(self.model).device
