@@ -31,7 +31,8 @@ class PrivateDiagnostics:
 
     Parameters
     ----------
-    norms : norms of the contributions as they came, 0 for a NaN or an infinity.
+    norms : norms of the contributions as they came; 0 for a NaN or an infinity, and of a value
+        beyond 2^40 that of the update scaled down to it.
     clipped_fraction : the share of the usable ones that was beyond C.
     malformed : how many contributed exactly zero, because they held a NaN, an infinity or an
         unusable weight, had another structure, or came a second time from one client.
