@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from fldp.accounting import Event
 
 _LOG = logging.getLogger(__name__)
+# What a warning shows of a problem, in which a sender's own words may stand.
+_SHOWN = 200
 
 
 class RoundWarning(UserWarning):
@@ -66,7 +68,7 @@ class PrivateDiagnostics:
             f"{self.zero} zero everywhere"
         )
         if self.first_problem is not None:
-            text += f"; the first problem: {self.first_problem}"
+            text += f"; the first problem: {self.first_problem[:_SHOWN]}"
         elif self.malformed:
             text += "; training that diverged needs a lower learning rate"
         else:

@@ -382,7 +382,8 @@ class Layout:
                 return []
             if leaf.dtype != dtype or leaf.device != device:
                 return []
-            parts.append(leaf if leaf.dim() == 1 else leaf.reshape(-1))
+            # A tensor of our own, also of a vector: whoever sent it may give it another shape.
+            parts.append(leaf.reshape(-1))
         return parts
 
     def _matrix(self, update: Tensor | np.ndarray, one: bool) -> Tensor:
