@@ -60,7 +60,7 @@ class LazyPopulation(Population):
         fn: Loader,
         clients: int,
         sizes: Sequence[int] | np.ndarray | Tensor | None = None,
-        together: int = 128,
+        together: int = 256,
     ) -> None:
         if not callable(fn):
             raise ValueError(f"fn is {fn!r}: give a function from a client's number to (x, y)")
