@@ -23,7 +23,7 @@ from fldp.simulation.clients import Population
 State = dict[str, Any]
 
 # Of the file; another number is refused.
-_FORMAT = 2
+_FORMAT = 3
 _NOTE = "PRIVATE: cohorts, the key of the draws and clients' state are not for release"
 # Reading and writing, for the owner alone.
 _OWNER = 0o600

@@ -6,10 +6,10 @@ Epochs, batches, learning rates and client sizes are a matter of utility alone.
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -18,21 +18,25 @@ import torch
 from torch import Generator, Tensor, nn
 
 from fldp import _moved
-from fldp._checks import real, whole
-from fldp.mechanism.updates import Shapes, load_, shapes, views
+from fldp._checks import real, shown, whole
+from fldp.mechanism.updates import Shapes, shapes, views
 from fldp.simulation.checkpoint import State
+from fldp.simulation.choice import Choice, choose
 from fldp.simulation.clients import Population
 from fldp.simulation.draws import Draws
-from fldp.simulation.engines import TOGETHER, Engine, check_model, choose
+from fldp.simulation.engines import Engine, check_model
 from fldp.simulation.inputs import Records, cast, fitted, leaves, take
-from fldp.simulation.isolation import Template, alone, copied, threads, traits
+from fldp.simulation.isolation import Template, alone, copied, threads
 from fldp.simulation.loading import Cohort, LazyPopulation
 from fldp.simulation.objective import Objective, try_out
+from fldp.simulation.rehearsal import traits
 
 # A shuffle's counter has room for this many words of a client in an epoch.
 _EPOCH = 1 << 32
 # Sorts after every 63-bit word: where a shuffle puts padding.
 _LAST = torch.iinfo(torch.int64).max
+# Names of parameters that a message lists.
+_SHOWN_NAMES = 12
 
 
 @dataclass(frozen=True)
@@ -422,8 +426,10 @@ class LocalSGD(Algorithm):
     schedule : callable, optional
         `schedule(round, epoch)` is a factor on `lr`. None: 1.
     trainable : sequence of str or callable, optional
-        Name prefixes, or a predicate on names, of what is trained. None: everything. Fewer
-        coordinates get less noise in total.
+        Names of what is trained: a parameter, or a module with all that is in it ("layer1" is not
+        "layer10"), with `*` and `?` as in file names; or a predicate on the names of parameters.
+        None: everything. What the model has frozen stays so. Fewer coordinates get less noise in
+        total.
     engine : str
         "auto", "stacked", "vmap" or "loop".
     threads : int, optional
@@ -467,6 +473,13 @@ class LocalSGD(Algorithm):
         self.momentum = self.momentum and real("momentum", self.momentum, 1)
         self.weight_decay = self.weight_decay and real("weight_decay", self.weight_decay)
         self.proximal = self.proximal and real("proximal", self.proximal)
+        if isinstance(self.trainable, str):
+            self.trainable = [self.trainable]
+        if not callable(self.trainable) and not _are_names(self.trainable):
+            raise ValueError(
+                f"trainable is {shown(self.trainable)}: give names of parameters or modules, or a "
+                "function of a name"
+            )
 
     def trains(self, name: str) -> bool:
         """Whether `trainable` names the parameter `name`."""
@@ -475,7 +488,14 @@ class LocalSGD(Algorithm):
             return True
         if callable(wanted):
             return bool(wanted(name))
-        return name.startswith(tuple(wanted))
+        return any(_names(one, name) for one in wanted)
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        """See `Algorithm.prepare`; a name in `trainable` that trains nothing is refused."""
+        if self.trainable is not None and not callable(self.trainable):
+            for wanted in self.trainable:
+                _check_name(wanted, model)
+        return super().prepare(model)
 
     def _trainer(self, task: Task, ids: Tensor) -> tuple[Callable[[Tensor], Tensor], int]:
         batch = self.batch_size or int(task.population.sizes_of(ids).max())
@@ -484,12 +504,12 @@ class LocalSGD(Algorithm):
                 # Of clients that are loaded when drawn the labels are known only here.
                 self._try_out(task.model, task.flat, task.population)
             targets = task.population.targets
-            engine, best = self._engine(task.model, task.flat, task.like, targets, batch)
-        return partial(self._rows, task, engine), best
+            found = self._engine(task.model, task.flat, task.like, targets, batch)
+        return partial(self._rows, task, found.engine), found.together
 
     def _engine(
         self, model: nn.Module, flat: Tensor, like: Records, targets: Tensor, batch: int
-    ) -> tuple[Engine, int]:
+    ) -> Choice:
         extra = not self._plain
         objective = self._objective
         return choose(model, flat, like, targets, objective, batch, self.engine, extra)
@@ -499,8 +519,8 @@ class LocalSGD(Algorithm):
         with threads(self.threads):
             self._try_out(model, flat, population)
             like = self.form(model, flat, population)
-            engine, _ = self._engine(model, flat, like, population.targets, 1)
-        self._shared = not engine.single
+            found = self._engine(model, flat, like, population.targets, 1)
+        self._shared = not found.engine.single
 
     def limits(self) -> str:
         """What shared kernels do to the last bits of an update."""
@@ -575,6 +595,33 @@ class LocalSGD(Algorithm):
         if sizes[0] == sizes[-1]:
             return moved
         return moved[largest.argsort().to(moved.device)]
+
+
+def _are_names(wanted: object) -> bool:
+    if wanted is None:
+        return True
+    return isinstance(wanted, Sequence) and all(isinstance(one, str) for one in wanted)
+
+
+def _names(wanted: str, name: str) -> bool:
+    """Whether `wanted` is the parameter `name`, or a module that it is in."""
+    exact = wanted.rstrip(".")
+    return fnmatchcase(name, exact) or fnmatchcase(name, f"{exact}.*")
+
+
+def _check_name(wanted: str, model: nn.Module) -> None:
+    """ValueError with the names that there are where `wanted` names nothing that trains."""
+    there = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if any(_names(wanted, name) for name in there):
+        return
+    if any(_names(wanted, name) for name, _ in model.named_parameters()):
+        raise ValueError(
+            f"trainable names {wanted!r}, which is frozen: call requires_grad_(True) on it, or "
+            "leave it out"
+        )
+    told = ", ".join(itertools.islice(there, _SHOWN_NAMES))
+    more = f" and {len(there) - _SHOWN_NAMES} more" if len(there) > _SHOWN_NAMES else ""
+    raise ValueError(f"trainable names {wanted!r}, and the model has {told}{more} to train")
 
 
 def _shuffled(
@@ -659,6 +706,7 @@ class _Descent:
         self.target = views(into, task.layout)
         self.velocity = torch.zeros_like(self.weights) if algorithm.momentum else None
         self.correction = algorithm._correction(task.flat, clients)
+        engine.begin(task.draws.seeds(task.round, clients.numpy()), task.flat.device)
 
     def step(self, batch: _Batch, rate: float) -> None:
         """One step of the clients who have records in `batch`."""
@@ -713,75 +761,10 @@ class FedProx(LocalSGD):
     proximal: float = 0.01
 
 
-@dataclass
-class LocalFunction(Algorithm):
-    """Any training code: `fn(model, x, y)` trains the torch model in place on a client's records.
-
-    The update is whatever changed in the trainable parameters. Every client gets a copy of the
-    model (and of `fn`, where that is an object): what `fn` leaves on them is there for nobody else.
-    The global random numbers of torch, numpy and Python are seeded per client from the run's draws
-    while `fn` runs, so results do not depend on the order. What `fn` keeps elsewhere, in a global
-    or a closure, is out of reach, and no account covers what clients share.
-
-    Parameters
-    ----------
-    fn : callable
-        `fn(model, x, y)`: x (n, ...) and y (n, ...) are a client's records and targets, x in the
-        type that the model takes.
-    threads : int, optional
-        Torch threads while clients train, and of a whole `train`. None leaves torch's setting.
-
-    Raises
-    ------
-    ValueError
-        Where `fn` takes a trainable parameter away, so that there is no update to send.
-
-    Examples
-    --------
-    >>> import fldp
-    >>> people = fldp.clients.partition(*fldp.datasets.digits(), clients=100, seed=0)
-    >>> def shrink(model, x, y):
-    ...     with torch.no_grad():
-    ...         model.weight.mul_(0.5)
-    >>> model = nn.Linear(64, 10, bias=False)
-    >>> (row,) = LocalFunction(shrink).updates(model, torch.ones(640), people, ids=[3])
-    >>> row.unique()
-    tensor([-0.5000])
-    """
-
-    # Of what the records are: a tensor, a tuple or a dict.
-    fn: Callable[[nn.Module, Any, Tensor], Any]
-    threads: int | None = 1
-
-    def _trainer(self, task: Task, ids: Tensor) -> tuple[Callable[[Tensor], Tensor], int]:
-        self.rehearse(task.model, task.flat, task.population)
-        template = Template(task.model)
-
-        def train(client: int) -> Tensor:
-            own = load_(template.fresh(), task.flat)
-            x, y = task.records(client)
-            # An object's own copy: what it remembers of one client is there for nobody else.
-            copy.deepcopy(self.fn)(own, x, y)
-            return _trained(own, task.layout) - task.flat
-
-        return partial(one_by_one, train, task, self.threads), TOGETHER
-
-
-def _trained(model: nn.Module, layout: Shapes) -> Tensor:
-    """The trained parameters (d,) that user code left in `model`; ValueError where one is gone."""
-    after = dict(model.named_parameters())
-    for name, shape, _ in layout:
-        if name not in after or after[name].shape != shape:
-            raise ValueError(
-                f"fn left no {name!r} of its shape in the model: train the parameters that are "
-                "there, and undo wrappers and parametrizations before fn returns"
-            )
-    return torch.cat([after[name].detach().reshape(-1) for name, _, _ in layout])
-
-
 if not TYPE_CHECKING:
     _OLD_NAMES = {
-        "BringYourOwn": "simulation.local.LocalFunction",
+        "BringYourOwn": "simulation.own.LocalFunction",
+        "LocalFunction": "simulation.own.LocalFunction",
         "Scaffold": "simulation.scaffold.Scaffold",
     }
 
