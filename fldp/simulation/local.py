@@ -597,15 +597,16 @@ class LocalSGD(Algorithm):
         ordered, largest = task.population.sizes_of(ids).sort(descending=True, stable=True)
         clients = ids[largest]
         sizes = ordered.tolist()
-        rows, mask = task.population.rows(clients)
+        records = task.population.listed(clients)
+        begin = ordered.cumsum(0) - ordered
         descent = _Descent(self, task, engine, clients)
         batch = self.batch_size or sizes[0]
         for epoch in range(self.epochs):
-            order = rows
+            order = records
             if batch < sizes[0]:
-                order = _shuffled(task, clients, rows, mask, batch, epoch)
+                order = _shuffled(task, clients, records, ordered, batch, epoch)
             rate = self.rate(task.round, epoch)
-            for step in _batches(task, order, sizes, batch):
+            for step in _batches(task, order, begin, sizes, batch):
                 descent.step(step, rate)
         moved = descent.weights.sub_(task.flat)
         if sizes[0] == sizes[-1]:
@@ -641,29 +642,43 @@ def _check_name(wanted: str, model: nn.Module) -> None:
 
 
 def _shuffled(
-    task: Task, clients: Tensor, rows: Tensor, mask: Tensor, batch: int, epoch: int
+    task: Task, clients: Tensor, records: Tensor, sizes: Tensor, batch: int, epoch: int
 ) -> Tensor:
-    """Each client's records, a row each, in the order of its own shuffle; padding last.
+    """`records`, client after client, each client's own in the order of its own shuffle.
 
-    Who needs one batch keeps its order, whatever the others need.
+    Who needs one batch keeps its order, whatever the others need. Clients come largest first: a
+    table for those of similar size has little padding.
     """
-    first = epoch * _EPOCH
-    words = task.draws.words("shuffle", task.round, clients.numpy(), rows.shape[1], first)
-    # 63 bits, so that none is negative as torch's signed type.
-    keys = torch.from_numpy((words >> np.uint64(1)).view(np.int64))
-    shuffled = rows.gather(1, keys.masked_fill_(~mask, _LAST).argsort(1))
-    several = mask.sum(1, keepdim=True) > batch
-    return torch.where(several, shuffled, rows)
+    begin = sizes.cumsum(0) - sizes
+    shuffled = records.clone()
+    first = 0
+    several = int((sizes > batch).sum())
+    while first < several:
+        width = int(sizes[first])
+        alike = slice(first, min(several, int((2 * sizes > width).sum())))
+        inside = torch.arange(width) < sizes[alike].unsqueeze(1)
+        start = begin[alike].unsqueeze(1)
+        ids = clients[alike].numpy()
+        words = task.draws.words("shuffle", task.round, ids, width, epoch * _EPOCH)
+        # 63 bits, so that none is negative as torch's signed type.
+        keys = torch.from_numpy((words >> np.uint64(1)).view(np.int64))
+        drawn = start + keys.masked_fill_(~inside, _LAST).argsort(1)
+        places = start + torch.arange(width)
+        shuffled[places[inside]] = records[drawn[inside]]
+        first = alike.stop
+    return shuffled
 
 
-def _batches(task: Task, order: Tensor, sizes: list[int], most: int) -> Iterator[_Batch]:
+def _batches(
+    task: Task, order: Tensor, begin: Tensor, sizes: list[int], most: int
+) -> Iterator[_Batch]:
     """Batches of at most `most` records, in `order`, of the clients that still have any."""
     for start in range(0, sizes[0], most):
         left = [min(size - start, most) for size in sizes if size > start]
         first = 0
         for alike in _together(left, task.objective.pads):
-            rows = order[first : first + len(alike), start : start + alike[0]]
-            yield _batch(task, rows, alike, first)
+            places = begin[first : first + len(alike)] + start
+            yield _batch(task, order, places, alike, first)
             first += len(alike)
 
 
@@ -674,19 +689,20 @@ def _together(left: list[int], pads: bool) -> list[list[int]]:
     return [list(group) for _, group in itertools.groupby(left)]
 
 
-def _batch(task: Task, picked: Tensor, left: list[int], first: int) -> _Batch:
-    """The records `picked` (k, B), of which client i has the first left[i], falling in i."""
+def _batch(task: Task, order: Tensor, places: Tensor, left: list[int], first: int) -> _Batch:
+    """The next left[i] records of each client i, falling in i: in `order` from places[i] on."""
     flat = task.flat
     wide = left[0]
     share = flat.new_full((len(left), wide), 1 / wide)
+    steps = torch.arange(wide).expand(len(left), wide)
     if left[-1] < wide:
         counts = torch.tensor(left).unsqueeze(1)
-        inside = torch.arange(wide) < counts
+        inside = steps < counts
         share = inside.to(flat) / counts.to(flat)
         # Another record might overflow here, and 0 · NaN is NaN: with a larger client
         # in the chunk, and so with padding, this client's update would be lost.
-        picked = torch.where(inside, picked, picked[:, :1])
-    picked = picked.to(task.population.device)
+        steps = steps * inside
+    picked = order[places.unsqueeze(1) + steps].to(task.population.device)
     x = cast(take(task.population.x, picked), task.like)
     y = task.population.y[picked].to(flat.device)
     return _Batch(x, y, share, first)
