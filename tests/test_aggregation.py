@@ -273,7 +273,7 @@ def test_r04_with_strict_false_a_duplicate_counts_once_and_aborts_nothing() -> N
 
 def test_below_the_minimum_of_survivors_nothing_is_released() -> None:
     plan = plan_for(10, trust="distributed", min_survivors=6, adjacency="zero-out")
-    with pytest.raises(ValueError, match="minimum of 6: no release"):
+    with pytest.raises(SkippedRound, match="fewer than min_survivors = 6.*no release"):
         aggregate(torch.zeros(5, 4), plan)
 
 

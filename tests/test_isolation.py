@@ -14,29 +14,30 @@ from torch import Tensor, nn
 
 import fldp
 from fldp.mechanism.updates import flatten
+from fldp.simulation.choice import choose
 from fldp.simulation.clients import Population
 from fldp.simulation.draws import Draws
-from fldp.simulation.engines import Engine, choose
+from fldp.simulation.engines import Engine
 from fldp.simulation.inputs import made_up
 from fldp.simulation.isolation import (
     Template,
     alone,
     copied,
-    holdings,
     is_all_plain,
     threads,
-    traits,
 )
 from fldp.simulation.local import LocalSGD
 from fldp.simulation.objective import Objective
 from fldp.simulation.own import LocalFunction
+from fldp.simulation.rehearsal import holdings, traits
 
 
 def chosen(model: nn.Module, name: str) -> tuple[Engine, int]:
     """The engine for records of eight numbers, with a label each."""
     labels = torch.zeros(0, dtype=torch.long)
     flat = flatten(model)
-    return choose(model, flat, torch.zeros(0, 8), labels, Objective(), 4, name, False)
+    found = choose(model, flat, torch.zeros(0, 8), labels, Objective(), 4, name, False)
+    return found.engine, found.together
 
 
 SIZES = (7, 1, 4, 12, 3, 5)

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fldp.mechanism.updates import flatten, load_, shapes, views
-from fldp.simulation.engines import Engine, Loop, Vmapped, choose
+from fldp.simulation.choice import choose
+from fldp.simulation.engines import Engine, Loop, Vmapped
 from fldp.simulation.objective import Objective
 from fldp.simulation.stacked import Stacked, Unsupported
 
@@ -19,7 +20,9 @@ def chosen(model: nn.Module, shape: tuple[int, ...], batch: int) -> tuple[Engine
     """The engine for records of a shape, with a label each."""
     labels = torch.zeros(0, dtype=torch.long)
     flat = flatten(model)
-    return choose(model, flat, torch.zeros(0, *shape), labels, Objective(), batch, "auto", False)
+    like = torch.zeros(0, *shape)
+    found = choose(model, flat, like, labels, Objective(), batch, "auto", False)
+    return found.engine, found.together
 
 
 FLAT = [

@@ -18,13 +18,12 @@ from torch import Tensor, nn
 
 from fldp.plan.ledger import atomic
 from fldp.simulation.clients import Population
-from fldp.simulation.inputs import leaves
 
 # What a piece of a run goes on from: by name whatever `torch.load` takes without running code.
 State = dict[str, Any]
 
 # Of the file; another number is refused.
-_FORMAT = 2
+_FORMAT = 3
 _NOTE = "PRIVATE: cohorts, the key of the draws and clients' state are not for release"
 # Reading and writing, for the owner alone.
 _OWNER = 0o600
@@ -229,8 +228,8 @@ def crowd(population: Population) -> str:
     -------
     str
     """
-    parts = [*leaves(population.x), population.y, population.index]
-    return ", ".join(map(fingerprint, parts))
+    facts = population.facts()
+    return ", ".join(fingerprint(f) if isinstance(f, Tensor) else f for f in facts)
 
 
 def outline(model: nn.Module) -> str:

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch.func import functional_call, vmap
+from torch.nn.parameter import is_lazy
 
-from fldp._checks import choice
-from fldp.simulation.inputs import Records, activations, call, each, made_up, take
-from fldp.simulation.isolation import Template, Traits, alone, traits
+from fldp.simulation.inputs import Records, call, take
+from fldp.simulation.interception import Interception
+from fldp.simulation.isolation import Template, is_frozen_norm
+from fldp.simulation.keyed import Masks
 from fldp.simulation.objective import Objective
-from fldp.simulation.stacked import Stacked, Unsupported, Views
+from fldp.simulation.stacked import Views
 
 ENGINES = ("auto", "stacked", "vmap", "loop")
 
-# Working set per chunk, in bytes: what stays in the last-level cache of a CPU, what fills a GPU.
-_BUDGET = {"cpu": 12 << 20, "cuda": 1 << 30}
-
-# Beyond so many clients to a chunk a kernel gains nothing.
-_MOST_TOGETHER = 512
-_BYTES = 4  # of a float32
-
-# Above this many parameters the loop is as fast as `torch.func`, in less memory.
-_VMAP_LIMIT = 100_000
+# torch's own default for groups of channels.
+_GROUPS = 32
 
 # Clients that train by themselves and whose updates are handed on together, so that what is saved
 # and restored around a client's random numbers is saved and restored once for so many.
@@ -38,7 +34,20 @@ class Engine(Protocol):
     A `single` engine trains one client at a time.
     """
 
+    name: str
     single: bool
+
+    def begin(self, seeds: Sequence[int], device: torch.device) -> None:
+        """Before the first step of a chunk: what is drawn from here on, as by dropout.
+
+        Parameters
+        ----------
+        seeds : sequence of int
+            A client's own seed each, in the order of its rows: see `Draws.seeds`. A step may be of
+            the first of them only.
+        device : torch.device
+            Where clients train.
+        """
 
     def renew(self) -> None:
         """Before a chunk of clients: they start from the model's own state, whatever others left.
@@ -68,7 +77,9 @@ class Engine(Protocol):
 
 
 def check_model(model: nn.Module) -> None:
-    """Refuse statistics over a batch: they leave a client without being clipped.
+    """Refuse what no client can train: statistics that move over batches, layers without a shape.
+
+    Statistics that stand still, because their layer is in evaluation mode, are the model's own.
 
     Parameters
     ----------
@@ -78,20 +89,62 @@ def check_model(model: nn.Module) -> None:
     Raises
     ------
     ValueError
-        It names the first layer that keeps running statistics.
+        It names the first such layer, and what to do.
     """
     for name, module in model.named_modules():
-        batch = isinstance(module, nn.modules.batchnorm._BatchNorm)
-        if batch or getattr(module, "track_running_stats", False):
+        kind = type(module).__name__
+        if any(is_lazy(parameter) for parameter in module._parameters.values()):
             raise ValueError(
-                f"layer {name!r} is a {type(module).__name__}: its running statistics are client "
-                "data outside the clipped update. Use nn.GroupNorm or nn.LayerNorm instead "
-                "(opacus.validators.ModuleValidator.fix replaces the layers for you)"
+                f"layer {name!r} is a {kind} whose weights have no shape yet: call the model once "
+                "on a batch of public or made-up records"
             )
+        batch = isinstance(module, nn.modules.batchnorm._BatchNorm)
+        tracks = getattr(module, "track_running_stats", False)
+        if tracks and not is_frozen_norm(module):
+            raise ValueError(
+                f"layer {name!r} is a {kind}: its running statistics are client "
+                f"data outside the clipped update. Use {_instead(module)} instead, or keep the "
+                "statistics that came with the model: call eval() on the layer"
+            )
+        if batch and not tracks:
+            raise ValueError(
+                f"layer {name!r} is a {kind} without running statistics: what it "
+                "says of a record depends on the others in its batch, also in validation. Use "
+                f"{_instead(module)} instead"
+            )
+
+
+def _instead(module: nn.Module) -> str:
+    """A normalisation of single records, for as many channels."""
+    channels = getattr(module, "num_features", 1)
+    if isinstance(module, nn.BatchNorm1d | nn.InstanceNorm1d):
+        # Of vectors, a group of few channels would keep little but their order.
+        return f"nn.GroupNorm(1, {channels})"
+    most = max(1, min(_GROUPS, channels // 2))
+    groups = max(n for n in range(1, most + 1) if channels % n == 0)
+    return f"nn.GroupNorm({groups}, {channels})"
+
+
+class _Whole(nn.Module):
+    """A module whose recurrent layers use the weights that `functional_call` gives them."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self._recurrent = [m for m in model.modules() if isinstance(m, nn.RNNBase)]
+
+    def forward(self, records: Records) -> Any:
+        for layer in self._recurrent:
+            # They keep a list of their own.
+            layer._flat_weights = [getattr(layer, name) for name in layer._flat_weights_names]
+        return call(self.model, records)
 
 
 class Vmapped:
     """Any module that `torch.func` can batch over clients.
+
+    The forward pass alone is batched: the sum of independent clients' losses has their gradients,
+    in one ordinary backward pass.
 
     Parameters
     ----------
@@ -101,38 +154,54 @@ class Vmapped:
         The loss.
     """
 
+    name: str = "vmap"
     single: bool = False
 
     def __init__(self, template: Template, objective: Objective) -> None:
         self._template = template
         self._objective = objective
+        self.begin((), torch.device("cpu"))
         self.renew()
 
     def renew(self) -> None:
         """See `Engine.renew`."""
-        model = self._template.lent()
+        recurrent = any(isinstance(m, nn.RNNBase) for m in self._template.model.modules())
+        model = self._template.fresh() if recurrent else self._template.lent()
+        self._whole = _Whole(model)
+        self._types = {n: p.dtype for n, p in model.named_parameters()}
 
-        objective = self._objective
+    def begin(self, seeds: Sequence[int], device: torch.device) -> None:
+        """See `Engine.begin`."""
+        self._masks = Masks(seeds, device)
+        self._step = 0
 
-        def loss(p: dict[str, Tensor], x: Records, y: Tensor, share: Tensor) -> Tensor:
-            out = call(partial(_with, model, p), x)
-            if objective.pads:
-                return objective.padded(out, y, share)
-            return objective.mean(out, y)
-
-        self._grad = vmap(grad(loss))
+    def _loss(
+        self, weights: dict[str, Tensor], x: Records, y: Tensor, share: Tensor, anchor: Tensor
+    ) -> Tensor:
+        with Interception(self._masks, anchor):
+            found = functional_call(self._whole, weights, (x,))
+        if self._objective.pads:
+            return self._objective.padded(found, y, share)
+        return self._objective.mean(found, y)
 
     def accumulate(
         self, weights: Views, target: Views, scale: float, x: Records, y: Tensor, share: Tensor
     ) -> None:
         """See `Engine.accumulate`."""
-        found = self._grad(dict(weights), x, y, share)
-        for name, part in found.items():
-            target[name].add_(part, alpha=scale)
-
-
-def _with(model: nn.Module, weights: dict[str, Tensor], *args: Tensor, **named: Tensor) -> Any:
-    return functional_call(model, weights, args, named)
+        self._masks.begin(self._step)
+        self._step += 1
+        with torch.enable_grad():
+            leaves = {
+                f"model.{name}": part.detach().to(self._types[name]).requires_grad_()
+                for name, part in weights.items()
+            }
+            # Batched whatever the model does: it carries the number of clients.
+            anchor = torch.arange(len(y), device=y.device)
+            losses = vmap(self._loss)(leaves, x, y, share, anchor)
+            found = torch.autograd.grad(losses.sum(), list(leaves.values()), allow_unused=True)
+        for name, part in zip(weights, found, strict=True):
+            if part is not None:
+                target[name].add_(part, alpha=scale)
 
 
 class Loop:
@@ -144,19 +213,29 @@ class Loop:
         The model; every client gets a copy, unless nothing in it can move.
     objective : Objective
         The loss.
+    intercepts : bool
+        Whether functions that the model calls are to be replaced, as in other engines.
     """
 
+    name: str = "loop"
     single: bool = True  # a layer may draw random numbers or move its own state
 
-    def __init__(self, template: Template, objective: Objective) -> None:
+    def __init__(self, template: Template, objective: Objective, intercepts: bool) -> None:
         self._template = template
         self._objective = objective
+        self._intercepts = intercepts
+        self.begin((), torch.device("cpu"))
         self._take()
 
     def renew(self) -> None:
         """See `Engine.renew`."""
         if not self._template.plain:
             self._take()
+
+    def begin(self, seeds: Sequence[int], device: torch.device) -> None:
+        """See `Engine.begin`."""
+        self._masks = Masks(seeds, device)
+        self._step = 0
 
     def _take(self) -> None:
         self.model = self._template.lent()
@@ -168,136 +247,26 @@ class Loop:
         """See `Engine.accumulate`."""
         for i, count in enumerate((share > 0).sum(1).tolist()):
             for name, leaf in self.parameters.items():
-                leaf.data = weights[name][i]
+                leaf.data = weights[name][i].to(leaf.dtype)
+            self._masks.begin(self._step, i)
+            mode = Interception(self._masks) if self._intercepts else nullcontext()
             with torch.enable_grad():
-                found = call(self.model, take(x, (i, slice(count))))
+                with mode:
+                    found = call(self.model, take(x, (i, slice(count))))
                 loss = self._objective.mean(found, y[i, :count])
-                # A forward pass may freeze what it will not train any further.
-                moving = {n: p for n, p in self.parameters.items() if p.requires_grad}
-                parts = torch.autograd.grad(loss, list(moving.values()), allow_unused=True)
-            for name, part in zip(moving, parts, strict=True):
-                if part is not None:
-                    target[name][i].add_(part, alpha=scale)
+                parts = self._gradients(loss)
+            for name, part in parts.items():
+                target[name][i].add_(part, alpha=scale)
+        self._step += 1
 
-
-def choose(
-    model: nn.Module,
-    flat: Tensor,
-    like: Records,
-    targets: Tensor,
-    objective: Objective,
-    batch: int,
-    name: str,
-    extra: bool,
-) -> tuple[Engine, int]:
-    """The engine for a model, and how many clients to train at once.
-
-    Stacked kernels where they exist; else `torch.func` while weights are small; else the loop, also
-    for layers that draw random numbers or keep state. What is tried is tried on made-up records and
-    on a copy: a record never reaches `model`.
-
-    Parameters
-    ----------
-    model : nn.Module
-        The prepared model.
-    flat : Tensor
-        Its trained parameters (d,).
-    like : Records
-        The form in which the model takes records.
-    targets : Tensor
-        The form of the targets.
-    objective : Objective
-        The loss.
-    batch : int
-        Records in a step.
-    name : str
-        "auto", or the engine to take.
-    extra : bool
-        Whether gradients are held beside the weights.
-
-    Returns
-    -------
-    (Engine, int)
-
-    Raises
-    ------
-    ValueError
-        For an engine that cannot train this model, and where clients would reach one another.
-    """
-    choice("engine", name, ENGINES)
-    # torch.func has no batched kernel for recurrent layers, and refuses to draw random numbers.
-    drawn = any(_draws(module) for module in model.modules())
-    recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
-    stacked = _stacked(model, like, objective, name, drawn or recurrent)
-    if stacked is not None:
-        return stacked, _together(flat, batch * stacked.activations, extra)
-    template = Template(model)
-    obstacle = _shared(traits(model, template, like), drawn)
-    by_itself = recurrent or flat.numel() > _VMAP_LIMIT
-    if name == "loop" or (name == "auto" and by_itself):
-        return Loop(template, objective), TOGETHER
-    with alone(flat.device):
-        obstacle = obstacle or _obstacle(template, flat, like, targets, objective)
-        if not obstacle:
-            entries = batch * activations(template.fresh(), like)
-            return Vmapped(template, objective), _together(flat, entries, extra)
-    if name == "vmap":
-        raise ValueError(f"engine is 'vmap', but {obstacle}: use engine='loop'")
-    return Loop(template, objective), TOGETHER
-
-
-def _draws(module: nn.Module) -> bool:
-    return isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
-
-
-def _stacked(
-    model: nn.Module, like: Records, objective: Objective, name: str, unfit: bool
-) -> Stacked | None:
-    """Stacked kernels for `model`, or None; a ValueError where they were asked for by name."""
-    if name in ("vmap", "loop") or (name == "auto" and unfit):
-        return None
-    try:
-        return Stacked(model, like, objective)
-    except Unsupported as reason:
-        if name == "stacked":
-            text = f"no stacked kernel for this model ({reason}): use engine='vmap'"
-            raise ValueError(text) from None
-        return None
-
-
-def _together(flat: Tensor, activations: int, extra: bool) -> int:
-    """How many clients' weights and activations stay within the budget."""
-    # Weights and the product that is added to them; else also gradients, and what steers these.
-    copies = 4 if extra else 2
-    # Activations forward, and their derivatives backward.
-    one = _BYTES * (copies * flat.numel() + 2 * activations)
-    return max(1, min(_MOST_TOGETHER, _BUDGET[flat.device.type] // one))
-
-
-def _shared(seen: Traits, drawn: bool) -> str:
-    """Why clients cannot go through one module together; empty where they can."""
-    if seen.failed:
-        return f"the model does not run on made-up records ({seen.failed})"
-    if seen.moved:
-        return f"a training step moves {seen.moved[0]!r}, which clients would share"
-    if seen.draws or drawn:
-        return "the model draws random numbers, which clients would share"
-    return ""
-
-
-def _obstacle(
-    template: Template, flat: Tensor, like: Records, targets: Tensor, objective: Objective
-) -> str:
-    """Why `torch.func` cannot batch this module, or nothing: tried on two clients of one record."""
-    trained = {n: p for n, p in template.model.named_parameters() if p.requires_grad}
-    weights = {n: p.detach().expand(2, *p.shape) for n, p in trained.items()}
-    target = {n: torch.zeros_like(p) for n, p in weights.items()}
-    x = each(lambda part: part.unsqueeze(1), made_up(like))
-    y = targets.new_zeros(2, 1, *targets.shape[1:]).to(flat.device)
-    share = flat.new_ones(2, 1)
-    try:
-        Vmapped(template, objective).accumulate(weights, target, 1.0, x, y, share)
-    except Exception as error:  # whatever the module raises, the loop still runs it
-        first_line = str(error).partition("\n")[0]
-        return f"torch.func cannot batch this model ({type(error).__name__}: {first_line})"
-    return ""
+    def _gradients(self, loss: Tensor) -> dict[str, Tensor]:
+        # A forward pass may freeze what it will not train any further.
+        moving = {n: p for n, p in self.parameters.items() if p.requires_grad}
+        if any(p._post_accumulate_grad_hooks for p in moving.values()):
+            # These hooks wait for a gradient to arrive in its parameter.
+            self.model.zero_grad(set_to_none=True)
+            loss.backward()
+            return {n: p.grad for n, p in moving.items() if p.grad is not None}
+        parts = torch.autograd.grad(loss, list(moving.values()), allow_unused=True)
+        found = zip(moving, parts, strict=True)
+        return {name: part for name, part in found if part is not None}

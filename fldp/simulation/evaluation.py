@@ -22,10 +22,9 @@ from fldp.simulation.inputs import (
     fitted,
     form,
     leaves,
-    made_up,
     take,
 )
-from fldp.simulation.objective import IGNORED, Loss, Objective
+from fldp.simulation.objective import IGNORED, Loss, Objective, label_range, try_out
 
 # Bytes of all layers' outputs that a chunk of records may take.
 _BUDGET = 64 << 20
@@ -105,7 +104,7 @@ class Exam:
 
     def labels(self) -> tuple[int | None, int | None]:
         """The smallest and the largest label, those ignored left out; None where unknown."""
-        return bounds(self.parts[-1])
+        return label_range(self.parts[-1])
 
     def score(self, model: nn.Module, like: Records) -> Score:
         """Metric and loss of a model; it is left in the mode it was in.
@@ -198,73 +197,6 @@ def evaluate(
     finally:
         model.train(training)
     return exam.score(model, like)
-
-
-def try_out(
-    module: nn.Module,
-    like: Records,
-    targets: Tensor,
-    objective: Objective,
-    labels: tuple[int | None, int | None],
-) -> None:
-    """Run a copy of a model, and the loss, on made-up records.
-
-    Parameters
-    ----------
-    module : nn.Module
-        A copy that may be run.
-    like : Records
-        The form in which it takes records.
-    targets : Tensor
-        The form of the targets.
-    objective : Objective
-        The loss.
-    labels : (int or None, int or None)
-        The smallest and the largest label.
-
-    Raises
-    ------
-    ValueError
-        Where they do not fit.
-    """
-    device = leaves(like)[0].device
-    y = targets.new_zeros(2, *targets.shape[1:]).to(device)
-    try:
-        with torch.no_grad():
-            found = call(module, made_up(like))
-    except Exception as error:
-        raise ValueError(
-            f"the model does not run on records like these ({_told(like)}): "
-            f"{type(error).__name__}: {error}"
-        ) from error
-    objective.check(found, y, *labels)
-
-
-def _told(like: Records) -> str:
-    if isinstance(like, Tensor):
-        return f"{tuple(like.shape[1:])} of {like.dtype}"
-    names = like if isinstance(like, dict) else range(len(like))
-    return ", ".join(f"{n}: {_told(part)}" for n, part in zip(names, leaves(like), strict=True))
-
-
-def bounds(y: Tensor) -> tuple[int | None, int | None]:
-    """The smallest and the largest whole number among labels, those ignored left out.
-
-    Parameters
-    ----------
-    y : Tensor
-        Targets of any shape; real ones have no labels.
-
-    Returns
-    -------
-    (int or None, int or None)
-    """
-    if y.is_floating_point():
-        return None, None
-    counted = y[y != IGNORED]
-    if not counted.numel():
-        return None, None
-    return int(counted.min()), int(counted.max())
 
 
 def _pair(data: Sequence[Any]) -> tuple[Records, Tensor]:

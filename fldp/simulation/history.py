@@ -52,7 +52,10 @@ class History:
     head : dict or None
         Count and hash of the ledger's last line (`Ledger.check` takes it).
     private : dict
-        What the server saw in the clear, cohort sizes and clipped fractions: NOT for release.
+        What the server saw in the clear, a number for each round: NOT for release. "cohort", how
+        many came; "malformed", how many contributions counted as zero; "zero", how many others were
+        zero; "clipped_fraction", of those not malformed. Under distributed trust also "skipped", 1
+        for a round that released nothing because too few came, which is public there.
     seconds : float
         How long the rounds took, which tells who came and how much data they have: NOT for release.
     """

@@ -8,23 +8,24 @@ the next then depends on who came before, and no clip norm bounds that.
 from __future__ import annotations
 
 import copy
+import os
 import random
 import types
-import weakref
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fldp.simulation.inputs import Records, call, each, leaves, made_up
-
 # numpy's legacy generator takes a seed in words of 32 bits.
 _WORD = 2**32
-# On an accelerator sums may be rounded in another order, from one run to the next.
-_SLACK = 1e-4
+# Where torch's own layers are written, and what of them runs in a forward pass.
+_TORCH = os.path.dirname(nn.modules.__file__)
+_RUN = ("forward", "_conv_forward", "__call__", "_call_impl", "_wrapped_call_impl")
+# Where a module keeps its hooks.
+_HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
 
 @contextmanager
@@ -99,7 +100,10 @@ def alone(device: torch.device) -> Iterator[Callable[[int], None]]:
 
 
 def copied(model: nn.Module) -> nn.Module:
-    """A deep copy.
+    """A deep copy, with the hooks of parameters, and with functions that run the copy's own parts.
+
+    `copy.deepcopy` forgets the hooks of a parameter, and leaves a function that was put on a module
+    (a hook, another `forward`) with the parts of the first model that it holds.
 
     Parameters
     ----------
@@ -115,21 +119,81 @@ def copied(model: nn.Module) -> nn.Module:
     ValueError
         Where torch cannot make one.
     """
+    return _copied(model, {})
+
+
+def _copied(model: nn.Module, memo: dict[int, object]) -> nn.Module:
+    """A copy in which what `memo` has by its id stands for the original."""
     try:
-        return copy.deepcopy(model)
+        found: nn.Module = copy.deepcopy(model, memo)
+        for module in model.modules():
+            _rebind(memo[id(module)], memo)
+        for parameter in model.parameters():
+            _hook(parameter, memo[id(parameter)], memo)
     except Exception as error:
         raise ValueError(
             f"the model cannot be copied ({type(error).__name__}: {error}), and every client needs "
             "its own: keep results of a forward pass, generators and open files out of its "
             "attributes, or build it anew"
         ) from None
+    return found
+
+
+def _rebind(module: Any, memo: dict[int, object]) -> None:
+    """Let the functions on a copied module hold the copies of what they held."""
+    own = vars(module)
+    for holder in (own, *(own[name] for name in _HOOKS)):
+        for key, value in list(holder.items()):
+            if isinstance(value, types.FunctionType) and value.__closure__:
+                holder[key] = _rebound(value, memo)
+
+
+def _rebound(function: types.FunctionType, memo: dict[int, object]) -> types.FunctionType:
+    cells = function.__closure__ or ()
+    if not any(_is_of(cell, memo) for cell in cells):
+        return function
+    kept = [
+        types.CellType(copy.deepcopy(cell.cell_contents, memo)) if _is_of(cell, memo) else cell
+        for cell in cells
+    ]
+    found = types.FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__,
+        tuple(kept),
+    )  # fmt: skip
+    found.__kwdefaults__ = function.__kwdefaults__
+    return found
+
+
+def _is_of(cell: types.CellType, memo: dict[int, object]) -> bool:
+    """Whether a closure's cell holds a part of the model that was copied."""
+    try:
+        value = cell.cell_contents
+    except ValueError:  # empty
+        return False
+    if isinstance(value, types.MethodType):
+        value = value.__self__
+    return isinstance(value, nn.Module | Tensor) and id(value) in memo
+
+
+def _hook(parameter: Any, twin: Any, memo: dict[int, object]) -> None:
+    """Give a copied parameter the hooks of the first."""
+    if twin is parameter:
+        return
+    for hook in (parameter._backward_hooks or {}).values():
+        twin.register_hook(_free(hook, memo))
+    for hook in (parameter._post_accumulate_grad_hooks or {}).values():
+        twin.register_post_accumulate_grad_hook(_free(hook, memo))
+
+
+def _free(hook: Any, memo: dict[int, object]) -> Any:
+    return _rebound(hook, memo) if isinstance(hook, types.FunctionType) else hook
 
 
 def is_plain(module: nn.Module) -> bool:
     """Whether a module is one of torch's own layers as it comes: nothing in it moves by itself.
 
-    Torch's layers keep what moves in a forward pass in buffers; hooks and an instance's own
-    `forward` may do anything, and an embedding with `max_norm` rescales its weight.
+    Torch's layers keep what moves in a forward pass in buffers, which stand still in evaluation;
+    hooks and patches may do anything, and an embedding with `max_norm` rescales its weight.
 
     Parameters
     ----------
@@ -140,17 +204,88 @@ def is_plain(module: nn.Module) -> bool:
     -------
     bool
     """
-    forward = (module._forward_hooks, module._forward_pre_hooks)
-    backward = (module._backward_hooks, module._backward_pre_hooks)
     return (
         type(module).__module__.startswith("torch.nn.modules.")
         and not isinstance(module, nn.modules.lazy.LazyModuleMixin)
-        and not module._buffers
-        and not any(forward)
-        and not any(backward)
-        and "forward" not in vars(module)
+        and (not module._buffers or is_frozen_norm(module))
+        and not oddity(module)
+        and _as_written(type(module))
+        and not any(isinstance(value, Tensor) for value in vars(module).values())
         and getattr(module, "max_norm", None) is None
     )
+
+
+def _as_written(layer: type) -> bool:
+    """Whether a class of torch's runs torch's own code: nobody has patched it."""
+    for name in _RUN:
+        code = getattr(getattr(layer, name, None), "__code__", None)
+        if code is not None and not code.co_filename.startswith(_TORCH):
+            return False
+    return True
+
+
+def oddity(module: nn.Module) -> str:
+    """What hangs on one module, or its parameters, that only an ordinary call of it serves.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Its children are not looked at.
+
+    Returns
+    -------
+    str
+        Empty, or a part of a sentence: "hooks", say.
+    """
+    own = vars(module)
+    if any(own[name] for name in _HOOKS):
+        return "hooks"
+    if any(name in own for name in _RUN) or own.get("_compiled_call_impl") is not None:
+        return "a forward pass of its own"
+    for name, parameter in module._parameters.items():
+        if parameter is None:
+            continue
+        if parameter._backward_hooks or parameter._post_accumulate_grad_hooks:
+            return f"hooks on its {name}"
+        if type(parameter) is not nn.Parameter:
+            return f"a {name} of type {type(parameter).__name__}"
+    return ""
+
+
+def oddities(model: nn.Module) -> str:
+    """The first part of a model with an `oddity`, as a sentence; empty without one.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A whole model.
+
+    Returns
+    -------
+    str
+    """
+    if nn.modules.module._has_any_global_hook():
+        return "torch has hooks for all modules"
+    for name, module in model.named_modules():
+        if found := oddity(module):
+            return f"layer {name!r} has {found}" if name else f"the model has {found}"
+    return ""
+
+
+def is_frozen_norm(module: nn.Module) -> bool:
+    """Whether a module normalises with statistics that stand still: it is in evaluation mode.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Any module.
+
+    Returns
+    -------
+    bool
+    """
+    norms = nn.modules.batchnorm._NormBase
+    return isinstance(module, norms) and module.track_running_stats and not module.training
 
 
 def is_all_plain(model: nn.Module) -> bool:
@@ -165,11 +300,13 @@ def is_all_plain(model: nn.Module) -> bool:
     -------
     bool
     """
-    return all(is_plain(module) for module in model.modules())
+    return not oddities(model) and all(is_plain(module) for module in model.modules())
 
 
 class Template:
     """A model as every client finds it, in training mode; it is copied and never run itself.
+
+    Batch normalisation in evaluation mode stays so: its statistics are those that came with it.
 
     `plain` says that all of it is torch's own layers (`is_plain`), which one object can serve.
 
@@ -180,8 +317,11 @@ class Template:
     """
 
     def __init__(self, model: nn.Module) -> None:
+        frozen = [name for name, module in model.named_modules() if is_frozen_norm(module)]
         self.model = copied(model).train()
-        self.plain = is_all_plain(model)
+        for name in frozen:
+            self.model.get_submodule(name).eval()
+        self.plain = is_all_plain(self.model)
 
     def fresh(self) -> nn.Module:
         """A copy with everything that is the model's: weights, buffers, attributes, hooks."""
@@ -197,220 +337,4 @@ class Template:
         shared: dict[int, object] = {
             id(p): nn.Parameter(p.detach()) for p in self.model.parameters() if p.requires_grad
         }
-        return copy.deepcopy(self.model, shared)
-
-
-@dataclass(frozen=True)
-class Traits:
-    """What a trial run shows of a module.
-
-    `moved` names what a forward and backward pass changes in the module, `draws` says that it draws
-    random numbers, `failed` that it did not run on made-up records.
-    """
-
-    moved: tuple[str, ...] = ()
-    draws: bool = False
-    failed: str = ""
-
-
-_known: weakref.WeakKeyDictionary[nn.Module, tuple[object, Traits]] = weakref.WeakKeyDictionary()
-
-
-def traits(model: nn.Module, template: Template, like: Records) -> Traits:
-    """Try `model` on made-up records; a ValueError where one client would reach the next.
-
-    Copies of a module start from the same state, and a run on other records in between must not
-    show. Where it does, the module keeps something outside itself, in a closure, a class or a
-    global, which no copy resets. Nothing of the trial stays: not in `model`, nor in the global
-    random numbers.
-
-    Parameters
-    ----------
-    model : nn.Module
-        What is known of it is kept until it changes.
-    template : Template
-        Its template.
-    like : Records
-        The form in which it takes records.
-
-    Returns
-    -------
-    Traits
-
-    Raises
-    ------
-    ValueError
-        It names the part whose output depends on what was run before.
-    """
-    if template.plain:
-        return Traits()
-    parts = [(part.shape, part.dtype, part.device) for part in leaves(like)]
-    signature = (_outline(model), type(like), *parts)
-    before = _known.get(model)
-    if before is not None and before[0] == signature:
-        return before[1]
-    found = _try(template, like)
-    _known[model] = (signature, found)
-    return found
-
-
-def _try(template: Template, like: Records) -> Traits:
-    one = made_up(like)
-    other = made_up(like, phase=2.0)
-    device = leaves(like)[0].device
-    # One record, another, the first again: whatever the other leaves behind shows in the third.
-    with alone(device) as start:
-        try:
-            first, moved, draws = _trial(template, one, start)
-            _trial(template, other, start)
-            again, _, _ = _trial(template, one, start)
-        except Exception as error:  # a module may refuse made-up records
-            return Traits(failed=f"{type(error).__name__}: {error}")
-    slack = 0.0 if device.type == "cpu" else _SLACK
-    for name, value in first.items():
-        same = name in again and value.shape == again[name].shape
-        if not (same and torch.allclose(value, again[name], slack, 0.0, equal_nan=True)):
-            raise ValueError(
-                f"the output of {name!r} depends on what was run before it, through something "
-                "outside the module (a closure, a class attribute, a global) or random numbers of "
-                "its own: one client's update would depend on another's. Keep state in the "
-                "module's buffers or attributes, and draw from torch's global generator"
-            )
-    return Traits(moved, draws)
-
-
-def _trial(
-    template: Template, record: Records, start: Callable[[int], None]
-) -> tuple[dict[str, Tensor], tuple[str, ...], bool]:
-    """Outputs by module, names of what moved, and whether random numbers were drawn."""
-    module = template.fresh()
-    before = holdings(module)
-    outputs = dict[str, Tensor]()
-    start(0)
-    drawn = _random_state()
-    parts = list(module.named_modules())
-    handles = [part.register_forward_hook(_recorder(name, outputs)) for name, part in parts]
-    result = call(module, each(torch.clone, record))
-    for handle in handles:
-        handle.remove()
-    # What a module changes in its backward hooks counts as well.
-    total = sum(t.sum() for t in _floats(result))
-    if isinstance(total, Tensor) and total.requires_grad:
-        total.backward()
-    outputs["the model"] = torch.cat([t.detach().reshape(-1) for t in _floats(result)])
-    after = holdings(module)
-    moved = tuple(n for n in sorted(before.keys() | after.keys()) if before.get(n) != after.get(n))
-    return outputs, moved, drawn != _random_state()
-
-
-def _recorder(name: str, outputs: dict[str, Tensor]) -> Callable[..., None]:
-    def hook(module: nn.Module, given: object, output: object) -> None:
-        for part in _floats(output)[:1]:
-            outputs[name or "the model"] = part.detach().clone()
-
-    return hook
-
-
-def _floats(value: object) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value] if value.is_floating_point() else []
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        return [t for part in value for t in _floats(part)]
-    # An object with scores, as language models return them.
-    return _floats(getattr(value, "logits", []))
-
-
-def _random_state() -> tuple[object, ...]:
-    ours = torch.get_rng_state().numpy().tobytes()
-    return ours, random.getstate(), _told(np.random.get_state(), set())  # noqa: NPY002
-
-
-def _outline(model: nn.Module) -> tuple[object, ...]:
-    """What distinguishes a model from itself after somebody has changed it."""
-    return tuple(part for module in model.modules() for part in _features(module))
-
-
-def _features(module: nn.Module) -> Iterator[object]:
-    yield id(module)
-    yield type(module)
-    yield len(module._forward_hooks)
-    yield len(module._forward_pre_hooks)
-    yield "forward" in vars(module)
-    for parameter in module._parameters.values():
-        if parameter is not None:
-            yield parameter.requires_grad
-
-
-def holdings(model: nn.Module) -> dict[str, object]:
-    """Everything a module holds, by name and comparable: buffers, attributes, hooks, flags.
-
-    The values of trained weights are left out: they are what training is about.
-
-    Parameters
-    ----------
-    model : nn.Module
-        Any module.
-
-    Returns
-    -------
-    dict of str to object
-        Values that compare equal as long as nothing in them has changed.
-
-    Examples
-    --------
-    >>> sorted(holdings(nn.Linear(2, 1)))[:3]
-    ['_backward_hooks', '_backward_pre_hooks', '_buffers']
-    """
-    found: dict[str, object] = {}
-    for path, module in model.named_modules():
-        prefix = f"{path}." if path else ""
-        for name, value in vars(module).items():
-            found[prefix + name] = tuple(value) if name in _NAMED else _told(value, set())
-        for name, tensor in (module._buffers | module._parameters).items():
-            if tensor is not None:
-                found[prefix + name] = _told(tensor, set())
-    return found
-
-
-# Where a module keeps what has names; their contents are told one by one.
-_NAMED = ("_parameters", "_buffers", "_modules")
-# What code is made of: it is the same as long as it is the same object.
-_CODE = (types.FunctionType, types.BuiltinFunctionType, type, types.ModuleType, nn.Module)
-
-
-def _told(value: object, seen: set[int]) -> object:
-    """`value` as something that compares equal as long as nothing in it has changed."""
-    if value is None or isinstance(value, bool | int | str | bytes):
-        return value
-    if isinstance(value, float):
-        return repr(value)  # NaN is NaN
-    if isinstance(value, Tensor):
-        return _told_tensor(value)
-    if isinstance(value, np.ndarray):
-        return (value.shape, str(value.dtype), value.tobytes())
-    if id(value) in seen:
-        return "again"
-    seen.add(id(value))
-    if isinstance(value, dict | list | tuple | set | frozenset):
-        return _told_parts(value, seen)
-    if isinstance(value, weakref.ReferenceType):
-        return "a weak reference"
-    if isinstance(value, _CODE) or not hasattr(value, "__dict__"):
-        return (type(value).__qualname__, id(value))
-    return (type(value).__qualname__, _told(vars(value), seen))
-
-
-def _told_tensor(value: Tensor) -> tuple[object, ...]:
-    if isinstance(value, nn.Parameter) and value.requires_grad:
-        return ("trained", tuple(value.shape))
-    entries = value.detach().cpu().contiguous().view(-1).view(torch.uint8)
-    return (tuple(value.shape), str(value.dtype), entries.numpy().tobytes())
-
-
-def _told_parts(value: Collection[object], seen: set[int]) -> object:
-    if isinstance(value, dict):
-        return tuple((_told(k, seen), _told(v, seen)) for k, v in value.items())
-    parts = (_told(part, seen) for part in value)
-    return frozenset(parts) if isinstance(value, set | frozenset) else tuple(parts)
+        return _copied(self.model, shared)

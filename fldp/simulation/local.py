@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -21,12 +21,15 @@ from fldp import _moved
 from fldp._checks import real, shown, whole
 from fldp.mechanism.updates import Shapes, shapes, views
 from fldp.simulation.checkpoint import State
+from fldp.simulation.choice import Choice, choose
 from fldp.simulation.clients import Population
 from fldp.simulation.draws import Draws
-from fldp.simulation.engines import Engine, check_model, choose
-from fldp.simulation.inputs import Records, cast, fitted, form, leaves, take
-from fldp.simulation.isolation import Template, alone, copied, threads, traits
-from fldp.simulation.objective import Objective
+from fldp.simulation.engines import Engine, check_model
+from fldp.simulation.inputs import Records, cast, fitted, leaves, take
+from fldp.simulation.isolation import Template, alone, copied, threads
+from fldp.simulation.loading import Cohort, LazyPopulation
+from fldp.simulation.objective import Objective, try_out
+from fldp.simulation.rehearsal import traits
 
 # A shuffle's counter has room for this many words of a client in an epoch.
 _EPOCH = 1 << 32
@@ -206,8 +209,28 @@ class Algorithm:
             return iter(())
         like = self.form(model, flat, population)
         task = Task(model, layout, flat, population, Draws.of(draws), round, self._objective, like)
+        if isinstance(population, LazyPopulation):
+            return self._meanwhile(task, population, ids, chunk)
+        return self._chunks(task, ids, chunk)
+
+    def _chunks(self, task: Task, ids: Tensor, chunk: int | None) -> Iterator[Tensor]:
         train, best = self._trainer(task, ids)
         return (train(part) for part in ids.split(chunk or best))
+
+    def _meanwhile(
+        self, task: Task, population: LazyPopulation, ids: Tensor, chunk: int | None
+    ) -> Iterator[Tensor]:
+        """The chunks of clients whose records are loaded meanwhile; who has none sends zeros."""
+        for cohort in population.loads(ids):
+            full = cohort.sizes_of(cohort.ids) > 0
+            own = replace(task, population=cohort)
+            if full.all():
+                yield from self._chunks(own, cohort.ids, chunk)
+                continue
+            sent = task.flat.new_zeros(len(full), self.width(len(task.flat)))
+            if full.any():
+                sent[full] = torch.cat([*self._chunks(own, cohort.ids[full], chunk)])
+            yield sent
 
     def _trainer(self, task: Task, ids: Tensor) -> tuple[Callable[[Tensor], Tensor], int]:
         """What makes the rows (c, width) of some clients, and how many are fast together.
@@ -284,6 +307,12 @@ class Algorithm:
         """
         traits(model, Template(model), self.form(model, flat, population))
 
+    def _try_out(self, model: nn.Module, flat: Tensor, population: Population) -> None:
+        """Try model and loss together; ValueError where they, or the labels, do not fit."""
+        like = self.form(model, flat, population)
+        with alone(flat.device):
+            try_out(copied(model), like, population.targets, self._objective, population.labels)
+
     def form(self, model: nn.Module, flat: Tensor, population: Population) -> Records:
         """The form in which `model` takes a population's records: tried on made-up ones.
 
@@ -301,7 +330,7 @@ class Algorithm:
         Records
             Without rows.
         """
-        like = form(population.x)
+        like = population.form
         weights = next(model.parameters()).detach()
         if all(part.is_floating_point() for part in leaves(like)):
             return fitted(model, like, weights)
@@ -469,15 +498,18 @@ class LocalSGD(Algorithm):
         return super().prepare(model)
 
     def _trainer(self, task: Task, ids: Tensor) -> tuple[Callable[[Tensor], Tensor], int]:
-        batch = self.batch_size or int(task.population.sizes[ids].max())
+        batch = self.batch_size or int(task.population.sizes_of(ids).max())
         with threads(self.threads):
-            targets = task.population.y[:0]
-            engine, best = self._engine(task.model, task.flat, task.like, targets, batch)
-        return partial(self._rows, task, engine), best
+            if isinstance(task.population, Cohort):
+                # Of clients that are loaded when drawn the labels are known only here.
+                self._try_out(task.model, task.flat, task.population)
+            targets = task.population.targets
+            found = self._engine(task.model, task.flat, task.like, targets, batch)
+        return partial(self._rows, task, found.engine), found.together
 
     def _engine(
         self, model: nn.Module, flat: Tensor, like: Records, targets: Tensor, batch: int
-    ) -> tuple[Engine, int]:
+    ) -> Choice:
         extra = not self._plain
         objective = self._objective
         return choose(model, flat, like, targets, objective, batch, self.engine, extra)
@@ -485,9 +517,10 @@ class LocalSGD(Algorithm):
     def rehearse(self, model: nn.Module, flat: Tensor, population: Population) -> None:
         """Choose the engine, and note whether clients share its kernels: see `limits`."""
         with threads(self.threads):
+            self._try_out(model, flat, population)
             like = self.form(model, flat, population)
-            engine, _ = self._engine(model, flat, like, population.y[:0], 1)
-        self._shared = not engine.single
+            found = self._engine(model, flat, like, population.targets, 1)
+        self._shared = not found.engine.single
 
     def limits(self) -> str:
         """What shared kernels do to the last bits of an update."""
@@ -512,7 +545,7 @@ class LocalSGD(Algorithm):
             with threads(self.threads):
                 engine.renew()
                 moved = self._descend(task, engine, ids)
-        return self._finish(moved, task.population.sizes[ids], ids, task.round)
+        return self._finish(moved, task.population.sizes_of(ids), ids, task.round)
 
     @property
     def _plain(self) -> bool:
@@ -544,7 +577,7 @@ class LocalSGD(Algorithm):
     def _descend(self, task: Task, engine: Engine, ids: Tensor) -> Tensor:
         """How far the weights of clients `ids` move (c, d)."""
         # Largest client first: the clients that still have a batch are a prefix, without a copy.
-        ordered, largest = task.population.sizes[ids].sort(descending=True, stable=True)
+        ordered, largest = task.population.sizes_of(ids).sort(descending=True, stable=True)
         clients = ids[largest]
         sizes = ordered.tolist()
         rows, mask = task.population.rows(clients)
@@ -657,6 +690,7 @@ class _Descent:
         self.target = views(into, task.layout)
         self.velocity = torch.zeros_like(self.weights) if algorithm.momentum else None
         self.correction = algorithm._correction(task.flat, clients)
+        engine.begin(task.draws.seeds(task.round, clients.numpy()), task.flat.device)
 
     def step(self, batch: _Batch, rate: float) -> None:
         """One step of the clients who have records in `batch`."""

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fldp.simulation.inputs import Records, call, leaves, made_up
+
 Loss = Callable[[Any, Tensor], Tensor]
 # torch's own name of what is no target at all, such as the padding of a sentence.
 IGNORED = -100
@@ -154,8 +156,11 @@ class Objective:
             Where outputs and targets do not fit, and where the loss is no single number.
         """
         if self._entries is not None:
-            share = torch.full((len(y),), 1 / max(1, len(y)), device=y.device)
-            return self.padded(found, y, share)
+            out, y = self.fit(found, y)
+            each = self._entries(out, y)
+            if self._ignores(y):
+                return _mean_of(each, y != IGNORED)
+            return each.mean()
         assert self.loss is not None
         loss = self.loss(*self.fit(found, y))
         if not isinstance(loss, Tensor) or loss.numel() != 1:
@@ -183,11 +188,13 @@ class Objective:
         assert self._entries is not None
         out, y = self.fit(found, y)
         each = self._entries(out, y)
-        if self.kind != "cross_entropy" or y.is_floating_point():
+        if not self._ignores(y):
             return (each.reshape(len(share), -1).mean(1) * share).sum()
-        # Entries that are ignored are no part of the mean; among the others all count the same.
-        valid = (y != IGNORED) & (share > 0).view(-1, *[1] * (y.ndim - 1))
-        return (each * valid).sum() / valid.sum().clamp(min=1)
+        return _mean_of(each, (y != IGNORED) & (share > 0).view(-1, *[1] * (y.ndim - 1)))
+
+    def _ignores(self, y: Tensor) -> bool:
+        """Whether there may be entries that are no part of the mean."""
+        return self.kind == "cross_entropy" and not y.is_floating_point()
 
     def fit(self, found: Any, y: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs and targets as the loss takes them.
@@ -282,7 +289,7 @@ class Objective:
             ) from error
         if not loss.is_floating_point():
             raise ValueError(f"loss gave a {loss.dtype} number: there is nothing to differentiate")
-        if self.kind != "cross_entropy" or y.is_floating_point():
+        if not self._ignores(y):
             return
         classes = out.shape[1]
         if classes < 2:
@@ -311,7 +318,7 @@ class Objective:
         -------
         int
         """
-        if self.kind != "cross_entropy" or y.is_floating_point():
+        if not self._ignores(y):
             return len(y)
         return int((y != IGNORED).sum())
 
@@ -326,6 +333,78 @@ class Objective:
     def chosen_by(self) -> str:
         """By what a model is better than another; which way a metric of yours goes is not known."""
         return "accuracy" if self.metric_name == "accuracy" else "loss"
+
+
+def try_out(
+    module: nn.Module,
+    like: Records,
+    targets: Tensor,
+    objective: Objective,
+    labels: tuple[int | None, int | None],
+) -> None:
+    """Run a copy of a model, and the loss, on made-up records.
+
+    Parameters
+    ----------
+    module : nn.Module
+        A copy that may be run.
+    like : Records
+        The form in which it takes records.
+    targets : Tensor
+        The form of the targets.
+    objective : Objective
+        The loss.
+    labels : (int or None, int or None)
+        The smallest and the largest label.
+
+    Raises
+    ------
+    ValueError
+        Where they do not fit.
+    """
+    device = leaves(like)[0].device
+    y = targets.new_zeros(2, *targets.shape[1:]).to(device)
+    try:
+        with torch.no_grad():
+            found = call(module, made_up(like))
+    except Exception as error:
+        raise ValueError(
+            f"the model does not run on records like these ({_told(like)}): "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    objective.check(found, y, *labels)
+
+
+def _told(like: Records) -> str:
+    if isinstance(like, Tensor):
+        return f"{tuple(like.shape[1:])} of {like.dtype}"
+    names = like if isinstance(like, dict) else range(len(like))
+    return ", ".join(f"{n}: {_told(part)}" for n, part in zip(names, leaves(like), strict=True))
+
+
+def label_range(y: Tensor) -> tuple[int | None, int | None]:
+    """The smallest and the largest whole number among labels, those ignored left out.
+
+    Parameters
+    ----------
+    y : Tensor
+        Targets of any shape; real ones have no labels.
+
+    Returns
+    -------
+    (int or None, int or None)
+    """
+    if y.is_floating_point():
+        return None, None
+    counted = y[y != IGNORED]
+    if not counted.numel():
+        return None, None
+    return int(counted.min()), int(counted.max())
+
+
+def _mean_of(each: Tensor, counted: Tensor) -> Tensor:
+    """The mean of the entries that count; 0 where none does, which moves nothing."""
+    return (each * counted).sum() / counted.sum().clamp(min=1)
 
 
 def check_callable(name: str, value: object, remedy: str) -> None:

@@ -17,8 +17,9 @@ import torch
 from opacus import GradSampleModule
 from torch import Tensor, nn
 
-from fldp.simulation.isolation import Template, alone, holdings
+from fldp.simulation.isolation import Template, alone
 from fldp.simulation.objective import IGNORED, Objective, outputs
+from fldp.simulation.rehearsal import holdings
 
 # The mean loss of a model on those of some made-up records that are numbered.
 Loss = Callable[[nn.Module, list[int]], Tensor]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,7 +13,9 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from fldp.simulation.inputs import Records
-from fldp.simulation.isolation import is_plain
+from fldp.simulation.interception import masked
+from fldp.simulation.isolation import is_plain, oddities
+from fldp.simulation.keyed import Masks
 from fldp.simulation.objective import Objective
 
 Views = Mapping[str, Tensor]
@@ -32,14 +35,27 @@ _ELEMENTWISE = (
     "ReLU LeakyReLU ELU SELU CELU GELU SiLU Mish Tanh Sigmoid Softplus Softsign Hardtanh ReLU6 "
     "Hardswish Identity"
 )
+_DROPOUTS = (nn.Dropout, nn.Dropout2d, nn.AlphaDropout)
 
 
 class Unsupported(Exception):
-    """The stacked kernels do not know a layer of this model."""
+    """The stacked kernels do not know a layer of this model: which."""
+
+
+@dataclass(frozen=True)
+class _Step:
+    """Layers that are walked back at once: their parameters, and None for a Linear.
+
+    `bare` says that a group norm on images stands where nothing before it is trained.
+    """
+
+    names: list[str]
+    op: Op | None
+    bare: bool = False
 
 
 class Stacked:
-    """Linear, Conv2d, pooling, GroupNorm, LayerNorm and elementwise layers in `nn.Sequential`.
+    """Linear, Conv2d, pooling, norms, dropout and elementwise layers in `nn.Sequential`.
 
     Flat activations are (c, B, features). Images are (B, c * channels, h, w) in channels_last
     memory, so that one grouped convolution serves all clients. Linear layers have their backward
@@ -61,6 +77,7 @@ class Stacked:
         For any other model, and for a loss of outputs that are not (records, labels).
     """
 
+    name: str = "stacked"
     single: bool = False
 
     def __init__(self, model: nn.Module, like: Records, objective: Objective) -> None:
@@ -71,10 +88,14 @@ class Stacked:
         self._slope = _slope_of(objective)
         self.names = {id(p): name for name, p in model.named_parameters()}
         self.frozen = {n: p.detach() for n, p in model.named_parameters() if not p.requires_grad}
-        self.steps: list[tuple[list[str], Op | None]] = []  # None stands for Linear
-        self.image = record.ndim == _IMAGES
+        self.steps = list[_Step]()
         layers = [layer for layer in _layers(model) if not _inert(layer)]
         self.activations = record.numel()  # of one record, in all layers
+        if layers and _is_flatten(layers[0]):
+            # Images that nobody looks at as such need not be laid out as such.
+            record = layers.pop(0)(record)
+        self.image = record.ndim == _IMAGES
+        self.begin((), like.device)
         with torch.no_grad():
             for layer in layers:
                 before = record.shape
@@ -82,8 +103,15 @@ class Stacked:
                 self._add(layer, before)
                 self.activations += record.numel()
         owned = [id(p) for layer in layers for p in layer.parameters()]
-        if record.ndim != _FEATURES or len(owned) != len(set(owned)):
-            raise Unsupported("tied parameters, or an output that is not (records, labels)")
+        if len(owned) != len(set(owned)):
+            raise Unsupported("tied parameters")
+        if record.ndim != _FEATURES:
+            raise Unsupported(f"outputs of shape {tuple(record.shape[1:])}")
+
+    def begin(self, seeds: Sequence[int], device: torch.device) -> None:
+        """See `Engine.begin`."""
+        self._masks = Masks(seeds, device)
+        self._step = 0
 
     def renew(self) -> None:
         """Nothing to renew: no layer here keeps anything."""
@@ -91,15 +119,37 @@ class Stacked:
     def _add(self, layer: nn.Module, before: torch.Size) -> None:
         names = [self.names[id(p)] for p in layer.parameters()]
         if type(layer) is nn.Linear and len(before) == _FEATURES:
-            self.steps.append((names, None))
+            self.steps.append(_Step(names, None))
             return
-        op = _op(layer, before, names)
-        if self.steps and (first := self.steps[-1][1]) is not None:
+        op = self._dropout(layer, before) or _op(layer, before, names)
+        bare = type(layer) is nn.GroupNorm and _is_image(before)
+        if self.steps and (first := self.steps[-1]).op is not None:
             # Layers between two Linear ones are one graph: torch walks it back in one call.
-            earlier, _ = self.steps.pop()
-            self.steps.append((earlier + names, _chain(first, op)))
+            self.steps.pop()
+            bare = first.bare or (bare and all(name in self.frozen for name in first.names))
+            self.steps.append(_Step(first.names + names, _chain(first.op, op), bare))
         else:
-            self.steps.append((names, op))
+            self.steps.append(_Step(names, op, bare))
+
+    def _dropout(self, layer: nn.Module, before: torch.Size) -> Op | None:
+        """Dropout with the clients' own masks; None for any other layer."""
+        image = _is_image(before)
+        if type(layer) not in _DROPOUTS or (type(layer) is nn.Dropout2d and not image):
+            return None
+        assert isinstance(layer, nn.modules.dropout._DropoutNd)
+        p = layer.p
+        alpha = type(layer) is nn.AlphaDropout
+        whole = type(layer) is nn.Dropout2d
+
+        def run(h: Tensor, views: Views, c: int) -> Tensor:
+            apart = h.unflatten(1, (c, -1)).transpose(0, 1) if image else h
+            shape = tuple(apart.shape[1:])
+            if whole:
+                shape = (*shape[:2], 1, 1)
+            found = masked(apart, self._masks, shape, p, alpha)
+            return found.transpose(0, 1).flatten(1, 2) if image else found
+
+        return None if p == 1 else run
 
     def accumulate(
         self, weights: Views, target: Views, scale: float, x: Records, y: Tensor, share: Tensor
@@ -110,29 +160,39 @@ class Stacked:
         p = dict(weights)
         for name, value in self.frozen.items():
             p[name] = value.expand(len(y), *value.shape)
-        h = x
-        tape = list[tuple[list[str], Back]]()
+        h = x if self.image else x.flatten(2)
+        tape = list[Back]()
+        self._masks.begin(self._step)
+        self._step += 1
         if self.image:
             h = x.transpose(0, 1).flatten(1, 2).contiguous(memory_format=torch.channels_last)
-        for names, op in self.steps:
-            if op is None:
-                h, back = _linear(h, p, names)
+        for step in self.steps:
+            if step.op is None:
+                h, back = _linear(h, p, step.names)
             else:
-                h, back = _graph(op, h, p, names, target, len(y))
-            tape.append((names, back))
+                h, back = _graph(step, h, p, target, len(y))
+            tape.append(back)
         g: Tensor | None = self._slope(h, y, share)
         while tape:
-            names, back = tape.pop()
+            back = tape.pop()
             assert g is not None
             g = back(g, target, scale, bool(tape))
 
 
 def _check(model: nn.Module, record: Tensor) -> None:
-    odd = [name for name, module in model.named_modules() if not is_plain(module)]
+    for name, module in model.named_modules():
+        if type(module).__module__.startswith("torch.nn.modules."):
+            continue
+        raise Unsupported(f"{type(module).__name__}" + (f" ({name!r})" if name else ""))
+    if found := oddities(model):
+        raise Unsupported(f"this model: {found}")
+    odd = [type(module).__name__ for module in model.modules() if not is_plain(module)]
     if odd:
-        raise Unsupported(f"{odd[0] or 'the model'!r} has hooks, or is not torch's own")
+        raise Unsupported(odd[0])
     if record.ndim not in (_FEATURES, _IMAGES):
         raise Unsupported(f"records of shape {tuple(record.shape[1:])}")
+    if len({p.dtype for p in model.parameters()} | {record.dtype}) > 1:
+        raise Unsupported("weights of several types")
 
 
 def _linear(h: Tensor, p: Views, names: list[str]) -> tuple[Tensor, Back]:
@@ -156,22 +216,23 @@ def _linear(h: Tensor, p: Views, names: list[str]) -> tuple[Tensor, Back]:
     return torch.bmm(h, w.mT), back
 
 
-def _graph(
-    op: Op, h: Tensor, p: Views, names: list[str], target: Views, c: int
-) -> tuple[Tensor, Back]:
-    """Other layers with parameters `names`, differentiated by torch."""
-    wanted = [n for n in names if n in target]
+def _graph(step: _Step, h: Tensor, p: Views, target: Views, c: int) -> tuple[Tensor, Back]:
+    """Layers that are not Linear, differentiated by torch."""
+    assert step.op is not None
+    wanted = [n for n in step.names if n in target]
     with torch.enable_grad():
         leaf = h.detach().requires_grad_()
-        own = {n: p[n].detach().requires_grad_(n in target) for n in names}
-        out = op(leaf, own, c)
+        own = {n: p[n].detach().requires_grad_(n in target) for n in step.names}
+        out = step.op(leaf, own, c)
 
     def back(g: Tensor, target: Views, scale: float, deeper: bool) -> Tensor | None:
         leaves = [own[n] for n in wanted]
-        if deeper:
-            leaves.append(leaf)
-        if not leaves:
+        if not (leaves or deeper):
             return None
+        # torch 2.13 crashes in the backward pass of a group norm on images that store their
+        # channels last, where nothing asks for the slope below it.
+        if deeper or step.bare:
+            leaves.append(leaf)
         found = torch.autograd.grad(out, leaves, g)
         for name, part in zip(wanted, found, strict=False):
             target[name].add_(part, alpha=scale)
@@ -220,6 +281,10 @@ def _layers(model: nn.Module) -> list[nn.Module]:
     return [model]
 
 
+def _is_flatten(layer: nn.Module) -> bool:
+    return type(layer) is nn.Flatten and (layer.start_dim, layer.end_dim) == (1, -1)
+
+
 def _inert(module: nn.Module) -> bool:
     return isinstance(module, nn.modules.dropout._DropoutNd) and module.p == 0
 
@@ -236,7 +301,10 @@ def _op(layer: nn.Module, before: torch.Size, names: list[str]) -> Op:
     make = _KERNELS.get(type(layer))
     op = make and make(layer, before, names)
     if op is None:
-        raise Unsupported(f"{type(layer).__name__} on records of shape {tuple(before[1:])}")
+        what = type(layer).__name__
+        if type(layer) in _KERNELS:
+            what += f" with these settings on records of shape {tuple(before[1:])}"
+        raise Unsupported(what)
     return op
 
 
@@ -273,7 +341,7 @@ def _convolution(layer: nn.Conv2d, before: torch.Size, names: list[str]) -> Op |
 
 
 def _flatten(layer: nn.Flatten, before: torch.Size, names: list[str]) -> Op | None:
-    if (layer.start_dim, layer.end_dim) != (1, -1):
+    if not _is_flatten(layer):
         return None
     if not _is_image(before):
         return lambda h, p, c: h

@@ -1,0 +1,221 @@
+"""Which engine trains a model's clients, and why: a rule of the model alone, never a timing."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fldp._checks import choice
+from fldp.simulation.engines import ENGINES, TOGETHER, Engine, Loop, Vmapped
+from fldp.simulation.inputs import Records, activations, each, made_up
+from fldp.simulation.isolation import Template, alone, oddities
+from fldp.simulation.objective import Objective
+from fldp.simulation.rehearsal import Traits, signature, traits
+from fldp.simulation.stacked import Stacked, Unsupported
+
+# Working set per chunk, in bytes: what stays in the last-level cache of a CPU, what fills a GPU.
+_BUDGET = {"cpu": 12 << 20, "cuda": 1 << 30}
+
+# Beyond so many clients to a chunk a kernel gains nothing.
+_MOST_TOGETHER = 512
+# With fewer, batching costs what it saves.
+_LEAST_TOGETHER = 4
+
+# How far apart two engines' gradients may be, relative, in roots of the rounding unit.
+_AGREED = 10
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An engine, how many clients it trains at once, and why it is this one.
+
+    As a string it is a line for a history: "vmap: no stacked kernel for LSTM".
+    """
+
+    engine: Engine
+    together: int
+    why: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.engine.name}: {self.why}" if self.why else self.engine.name
+
+
+@dataclass(frozen=True)
+class Case:
+    """What an engine is chosen for.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The prepared model.
+    flat : Tensor
+        Its trained parameters (d,).
+    like : Records
+        The form in which the model takes records.
+    targets : Tensor
+        The form of the targets.
+    objective : Objective
+        The loss.
+    batch : int
+        Records in a step.
+    extra : bool
+        Whether gradients are held beside the weights.
+    """
+
+    model: nn.Module
+    flat: Tensor
+    like: Records
+    targets: Tensor
+    objective: Objective
+    batch: int
+    extra: bool
+
+    def together(self, activations: int) -> int:
+        """How many clients' weights and activations stay within the budget."""
+        # Weights and the product that is added to them; else also gradients, and what steers these.
+        copies = 4 if self.extra else 2
+        # Activations forward, and their derivatives backward.
+        entries = copies * self.flat.numel() + 2 * self.batch * activations
+        budget = _BUDGET[self.flat.device.type]
+        return max(1, min(_MOST_TOGETHER, budget // (entries * self.flat.element_size())))
+
+
+def choose(
+    model: nn.Module,
+    flat: Tensor,
+    like: Records,
+    targets: Tensor,
+    objective: Objective,
+    batch: int,
+    name: str,
+    extra: bool,
+) -> Choice:
+    """The engine for a model, and how many clients to train at once.
+
+    Stacked kernels where they exist; else `torch.func`, where it gives the gradients of the loop on
+    made-up records and several clients fit into the cache; else the loop, also for layers that draw
+    random numbers or keep state. What is tried is tried on made-up records and on a copy: a record
+    never reaches `model`.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The prepared model.
+    flat : Tensor
+        Its trained parameters (d,).
+    like : Records
+        The form in which the model takes records.
+    targets : Tensor
+        The form of the targets.
+    objective : Objective
+        The loss.
+    batch : int
+        Records in a step.
+    name : str
+        "auto", or the engine to take.
+    extra : bool
+        Whether gradients are held beside the weights.
+
+    Returns
+    -------
+    Choice
+
+    Raises
+    ------
+    ValueError
+        For an engine that cannot train this model, and where clients would reach one another.
+    """
+    choice("engine", name, ENGINES)
+    case = Case(model, flat, like, targets, objective, batch, extra)
+    template = Template(model)
+    seen = traits(model, template, like)
+    loop = Loop(template, objective, seen.replaced or bool(seen.failed))
+    if name == "loop":
+        return Choice(loop, TOGETHER, "asked for")
+    lacking = ""
+    if name in ("auto", "stacked"):
+        try:
+            stacked = Stacked(model, like, objective)
+            return Choice(stacked, case.together(stacked.activations))
+        except Unsupported as reason:
+            lacking = f"no stacked kernel for {reason}"
+    if name == "stacked":
+        raise ValueError(f"engine is 'stacked', but there is {lacking}: use engine='auto'")
+    obstacle = _apart(model, seen) or _obstacle(case, template, loop)
+    if obstacle and name == "vmap":
+        raise ValueError(f"engine is 'vmap', but {obstacle}: use engine='loop'")
+    if obstacle:
+        return Choice(loop, TOGETHER, obstacle)
+    with alone(flat.device):
+        together = case.together(activations(template.fresh(), like))
+    if name == "auto" and together < _LEAST_TOGETHER:
+        return Choice(loop, TOGETHER, "one client of so large a model fills the cache")
+    return Choice(Vmapped(template, objective), together, lacking or "asked for")
+
+
+def _apart(model: nn.Module, seen: Traits) -> str:
+    """Why clients cannot go through one module together; empty where they can."""
+    if found := oddities(model):
+        return found
+    if seen.failed:
+        return f"the model does not run on made-up records ({seen.failed})"
+    if seen.moved:
+        return f"a training step moves {seen.moved[0]!r}, which clients would share"
+    if seen.draws:
+        return "the model draws random numbers of its own, which clients would share"
+    if seen.mixes:
+        return "what the model says of a record depends on the others in its batch"
+    return ""
+
+
+_known: weakref.WeakKeyDictionary[nn.Module, tuple[object, str]] = weakref.WeakKeyDictionary()
+
+
+def _obstacle(case: Case, template: Template, loop: Loop) -> str:
+    """Why `torch.func` cannot train this module, or nothing; tried once for a model."""
+    asked = (
+        signature(case.model, case.like),
+        (case.targets.shape[1:], case.targets.dtype, case.flat.dtype),
+        id(case.objective.loss),
+    )
+    before = _known.get(case.model)
+    if before is not None and before[0] == asked:
+        return before[1]
+    try:
+        engine = Vmapped(template, case.objective)
+        found = "" if _agree(case, engine, loop) else "torch.func gives other gradients for it"
+    except Exception as error:  # whatever the module raises, the loop still runs it
+        first_line = str(error).partition("\n")[0]
+        found = f"torch.func cannot batch this model ({type(error).__name__}: {first_line})"
+    _known[case.model] = (asked, found)
+    return found
+
+
+def _agree(case: Case, *engines: Engine) -> bool:
+    """Whether engines give the same gradients for two made-up clients, one of a single record."""
+    device = case.flat.device
+    x = each(lambda part: part.unflatten(0, (2, 2)).contiguous(), made_up(case.like, rows=4))
+    y = case.targets.new_zeros(2, 2, *case.targets.shape[1:]).to(device)
+    share = case.flat.new_full((2, 2), 0.5)
+    if case.objective.pads:
+        each(lambda part: part[1, 1].copy_(part[1, 0]), x)
+        share[1] = share.new_tensor([1.0, 0.0])
+    trained = {n: p for n, p in case.model.named_parameters() if p.requires_grad}
+    weights = {n: p.detach().expand(2, *p.shape).clone() for n, p in trained.items()}
+    rows = []
+    with alone(device) as start:
+        for engine in engines:
+            start(0)
+            engine.begin((0, 1), device)
+            target = {n: torch.zeros_like(p) for n, p in weights.items()}
+            engine.accumulate(weights, target, 1.0, x, y, share)
+            rows.append(torch.cat([part.double().reshape(-1) for part in target.values()]))
+    first, second = rows
+    slack = _AGREED * math.sqrt(torch.finfo(case.flat.dtype).eps)
+    apart = (first - second).norm()
+    # A model of infinite weights has the same gradients everywhere: none.
+    return not bool(apart > slack * second.norm())
