@@ -7,17 +7,18 @@ added up in floating point (:mod:`fldp.mechanism.summation`); the sum is noised 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fldp._checks import shown
 from fldp._moved import renamed
 from fldp.mechanism.clipping import Clip
 from fldp.mechanism.collection import Collection
-from fldp.mechanism.intake import as_numbers, check_equal
+from fldp.mechanism.intake import as_numbers, check_equal, check_plan
 from fldp.mechanism.noise import Gaussian, as_noise
 from fldp.mechanism.release import Release
 
@@ -300,6 +301,8 @@ def aggregate(
     >>> bool((release.mean - 0.5).abs().max() < 0.1)
     True
     """
+    check_plan(plan)
+    _check_several(updates)
     each = None if weights is None else _usable(weights, updates, weight_cap)
     batches: Iterable[tuple[Any, Any]]
     if isinstance(updates, (Tensor, np.ndarray)):
@@ -330,6 +333,16 @@ def aggregate(
     if aggregator is None:
         raise ValueError("no updates: pass like= so that the release knows its structure")
     return aggregator.release(ledger, round)
+
+
+def _check_several(updates: object) -> None:
+    """ValueError for what cannot be the updates of several clients."""
+    one = isinstance(updates, (str, bytes, Mapping)) or not isinstance(updates, Iterable)
+    if one or (isinstance(updates, (Tensor, np.ndarray)) and updates.ndim == 0):
+        raise ValueError(
+            f"updates is {shown(updates)}: give one update for each client, in a list, or as the "
+            "rows of a matrix"
+        )
 
 
 def _usable(weights: Any, updates: Any, cap: float | None) -> list[float] | None:

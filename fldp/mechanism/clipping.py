@@ -280,7 +280,15 @@ class Clip:
         -------
         Tensor
             (c,), or (c, L) per slice.
+
+        Raises
+        ------
+        ValueError
+            For what is no matrix of numbers.
         """
+        rows = as_tensor(rows)
+        if rows.ndim != 2:
+            raise ValueError(f"rows have the shape {tuple(rows.shape)}: give a matrix (c, d)")
         rows, norms, finite = bounded_rows(rows)
         return (self.factors(rows, norms, slices) * finite[:, None]).squeeze(1)
 
@@ -412,7 +420,7 @@ class PerLayerClip(Clip):
 
 def per_adjacency(adjacency: str, added: float, zeroed: float, replaced: float) -> float:
     values = {"add-or-remove": added, "zero-out": zeroed, "replace-one": replaced}
-    if adjacency not in values:
+    if not isinstance(adjacency, str) or adjacency not in values:
         raise ValueError(f"adjacency is {adjacency!r}; choose one of {sorted(values)}")
     return values[adjacency]
 

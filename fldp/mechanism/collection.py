@@ -15,7 +15,6 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING, NoReturn
 
 import torch
-from torch import Tensor
 
 from fldp._checks import shown
 from fldp.mechanism.clipping import Clip, as_clip, bounded_rows, flat_factors

@@ -9,7 +9,6 @@ runs `Contribution.encode` on the client and sends what it returns.
 from __future__ import annotations
 
 import copy
-import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fldp._checks import between
 from fldp.mechanism.clipping import HUGE, Clip, as_clip, bounded_rows, norm_of_parts
 from fldp.mechanism.intake import check_cap
 from fldp.mechanism.release import PrivateDiagnostics
@@ -95,16 +95,23 @@ class SeenOne(NamedTuple):
 
 def joined(parts: Iterable[Seen | SeenOne]) -> Seen:
     """All that was seen in a round, in its order, on the CPU."""
-    nothing = torch.zeros(0, dtype=torch.float64)
-    found = [Seen(nothing, nothing, nothing > 0, nothing > 0)]
-    for one_by_one, run in itertools.groupby(parts, lambda part: isinstance(part, SeenOne)):
-        found += [_of_each(run)] if one_by_one else run
+    found = []
+    alone: list[SeenOne] = []
+    for part in parts:
+        if isinstance(part, SeenOne):
+            alone.append(part)
+        else:
+            found += [_of_each(alone), part]
+            alone = []
+    found.append(_of_each(alone))
     return Seen(*(torch.cat([part.cpu() for part in each]) for each in zip(*found, strict=True)))
 
 
-def _of_each(each: Iterable[SeenOne]) -> Seen:
-    norms, scales, finite = (torch.tensor(values) for values in zip(*each, strict=True))
-    return Seen(norms.double(), scales.double(), finite, finite & (norms > 0))
+def _of_each(each: list[SeenOne]) -> Seen:
+    norms = torch.tensor([one.norm for one in each], dtype=torch.float64)
+    scales = torch.tensor([one.scale for one in each], dtype=torch.float64)
+    finite = torch.tensor([one.finite for one in each], dtype=torch.bool)
+    return Seen(norms, scales, finite, finite & (norms > 0))
 
 
 class Bounded(NamedTuple):
@@ -180,7 +187,7 @@ class Contribution:
     Raises
     ------
     ValueError
-        For a clip that does not fit the structure, and a cap out of range.
+        For a clip that does not fit the structure, and a cap or a room out of range.
 
     Examples
     --------
@@ -204,7 +211,7 @@ class Contribution:
         self.clip = copy.deepcopy(as_clip(clip))
         self.clip.prepare(self.layout)
         self.weight_cap = check_cap(weight_cap)
-        self.room = room
+        self.room = between("room", room)
         self._one = self.layout.empty.new_ones(1, dtype=torch.float64)
 
     def weights(self, weight: object, count: int) -> Tensor:

@@ -367,12 +367,13 @@ class Layout:
         return parts
 
     def _ready_parts(self, update: object) -> list[Tensor]:
-        """The same where nothing needs to be looked up or converted, as in most updates; else []."""
-        if type(update) in (dict, OrderedDict) and list(update) == self.names:
-            leaves = update.values()
-        elif type(update) is list and self._numbered and len(update) == len(self.names):
+        """The same where nothing needs to be looked up or converted, as in most updates, or []."""
+        leaves: list[Any] = []
+        if (type(update) is dict or type(update) is OrderedDict) and list(update) == self.names:
+            leaves = list(update.values())
+        elif type(update) is list and self._numbered:
             leaves = update
-        else:
+        if len(leaves) != len(self.names):
             return []
         dtype, device = self.empty.dtype, self.empty.device
         parts = []

@@ -159,9 +159,7 @@ class Averaging:
                 RoundWarning,
                 stacklevel=2,
             )
-            nothing = torch.zeros(0)
-            private = PrivateDiagnostics.of(nothing, nothing, nothing, count=count)
-            return Averaged(None, norm, aggregator.event, private)
+            return Averaged(None, norm, aggregator.event, joined([]).counted(count))
         # A grid's mean comes in float64; rounding it is post-processing.
         mean = release.mean.to(self.layout.empty.dtype)
         return Averaged(mean, release.clip_norm, release.event, release.private)

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fldp.plan.chain import path_of
 from fldp.plan.ledger import atomic
 from fldp.simulation.clients import Population
 
@@ -57,7 +58,9 @@ class Checkpoint:
     """
 
     def __init__(self, path: str | os.PathLike[str], resume: bool) -> None:
-        self.path = Path(path)
+        self.path = path_of(path, "checkpoint")
+        if self.path.is_dir():
+            raise ValueError(f"{self.path} is a folder: give the path of a file in it")
         exists = self.path.exists()
         if resume and not exists:
             raise ValueError(
@@ -92,10 +95,16 @@ class Checkpoint:
                 descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER)
                 with os.fdopen(descriptor, "wb") as file:
                     torch.save({"format": _FORMAT, "note": _NOTE} | state, file)
-        except OSError as error:
+        # A disk that fills up under torch's writer is a RuntimeError, with nothing of use in it.
+        except (OSError, RuntimeError) as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            reason = "the disk may be full"
+            if isinstance(error, OSError):
+                reason = str(error.strerror or error)
             raise ValueError(
-                f"the checkpoint {self.path} cannot be written ({error.strerror or error}): make "
-                "room, or give a path that you may write to"
+                f"the checkpoint {self.path} cannot be written ({reason}): make room, or give a "
+                "path that you may write to; what was there before is untouched"
             ) from None
 
     def load(self, device: torch.device) -> State:

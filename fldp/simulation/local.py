@@ -337,6 +337,10 @@ class Algorithm:
         with alone(flat.device):
             return fitted(copied(model), like, weights)
 
+    def trained_by(self) -> str:
+        """The engine that trains clients, and why it is this one; empty for code of one's own."""
+        return ""
+
     def statement(self) -> str:
         """What the algorithm itself guarantees, beside the plan: most guarantee nothing."""
         return ""
@@ -464,6 +468,7 @@ class LocalSGD(Algorithm):
     # Whether `_correction` is part of every gradient.
     _corrects: ClassVar[bool] = False
     _shared: bool = field(default=False, init=False, repr=False, compare=False)
+    _trained_by: str = field(default="", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self.lr = real("lr", self.lr)
@@ -529,6 +534,11 @@ class LocalSGD(Algorithm):
             like = self.form(model, flat, population)
             found = self._engine(model, flat, like, population.targets, 1)
         self._shared = not found.engine.single
+        self._trained_by = str(found)
+
+    def trained_by(self) -> str:
+        """See `Algorithm.trained_by`."""
+        return self._trained_by
 
     def limits(self) -> str:
         """What shared kernels do to the last bits of an update."""

@@ -106,6 +106,7 @@ class Run:
         self.lost = 0
         self.local.begin(self.population, self.total, self.cohort / self.clients)
         self.local.rehearse(self.model, self.flat, self.population)
+        self.history.engine = self.local.trained_by()
         self._check_exam()
         # For validation: one copy serves all rounds where nothing in it moves.
         self._shown = copied(self.model) if is_all_plain(self.model) else None
