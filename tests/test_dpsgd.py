@@ -309,6 +309,42 @@ def test_the_runs_loss_is_clipped_record_by_record(people: Any, loss: Any) -> No
     assert torch.allclose(row[0], -0.5 * total / 40, atol=1e-6)
 
 
+def test_clients_that_are_loaded_when_they_are_drawn(people: Any) -> None:
+    plan = records(people, batch_size=20)
+    lazy = fldp.clients.from_loader(people.client, clients=20, sizes=people.sizes)
+    found = [flatten(run_model(model(), crowd, dpsgd(plan)).model) for crowd in (people, lazy)]
+    assert torch.equal(*found)
+
+
+def test_labels_beyond_the_outputs_are_refused_before_anybody_trains(people: Any) -> None:
+    with pytest.raises(ValueError, match="there is a label 9 and the model has 3 outputs"):
+        run_model(nn.Linear(64, 3), people, dpsgd(records(people)))
+
+
+def test_records_by_name_and_words(people: Any) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.e = nn.Embedding(8, 4)
+            self.o = nn.Linear(64 + 4, 10)
+
+        def forward(self, image: Tensor, word: Tensor) -> dict[str, Tensor]:
+            return {"logits": self.o(torch.cat([image, self.e(word)], 1))}
+
+    named = {"image": people.x, "word": people.y % 8}
+    crowd = fldp.clients.Population(named, people.y, [row.tolist() for row in people.index])
+    plan = records(people, batch_size=20)
+    assert torch.isfinite(flatten(run_model(Net(), crowd, dpsgd(plan)).model)).all()
+
+
+def test_a_frozen_batch_norm_is_not_refused(people: Any) -> None:
+    net = nn.Sequential(nn.Linear(64, 16), nn.BatchNorm1d(16), nn.Linear(16, 10))
+    net[1].requires_grad_(False).eval()
+    after: Any = run_model(net, people, dpsgd(records(people, batch_size=20))).model
+    assert torch.equal(after[1].running_mean, net[1].running_mean)
+    assert not torch.equal(after[0].weight, net[0].weight)
+
+
 def test_served_rounds_survive_a_resume(people: Any, steps: list[Any], tmp_path: Path) -> None:
     plan = records(people, rounds=4, participations=2, batch_size=20)
     path = tmp_path / "run.pt"

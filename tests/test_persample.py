@@ -135,7 +135,7 @@ class Words(nn.Module):
         self.o = nn.Linear(4 * 64, 3)
 
     def forward(self, x: Tensor) -> Any:
-        return self.o(self.e((16 * x).long()).flatten(1))
+        return self.o(self.e((16 * x.abs()).long()).flatten(1))
 
 
 class Remembers(Two):

@@ -135,10 +135,11 @@ class DPSGD(Algorithm):
         """Also: whether Opacus' gradients are those of single records; see `check_rows`."""
         super().rehearse(model, flat, population)
         check_layers(model)
+        self._try_out(model, flat, population)
         like = self.form(model, flat, population)
         # Within (0, 1), as most inputs are.
         x = each(torch.abs, made_up(like, RECORDS))
-        y = leaves(made_up(population.y[:0], RECORDS))[0].abs().to(flat.device)
+        y = leaves(made_up(population.targets, RECORDS))[0].abs().to(flat.device)
 
         def loss(tried: nn.Module, records: list[int]) -> Tensor:
             return mean_of_each(self._objective, call(tried, take(x, records)), y[records])
