@@ -485,6 +485,8 @@ class LocalSGD(Algorithm):
         self.momentum = self.momentum and real("momentum", self.momentum, 1)
         self.weight_decay = self.weight_decay and real("weight_decay", self.weight_decay)
         self.proximal = self.proximal and real("proximal", self.proximal)
+        if self.threads is not None:
+            self.threads = whole("threads", self.threads)
         if isinstance(self.trainable, str):
             self.trainable = [self.trainable]
         if not callable(self.trainable) and not _are_names(self.trainable):
@@ -503,7 +505,13 @@ class LocalSGD(Algorithm):
         return any(_names(one, name) for one in wanted)
 
     def prepare(self, model: nn.Module) -> nn.Module:
-        """See `Algorithm.prepare`; a name in `trainable` that trains nothing is refused."""
+        """See `Algorithm.prepare`; also refuses a name in `trainable` that trains nothing."""
+        for name, module in model.named_modules():
+            if hasattr(module, "_orig_mod"):
+                raise ValueError(
+                    f"layer {name!r} is compiled, for weights of one client: give the module that "
+                    "it was compiled from (its _orig_mod), or train in a LocalFunction"
+                )
         if self.trainable is not None and not callable(self.trainable):
             for wanted in self.trainable:
                 _check_name(wanted, model)
