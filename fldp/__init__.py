@@ -55,8 +55,8 @@ if TYPE_CHECKING:
     from fldp.simulation.dpsgd import DPSGD as DPSGD
     from fldp.simulation.history import History as History
     from fldp.simulation.local import FedProx as FedProx
-    from fldp.simulation.local import LocalFunction as LocalFunction
     from fldp.simulation.local import LocalSGD as LocalSGD
+    from fldp.simulation.own import LocalFunction as LocalFunction
     from fldp.simulation.scaffold import Scaffold as Scaffold
     from fldp.simulation.server import FedAdam as FedAdam
     from fldp.simulation.server import FedAvg as FedAvg
@@ -90,7 +90,7 @@ _NAMES = {
     "DiscreteGaussian": "mechanism.discrete",
     "LocalSGD": "simulation.local",
     "FedProx": "simulation.local",
-    "LocalFunction": "simulation.local",
+    "LocalFunction": "simulation.own",
     "Scaffold": "simulation.scaffold",
     "DPSGD": "simulation.dpsgd",
     "FedAvg": "simulation.server",
@@ -116,7 +116,7 @@ _MODULES = {
 }
 
 # Names of version 0.1 -> what they are called.
-_OLD_NAMES = {"BringYourOwn": "simulation.local.LocalFunction"}
+_OLD_NAMES = {"BringYourOwn": "simulation.own.LocalFunction"}
 
 __all__ = [*_NAMES, *_MODULES, "__version__"]
 

@@ -74,6 +74,14 @@ class OldPaths(MetaPathFinder, Loader):
         # The import system takes what stands here when this returns.
         sys.modules[module.__name__] = importlib.import_module(f"fldp.{place}")
 
+    def get_code(self, fullname: str) -> None:
+        """What `python -m` asks for: an ImportError's words are all that it prints."""
+        name = fullname.partition(".")[2]
+        raise ImportError(
+            f"{fullname} is fldp.{(SHORT | OLD)[name]}, to import and not to run; python -m fldp "
+            "lists the commands"
+        )
+
 
 def install() -> None:
     """Make old paths importable."""

@@ -5,6 +5,7 @@ Plan, accountant, command line, statement and the book's page of notation read t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -97,8 +98,9 @@ MIN_SURVIVORS = Setting(
 )
 SETTINGS = (SAMPLING, ADJACENCY, TRUST, ACCOUNTANT, CAP, MIN_SURVIVORS)
 
-# The share of a cohort that an example lets survive: a fifth may drop out.
-_SURVIVING = 0.8
+# What an example of min_survivors presumes: a fifth drops out of a cohort that is small by so many
+# standard deviations. A round of fewer is lost, with .8 m alone one of eight at m = 20 of N = 100.
+_SURVIVING, _SMALL_BY = 0.8, 2
 
 
 def usual_adjacency(trust: str) -> str:
@@ -158,7 +160,10 @@ def refuse_what_conflicts(
     m = f"{cohort:.10g}"
     shared = trust == "distributed"
     survivors = f"min_survivors is {min_survivors}"
-    example = max(1, int(_SURVIVING * cohort))
+    drawn = cohort
+    if sampling == "poisson" and cohort < clients:
+        drawn -= _SMALL_BY * math.sqrt(cohort * (1 - cohort / clients))
+    example = max(1, int(_SURVIVING * drawn))
     refusals = (
         (
             cohort > clients,

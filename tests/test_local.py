@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,8 @@ from fldp.plan import calibrate
 from fldp.simulation.clients import Population
 from fldp.simulation.draws import Draws
 from fldp.simulation.isolation import threads
-from fldp.simulation.local import FedProx, LocalFunction, LocalSGD
+from fldp.simulation.local import FedProx, LocalSGD
+from fldp.simulation.own import LocalFunction
 from fldp.simulation.scaffold import Scaffold
 
 SIZES = (7, 1, 4, 10, 3)
@@ -292,7 +294,70 @@ def test_bad_engine_and_bad_target_of_training() -> None:
     with pytest.raises(ValueError, match="no stacked kernel"):
         collect(LocalSGD(engine="stacked"), model, people, [0])
     with pytest.raises(ValueError, match="nothing to train"):
-        LocalSGD(trainable=["c"]).prepare(model)
+        LocalSGD(trainable=[]).prepare(model)
+
+
+def trained(model: nn.Module, wanted: Any) -> list[str]:
+    return [name for name, _, _ in shapes(LocalSGD(trainable=wanted).prepare(model))]
+
+
+def layers() -> nn.Module:
+    names = {f"layer{i}": nn.Linear(2, 2) for i in (1, 2, 10)}
+    return nn.ModuleDict(names | {"block": nn.Sequential(nn.Linear(2, 2), nn.PReLU())})
+
+
+@pytest.mark.parametrize(
+    ("wanted", "names"),
+    [
+        (["layer1"], ["layer1.weight", "layer1.bias"]),
+        ("layer1", ["layer1.weight", "layer1.bias"]),
+        (["layer1."], ["layer1.weight", "layer1.bias"]),
+        (("layer10.bias", "block.1"), ["layer10.bias", "block.1.weight"]),
+        (["layer?.bias"], ["layer1.bias", "layer2.bias"]),
+        (["*.bias"], ["layer1.bias", "layer2.bias", "layer10.bias", "block.0.bias"]),
+        (["layer1*"], ["layer1.weight", "layer1.bias", "layer10.weight", "layer10.bias"]),
+        (lambda name: name.endswith("0.bias"), ["layer10.bias", "block.0.bias"]),
+    ],
+)
+def test_what_is_trained_is_named_exactly(wanted: Any, names: list[str]) -> None:
+    assert trained(layers(), wanted) == names
+
+
+@pytest.mark.parametrize(
+    ("wanted", "say"),
+    [
+        (["layer"], "trainable names 'layer', and the model has layer1.weight, layer1.bias"),
+        (["layer1", "layer1.weigh"], r"trainable names 'layer1\.weigh', and"),
+        (["LAYER1"], "trainable names 'LAYER1'"),
+        ([""], "trainable names ''"),
+        (["layer2"], "'layer2', which is frozen"),
+        ([1], r"trainable is \[1\]: give names"),
+        (1, "trainable is 1: give names"),
+    ],
+)
+def test_a_name_that_trains_nothing_is_refused(wanted: Any, say: str) -> None:
+    model: Any = layers()
+    model.layer2.requires_grad_(False)
+    with pytest.raises(ValueError, match=say):
+        trained(model, wanted)
+
+
+def test_a_long_list_of_names_is_cut() -> None:
+    with pytest.raises(ValueError, match=r"5\.weight, 5\.bias and 8 more to train"):
+        trained(nn.Sequential(*[nn.Linear(2, 2) for _ in range(10)]), ["c"])
+
+
+@pytest.mark.parametrize("algorithm", [LocalSGD(lr=0.5), LocalFunction(lambda m, x, y: m)])
+def test_what_the_model_has_frozen_is_no_part_of_the_update(algorithm: Any) -> None:
+    torch.manual_seed(0)
+    model: Any = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))
+    model[0].requires_grad_(False)
+    people = population((8,))
+    rows = collect(algorithm, algorithm.prepare(model), people, [0, 1])
+    assert rows.shape == (2, 21)
+    if isinstance(algorithm, LocalSGD):
+        expected = reference(model, people, [0, 1], algorithm, seed=0)
+        torch.testing.assert_close(rows, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_threads_are_restored() -> None:

@@ -7,7 +7,10 @@ import dataclasses
 import gc
 import io
 import json
+import math
 import pickle
+import re
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +21,7 @@ from conftest import plan_for
 from fldp.mechanism import release as module
 from fldp.mechanism.adaptive import AdaptiveClip
 from fldp.mechanism.aggregation import aggregate
-from fldp.mechanism.release import PrivateDiagnostics, Release
+from fldp.mechanism.release import PrivateDiagnostics, Release, RoundWarning
 
 PUBLIC = {"mean", "noise_std", "denominator", "event", "clip_norm", "reproducible", "unclipped"}
 # The norm of an update, which nothing that leaves may contain.
@@ -146,3 +149,75 @@ def test_diagnostics_say_that_they_are_private() -> None:
     private = PrivateDiagnostics([SECRET], 1.0, 0, 1)
     assert repr(private) == "PrivateDiagnostics(<not for release>)"
     assert "NOT for release" in str(PrivateDiagnostics.__doc__)
+
+
+def told(rows: Any, plan: Any = None, **options: Any) -> tuple[list[str], Any]:
+    """What a release of these rows warns of, and its private part."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        release = aggregate(rows, plan or plan_for(), **options)
+    texts = [str(w.message) for w in caught if issubclass(w.category, RoundWarning)]
+    return texts, release.private
+
+
+GOOD, NAN, INF, ZERO = [0.5, 0.5], [math.nan, 0.5], [0.5, -math.inf], [0.0, 0.0]
+SILENT = ([GOOD], [GOOD, NAN], [GOOD, INF, GOOD, NAN], [GOOD, ZERO, ZERO, ZERO, NAN])
+LOUD = {
+    "everybody malformed": ([NAN, INF, NAN], "3 of 3 .* 3 malformed .* 0 zero"),
+    "everybody zero": ([ZERO, ZERO], "2 of 2 .* 0 malformed .* 2 zero"),
+    "malformed or zero": ([NAN, ZERO, ZERO], "3 of 3 .* 1 malformed .* 2 zero"),
+    "more than half": ([NAN, INF, GOOD], "2 of 3 .* 2 malformed .* 0 zero"),
+    "one alone": ([NAN], "1 of 1"),
+}
+
+
+@pytest.mark.parametrize("case", LOUD)
+def test_r06_a_round_that_taught_nothing_says_so_at_once(case: str) -> None:
+    rows, words = LOUD[case]
+    texts, private = told(torch.tensor(rows))
+    assert len(texts) == 1
+    assert re.match(words, texts[0])
+    assert "as private as the data" in texts[0]
+    assert private.malformed == sum(row in (NAN, INF) for row in rows)
+    assert private.zero == rows.count(ZERO)
+
+
+@pytest.mark.parametrize("rows", SILENT)
+def test_r06_a_round_that_taught_something_is_silent(rows: Any) -> None:
+    texts, private = told(torch.tensor(rows))
+    assert texts == []
+    assert private.malformed == sum(row in (NAN, INF) for row in rows)
+    assert private.usable + private.malformed == len(rows)
+
+
+def test_r06_an_empty_round_is_silent() -> None:
+    assert told([], like=torch.zeros(2))[0] == []
+
+
+def test_r06_the_clipped_fraction_is_that_of_the_well_formed() -> None:
+    rows = torch.tensor([[9.0, 0.0], [0.1, 0.0], NAN, NAN, ZERO, INF])
+    private = told(rows)[1]
+    assert private.clipped_fraction == 1 / 3
+    assert (private.malformed, private.zero, private.usable, private.count) == (3, 1, 3, 6)
+
+
+def test_r06_what_has_another_shape_is_malformed_and_named() -> None:
+    sent = [torch.ones(2), torch.ones(3), "nothing", torch.ones(5)]
+    texts, private = told(sent, strict=False)
+    assert private.malformed == 3
+    assert "first problem: the update: it has shape (3,), expected (2,)" in texts[0]
+
+
+def test_r06_an_unusable_weight_is_malformed() -> None:
+    texts, private = told(torch.ones(3, 2), weights=[math.nan, -1.0, 1.0], weight_cap=2.0)
+    assert private.malformed == 2
+    assert len(texts) == 1
+
+
+def test_r06_no_filter_makes_a_warning_end_a_round(caplog: pytest.LogCaptureFixture) -> None:
+    """Whether a round is released must not depend on the data."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        release = aggregate(torch.full((3, 2), math.nan), plan_for())
+    assert torch.isfinite(release.mean).all()
+    assert "3 of 3 contributions" in caplog.text

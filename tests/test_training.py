@@ -270,7 +270,7 @@ def test_what_may_be_published_holds_nothing_private(
     told = json.loads(history.to_json())
     assert set(told) == {
         "plan", "accuracy", "metric", "measure", "loss", "epsilon", "accounted", "clip_norm",
-        "best_round", "stopped",
+        "best_round", "engine", "stopped",
     }  # fmt: skip
     frame = history.to_pandas()
     assert list(frame.columns) == ["epsilon", "clip_norm", "accuracy", "loss"]

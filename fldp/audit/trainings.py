@@ -310,7 +310,7 @@ class _Training:
 def _with_client(population: Population, x: Records, y: Tensor) -> Population:
     """The population whose last client holds (x, y), and nobody else these records."""
     count = len(population.y)
-    index = [row[row >= 0].tolist() for row in population.index[:-1]]
+    index = [population.held(i).tolist() for i in range(len(population) - 1)]
     index.append(list(range(count, count + len(y))))
     records = each(lambda old, new: torch.cat([old, new]), population.x, x)
     return Population(records, torch.cat([population.y, y]), index)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from fldp._checks import real
 from fldp.mechanism.clipping import LARGEST, SMALLEST, FlatClip, per_adjacency
 
 if TYPE_CHECKING:
@@ -72,16 +73,15 @@ class AdaptiveClip(FlatClip):
         acceleration: float = 5.0,
     ) -> None:
         super().__init__(initial)
-        if not 0 < quantile < 1:
-            raise ValueError(f"the target quantile must lie between 0 and 1, got {quantile}")
-        if not (0 < learning_rate <= 2 and 1 <= acceleration <= 10):
-            raise ValueError("learning_rate must be in (0, 2] and acceleration in [1, 10]")
-        if count_noise is not None and not 0 < count_noise < math.inf:
-            raise ValueError(f"count_noise must be positive and finite, got {count_noise}")
-        self.quantile = float(quantile)
-        self.learning_rate = float(learning_rate)
-        self.count_noise = count_noise
-        self.acceleration = float(acceleration)
+        self.quantile = real("quantile", quantile, 1)
+        self.learning_rate = real("learning_rate", learning_rate)
+        self.acceleration = real("acceleration", acceleration)
+        if not (self.learning_rate <= 2 and 1 <= self.acceleration <= 10):
+            raise ValueError(
+                f"learning_rate is {self.learning_rate:g} and acceleration {self.acceleration:g}: "
+                "learning_rate must be in (0, 2] and acceleration in [1, 10]"
+            )
+        self.count_noise = None if count_noise is None else real("count_noise", count_noise)
         # How many rounds the fraction has stood at one end, negative at the lower.
         self.streak = 0
 

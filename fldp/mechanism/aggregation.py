@@ -7,17 +7,18 @@ added up in floating point (:mod:`fldp.mechanism.summation`); the sum is noised 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fldp._checks import shown
 from fldp._moved import renamed
 from fldp.mechanism.clipping import Clip
 from fldp.mechanism.collection import Collection
-from fldp.mechanism.intake import as_numbers, check_equal
+from fldp.mechanism.intake import as_numbers, check_equal, check_plan
 from fldp.mechanism.noise import Gaussian, as_noise
 from fldp.mechanism.release import Release
 
@@ -30,8 +31,10 @@ if TYPE_CHECKING:
 # rows enough that reading and writing the sum once a tile costs little beside them.
 _FEW, _MANY = 2, 512
 _TILE = 1 << 20
-# Updates that come one by one wait until so many can be added at once.
-_WAITING = 16
+# Updates that come one by one wait until so many can be added at once, or so many tiles are full.
+_WAITING, _TILES = 64, 2
+# From so many coordinates on, and so many for each tensor, a copy costs more than calls of torch.
+_APART, _APART_EACH = 1 << 17, 1 << 14
 
 
 class PrivateAggregator:
@@ -117,11 +120,14 @@ class PrivateAggregator:
         empty = self._client.layout.empty
         total = self._client.layout.total
         self._step = self._server.tile(max(_FEW, min(_MANY, _TILE // total)))
-        size = self._server.tile(max(1, min(_WAITING, 4 * _TILE // total)))
+        size = self._server.tile(max(1, min(_WAITING, _TILES * _TILE // total)))
         # Rows that came one by one, and wait to be added together.
         self._held = empty.new_empty(size, total)
         self._held_weights = self._held.new_ones(size, dtype=torch.float64)
         self._waiting = 0
+        # Large updates of one's own code are added where they lie.
+        large = total >= max(_APART, _APART_EACH * len(self._client.layout.names))
+        self._in_parts = strict and large and self._server.takes_parts
 
     @property
     def event(self) -> Event:
@@ -160,7 +166,7 @@ class PrivateAggregator:
             if weight is not None and self._client.weight_cap is None:
                 raise ValueError("weights change the sensitivity: give a public weight_cap")
             rows, weights, problem = self._read(update, weight)
-            again = self._server.admit(client, 1 if rows is None else rows.shape[0])
+            again = self._server.admit(client, len(rows) if isinstance(rows, Tensor) else 1)
             if again is not None and self.strict:
                 raise ValueError(again)
             problem = again or problem
@@ -170,23 +176,34 @@ class PrivateAggregator:
                 self._server.refuse(problem)
 
     def _read(self, update: object, weight: object) -> tuple[Any, Any, str | None]:
-        """Rows (c, d), weights (c,), and None; or, if not `strict`, what is wrong with them."""
+        """Rows (c, d) or parts, weights (c,), and None; or, if not `strict`, what is wrong."""
         try:
-            held = self._held[self._waiting]
-            rows = self._client.layout.rows(update, held, not self.strict)
+            layout = self._client.layout
+            if self._in_parts and not isinstance(update, (Tensor, np.ndarray)):
+                return layout.parts(update), self._client.weights(weight, 1), None
+            rows = layout.rows(update, self._held[self._waiting], not self.strict)
             return rows, self._client.weights(weight, rows.shape[0]), None
         except Exception as error:
             if self.strict:
                 raise
             return None, None, str(error)
 
-    def _take(self, rows: Tensor, weights: Tensor) -> None:
+    def _take(self, rows: Tensor | list[Tensor], weights: Tensor) -> None:
         """Add rows up: a single one waits in the tile, a matrix is cut into tiles.
 
         What a client sent is always copied: it may lie in memory that the client still writes to,
-        and must not change between the pass for its norm and the pass for its sum.
+        and must not change between the pass for its norm and the pass for its sum. One's own code
+        (`strict`) does not write to a matrix, or to the parts of a large update, meanwhile.
         """
         size = self._held.shape[0]
+        if not isinstance(rows, Tensor):
+            one = self._client.bound_parts(rows, weights)
+            if one is not None:
+                # In the order in which they came.
+                self._flush()
+                self._server.add_parts(one)
+                return
+            rows = torch.cat(rows).unsqueeze(0)
         if rows.shape[0] == 1 and (size > 1 or not self.strict):
             slot = self._held[self._waiting]
             if rows.data_ptr() != slot.data_ptr():
@@ -284,6 +301,8 @@ def aggregate(
     >>> bool((release.mean - 0.5).abs().max() < 0.1)
     True
     """
+    check_plan(plan)
+    _check_several(updates)
     each = None if weights is None else _usable(weights, updates, weight_cap)
     batches: Iterable[tuple[Any, Any]]
     if isinstance(updates, (Tensor, np.ndarray)):
@@ -314,6 +333,16 @@ def aggregate(
     if aggregator is None:
         raise ValueError("no updates: pass like= so that the release knows its structure")
     return aggregator.release(ledger, round)
+
+
+def _check_several(updates: object) -> None:
+    """ValueError for what cannot be the updates of several clients."""
+    one = isinstance(updates, (str, bytes, Mapping)) or not isinstance(updates, Iterable)
+    if one or (isinstance(updates, (Tensor, np.ndarray)) and updates.ndim == 0):
+        raise ValueError(
+            f"updates is {shown(updates)}: give one update for each client, in a list, or as the "
+            "rows of a matrix"
+        )
 
 
 def _usable(weights: Any, updates: Any, cap: float | None) -> list[float] | None:

@@ -33,7 +33,7 @@ _BLOCK = 512
 # What the bound above takes off C.
 _MARGIN = 2.0**-15
 # Beyond this norm, squares in float32 could overflow in a block of 512.
-_HUGE = 2.0**40
+HUGE = 2.0**40
 # The square root of a sum of squares, computed twice, differs by its rounding alone.
 _SAME = 1e-12
 # Clip norms beyond these would take products with a weight cap out of float32's range.
@@ -73,6 +73,24 @@ def row_norms(rows: Tensor) -> Tensor:
     return norms
 
 
+def norm_of_parts(parts: Sequence[Tensor]) -> float:
+    """The joint norm of one update that lies in flat parts on the CPU, with the same bound.
+
+    Its last bits may differ from those of `row_norms`: a block ends where a part ends.
+    """
+    norms = []
+    for part in parts:
+        size = part.shape[0]
+        block = _block(size)
+        rest = size % block
+        if rest:
+            norms.append(torch.linalg.vector_norm(part[size - rest :], dim=0, keepdim=True))
+        if rest < size:
+            blocks = part[: size - rest] if rest else part
+            norms.append(torch.linalg.vector_norm(blocks.view(-1, block), dim=1))
+    return float(torch.linalg.vector_norm(torch.cat(norms), dtype=torch.float64))
+
+
 def bounded_rows(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Rows whose norms are safe to compute with: (rows, their norms in float64, finite).
 
@@ -81,7 +99,7 @@ def bounded_rows(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     factor would be subnormal. The input is never written to.
     """
     norms = row_norms(rows)
-    safe = norms <= _HUGE
+    safe = norms <= HUGE
     if bool(safe.all()):
         return rows, norms, safe
     rows = rows.clone()
@@ -91,8 +109,8 @@ def bounded_rows(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         row = rows[i].to(torch.float64, copy=True)
         top = row.abs().max()
         if torch.isfinite(top):
-            rows[i] = row / top * _HUGE
-            norms[i] = (row / top).norm() * _HUGE
+            rows[i] = row / top * HUGE
+            norms[i] = (row / top).norm() * HUGE
         else:
             finite[i], norms[i], rows[i] = False, 0.0, 0.0
     return rows, norms, finite
@@ -106,6 +124,13 @@ class Clip:
     """
 
     norm: float
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        # Who writes `factors` anew has no factor by an older class's rule.
+        if "factors" in vars(cls) and "factor" not in vars(cls):
+            cls.factor = Clip.factor  # type: ignore[method-assign]
+
     # How many noised numbers the clip asks of a round, besides the sum of updates.
     queries = 0
 
@@ -224,6 +249,23 @@ class Clip:
         """
         raise NotImplementedError
 
+    def factor(self, norm: float, room: float = 0.0) -> float | None:
+        """The factor of one row, bit for bit as in `factors`, if it follows from the norm alone.
+
+        Parameters
+        ----------
+        norm : float
+            The row's.
+        room : float
+            As for `factors`.
+
+        Returns
+        -------
+        float or None
+            None where a clip looks at more of a row, as by default.
+        """
+        return None
+
     def scales(self, rows: Tensor, slices: Slices = ()) -> Tensor:
         """Clip factors of any rows.
 
@@ -238,7 +280,15 @@ class Clip:
         -------
         Tensor
             (c,), or (c, L) per slice.
+
+        Raises
+        ------
+        ValueError
+            For what is no matrix of numbers.
         """
+        rows = as_tensor(rows)
+        if rows.ndim != 2:
+            raise ValueError(f"rows have the shape {tuple(rows.shape)}: give a matrix (c, d)")
         rows, norms, finite = bounded_rows(rows)
         return (self.factors(rows, norms, slices) * finite[:, None]).squeeze(1)
 
@@ -281,6 +331,11 @@ class FlatClip(Clip):
         self, rows: Tensor, norms: Tensor, slices: Slices = (), room: float = 0.0
     ) -> Tensor:
         return flat_factors(norms, self.norm, room)[:, None]
+
+    def factor(self, norm: float, room: float = 0.0) -> float | None:
+        if norm == 0:
+            return 1.0
+        return min(1.0, 1 / norm * _limit(self.norm, room))
 
 
 class PerLayerClip(Clip):
@@ -365,14 +420,20 @@ class PerLayerClip(Clip):
 
 def per_adjacency(adjacency: str, added: float, zeroed: float, replaced: float) -> float:
     values = {"add-or-remove": added, "zero-out": zeroed, "replace-one": replaced}
-    if adjacency not in values:
+    if not isinstance(adjacency, str) or adjacency not in values:
         raise ValueError(f"adjacency is {adjacency!r}; choose one of {sorted(values)}")
     return values[adjacency]
 
 
 def flat_factors(norms: Tensor, bound: float, room: float) -> Tensor:
     """Factors (c,) that bring rows of these norms within `bound` (1 - `room`)."""
-    return (bound * (1.0 - _MARGIN - room) / norms).clamp_(max=1.0)
+    # As torch does `number / norms`, without its detour through Python.
+    return norms.reciprocal().mul_(_limit(bound, room)).clamp_(max=1.0)
+
+
+def _limit(bound: float, room: float) -> float:
+    """What is left of a bound when rounding has had its share."""
+    return bound * (1.0 - _MARGIN - room)
 
 
 def as_clip(clip: float | Clip) -> Clip:

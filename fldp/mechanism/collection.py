@@ -11,19 +11,26 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, NoReturn
 
 import torch
-from torch import Tensor
 
 from fldp._checks import shown
 from fldp.mechanism.clipping import Clip, as_clip, bounded_rows, flat_factors
-from fldp.mechanism.contribution import Bounded, Contribution, Message, Seen
-from fldp.mechanism.intake import check_weights, identifiers, twice
+from fldp.mechanism.contribution import (
+    Bounded,
+    BoundedParts,
+    Contribution,
+    Message,
+    Seen,
+    SeenOne,
+    joined,
+)
+from fldp.mechanism.intake import check_plan, check_weights, identifiers, twice
 from fldp.mechanism.noise import Gaussian, as_noise, check_scale
-from fldp.mechanism.release import PrivateDiagnostics, Release, keep_beside
-from fldp.mechanism.summation import MOST
+from fldp.mechanism.release import PrivateDiagnostics, Release, SkippedRound, keep_beside
+from fldp.mechanism.summation import MOST, RunningSum
 from fldp.plan.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -82,6 +89,7 @@ class Collection:
         weight_total: float | None = None,
         noise: Gaussian | None = None,
     ) -> None:
+        check_plan(plan)
         weight_cap, weight_total = check_weights(weight_cap, weight_total)
         if plan.cohort > MOST / 2:
             raise ValueError(f"one sum holds at most {MOST} clients: m = {plan.cohort:g} is more")
@@ -99,7 +107,7 @@ class Collection:
             self.layout.total, self.layout.empty, self.std, likely(plan), most(plan)
         )
         self.half.room = self._sum.room
-        self._seen: list[Seen] = []
+        self._seen: list[Seen | SeenOne] = []
         self._count = 0
         self._malformed = 0
         self._problem: str | None = None
@@ -152,8 +160,8 @@ class Collection:
             raise ValueError("this aggregator belongs to another process: a fork is a copy")
         if self._released:
             raise ValueError(
-                "this aggregator has released: a second release of the same data is not "
-                "accounted; start a new one for the next round"
+                "this aggregator has released, or skipped its round: a second release of the same "
+                "data is not accounted; start a new one for the next round"
             )
 
     def admit(self, client: object, count: int) -> str | None:
@@ -182,9 +190,32 @@ class Collection:
         self._malformed += 1
 
     def add(self, bounded: Bounded) -> None:
-        """Add what the client's half has bounded, and `admit` has counted in."""
+        """Add what the client's half has bounded, and `admit` has counted in.
+
+        Raises
+        ------
+        ValueError
+            After the release.
+        """
+        self.check_open()
         self._seen.append(bounded.seen)
         self.noise.accumulate_(self._sum, bounded.rows, bounded.columns)
+
+    @property
+    def takes_parts(self) -> bool:
+        """Whether `add_parts` may be called: float32 on the CPU, and noise that adds as ours."""
+        empty = self.layout.empty
+        usual = empty.dtype == torch.float32 and empty.device.type == "cpu"
+        plain = type(self.noise).accumulate_ is Gaussian.accumulate_
+        return usual and plain and type(self._sum) is RunningSum
+
+    def add_parts(self, one: BoundedParts) -> None:
+        """As `add`, for one contribution where it lies, if `takes_parts`."""
+        self.check_open()
+        if not isinstance(self._sum, RunningSum):
+            raise ValueError(f"{self.noise!r} takes no contribution in parts: use add")
+        self._seen.append(one.seen)
+        self._sum.add_parts_(one.parts, one.factor)
 
     def receive(self, message: Message, client: object = None) -> None:
         """Take one client's message from another process; it is bounded again.
@@ -227,7 +258,7 @@ class Collection:
         # A client's own word on whether it was within C counts as one bit, whatever it says.
         within = float(int(message.half_bits) > 0)
         answered = finite & bool(message.half_bits)
-        scales = torch.full((1, 1), within, dtype=torch.float64)
+        scales = torch.full((1,), within, dtype=torch.float64)
         return Bounded(rows, [(0, layout.total, factors)], Seen(norms, scales, finite, answered))
 
     def release(self, ledger: Ledger | None = None, round: int | None = None) -> Release:
@@ -243,15 +274,25 @@ class Collection:
         Raises
         ------
         ValueError
-            On a second call, when fewer than the plan's survivors took part, and when the release
-            would take the ledger beyond the plan's (ε, δ): nothing is released then.
+            On a second call, and when the release would take the ledger beyond the plan's (ε, δ):
+            nothing is released then.
+        SkippedRound
+            When fewer clients took part than the plan's `min_survivors`: nothing is released, and
+            the event is recorded all the same, so that a round is spent whoever comes.
         """
         with self.lock:
             self.check_open()
-            spread = self._spread()
             if ledger is not None:
                 self._pay(ledger, round)
             self._released = True
+            least = fewest(self.plan)
+            if self._count < least:
+                raise SkippedRound(
+                    f"{self._count} clients took part, fewer than min_survivors = {least}, whose "
+                    "noise the plan counts on: no release, and the round is spent. Go on with the "
+                    "next one; plan.skips() has the chance"
+                )
+            spread = self._spread()
             release = self._finish(self.std * spread, self._bit_noise * spread)
             del self._sum, self._seen
             return release
@@ -273,15 +314,8 @@ class Collection:
         """How much more noise arrived than the accounted noise, as a ratio; 1 for central trust."""
         if self.plan.trust == "central":
             return 1.0
-        minimum = 1
-        if self.plan.trust == "distributed":
-            if self.plan.min_survivors is None or self._count < self.plan.min_survivors:
-                raise ValueError(
-                    "fewer clients than the stated minimum of "
-                    f"{self.plan.min_survivors}: no release"
-                )
-            minimum = self.plan.min_survivors
-        return math.sqrt(self._count / minimum)
+        # Under local trust each client brings all of the noise.
+        return math.sqrt(self._count / max(1, fewest(self.plan)))
 
     def _finish(self, std: float, bit_noise: float) -> Release:
         mean = self.noise.finish(self._sum, std, self.denominator)
@@ -300,27 +334,22 @@ class Collection:
             unclipped=unclipped,
         )
         keep_beside(release, private)
+        private.warn()
         return release
 
     def _diagnostics(self) -> tuple[PrivateDiagnostics, int]:
         """What is not for release, and the raw sum of half-shifted bits, in halves."""
-        norms = _joined([part.norms for part in self._seen])
-        finite = _joined([part.finite for part in self._seen])
-        half_bits = _joined([part.half_bits() for part in self._seen])
-        private = PrivateDiagnostics(
-            norms=norms.tolist(),
-            clipped_fraction=int((half_bits < 0).sum()) / max(1, self._count),
-            malformed=int((1 - finite).sum()) + self._malformed,
-            count=self._count,
-            first_problem=self._problem,
-        )
-        return private, int(half_bits.sum())
+        seen = joined(self._seen)
+        private = seen.counted(self._count, self._malformed, self._problem)
+        return private, int(seen.half_bits().sum())
 
 
-def _joined(parts: Sequence[Tensor]) -> Tensor:
-    if not parts:
-        return torch.zeros(0, dtype=torch.float64)
-    return torch.cat([part.cpu() for part in parts]).double()
+def fewest(plan: PrivacyPlan) -> int:
+    """The fewest clients of a round that is released: 0 but under distributed trust.
+
+    A plan names no colluders: that so many of the uploads are honest is its stated assumption.
+    """
+    return plan.min_survivors or 0
 
 
 def most(plan: PrivacyPlan) -> int:

@@ -9,14 +9,19 @@ runs `Contribution.encode` on the client and sends what it returns.
 from __future__ import annotations
 
 import copy
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from fldp.mechanism.clipping import Clip, as_clip, bounded_rows
+from fldp._checks import between
+from fldp.mechanism.clipping import HUGE, Clip, as_clip, bounded_rows, norm_of_parts
 from fldp.mechanism.intake import check_cap
+from fldp.mechanism.release import PrivateDiagnostics
 from fldp.mechanism.summation import Columns
 from fldp.mechanism.updates import Layout
 
@@ -29,7 +34,7 @@ class Seen(NamedTuple):
     norms : Tensor
         (c,), as they were sent.
     scales : Tensor
-        Clip factors (c, 1), or (c, L) by layer.
+        Clip factors (c,); by layers, the least of a row's.
     finite : Tensor
         Whether each was finite, and of a usable weight (c,).
     answers : Tensor
@@ -42,10 +47,71 @@ class Seen(NamedTuple):
     finite: Tensor
     answers: Tensor
 
+    @classmethod
+    def of_rows(cls, rows: Tensor) -> Seen:
+        """Of rows (c, d) that no clip bounds."""
+        _, norms, finite = bounded_rows(rows)
+        return cls(norms, torch.ones_like(norms), finite, finite & (norms > 0))
+
     def half_bits(self) -> Tensor:
         """For each client +1 within C, -1 beyond it, 0 malformed or zero: a clip's question."""
-        within = (self.scales.amin(dim=1) >= 1).double()
+        within = (self.scales >= 1).double()
         return self.answers.double() * (2 * within - 1)
+
+    def counted(
+        self, count: int | None = None, refused: int = 0, problem: str | None = None
+    ) -> PrivateDiagnostics:
+        """These contributions in numbers, with those that were refused for their structure.
+
+        Parameters
+        ----------
+        count : int, optional
+            How many clients took part; None: as many as contributions.
+        refused : int
+            How many more contributions had another structure, or a sender that had been there.
+        problem : str, optional
+            What was wrong with the first of these.
+        """
+        half_bits = self.half_bits()
+        usable = int(self.finite.sum())
+        return PrivateDiagnostics(
+            norms=self.norms.tolist(),
+            clipped_fraction=int((half_bits < 0).sum()) / max(1, usable),
+            malformed=len(self.finite) - usable + refused,
+            count=len(self.finite) if count is None else count,
+            first_problem=problem,
+            usable=usable,
+            zero=int((self.finite & ~self.answers).sum()),
+        )
+
+
+class SeenOne(NamedTuple):
+    """As `Seen`, of one contribution; private."""
+
+    norm: float
+    scale: float
+    finite: bool
+
+
+def joined(parts: Iterable[Seen | SeenOne]) -> Seen:
+    """All that was seen in a round, in its order, on the CPU."""
+    found = []
+    alone: list[SeenOne] = []
+    for part in parts:
+        if isinstance(part, SeenOne):
+            alone.append(part)
+        else:
+            found += [_of_each(alone), part]
+            alone = []
+    found.append(_of_each(alone))
+    return Seen(*(torch.cat([part.cpu() for part in each]) for each in zip(*found, strict=True)))
+
+
+def _of_each(each: list[SeenOne]) -> Seen:
+    norms = torch.tensor([one.norm for one in each], dtype=torch.float64)
+    scales = torch.tensor([one.scale for one in each], dtype=torch.float64)
+    finite = torch.tensor([one.finite for one in each], dtype=torch.bool)
+    return Seen(norms, scales, finite, finite & (norms > 0))
 
 
 class Bounded(NamedTuple):
@@ -64,6 +130,24 @@ class Bounded(NamedTuple):
     rows: Tensor
     columns: Columns
     seen: Seen
+
+
+class BoundedParts(NamedTuple):
+    """One client's contribution where it lies: the parts times the factor are within C·cap.
+
+    Parameters
+    ----------
+    parts : list of Tensor
+        The update's tensors, each flat; finite.
+    factor : float
+        A number of float32.
+    seen : SeenOne
+        Private: what bounding showed.
+    """
+
+    parts: list[Tensor]
+    factor: float
+    seen: SeenOne
 
 
 @dataclass(frozen=True)
@@ -103,7 +187,7 @@ class Contribution:
     Raises
     ------
     ValueError
-        For a clip that does not fit the structure, and a cap out of range.
+        For a clip that does not fit the structure, and a cap or a room out of range.
 
     Examples
     --------
@@ -127,7 +211,7 @@ class Contribution:
         self.clip = copy.deepcopy(as_clip(clip))
         self.clip.prepare(self.layout)
         self.weight_cap = check_cap(weight_cap)
-        self.room = room
+        self.room = between("room", room)
         self._one = self.layout.empty.new_ones(1, dtype=torch.float64)
 
     def weights(self, weight: object, count: int) -> Tensor:
@@ -164,7 +248,29 @@ class Contribution:
                 (start, stop, factor)
                 for (_, start, stop), factor in zip(slices, factors.unbind(1), strict=True)
             ]
-        return Bounded(rows, columns, Seen(norms, scales, finite, finite & (norms > 0)))
+        seen = Seen(norms, scales.amin(dim=1), finite, finite & (norms > 0))
+        return Bounded(rows, columns, seen)
+
+    def bound_parts(self, parts: list[Tensor], weights: Tensor) -> BoundedParts | None:
+        """Bound one update that lies in flat parts, without a copy, with weights (1,).
+
+        None where that cannot be: for a clip that asks for more than the norm, and where a value is
+        huge or not finite. `bound` a copy then.
+        """
+        norm = norm_of_parts(parts)
+        scale = self.clip.factor(norm, self.room)
+        # Not `norm > HUGE`: of a NaN that is False as well.
+        if scale is None or not norm <= HUGE:
+            return None
+        factor = scale
+        finite = True
+        if self.weight_cap is not None:
+            weight = float(weights)
+            finite = 0 <= weight < math.inf
+            factor *= min(weight, self.weight_cap) if finite else 0.0
+        # Rounded as a sum rounds the factors of rows.
+        rounded = float(np.float32(factor))
+        return BoundedParts(parts, rounded, SeenOne(norm, scale, finite))
 
     def encode(self, update: object, weight: object = None) -> Message:
         """One client's message.

@@ -9,8 +9,17 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from fldp._checks import shown
+from fldp.plan.client import PrivacyPlan
+
 # Caps beyond these would take products with a clip norm out of float32's range.
 _SMALLEST_CAP, _LARGEST_CAP = 1e-9, 1e9
+
+
+def check_plan(plan: object) -> None:
+    """ValueError for what is no plan."""
+    if not isinstance(plan, PrivacyPlan):
+        raise ValueError(f"plan is {shown(plan)}: give a PrivacyPlan, as fldp.calibrate makes it")
 
 
 def check_weights(cap: float | None, total: float | None) -> tuple[float | None, float | None]:

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from torch import Tensor
 
 from fldp import _moved
+from fldp._checks import between, shown
 from fldp.mechanism.summation import MOST, Columns, RunningSum, Sum
 
 if TYPE_CHECKING:
@@ -71,6 +72,12 @@ def check_scale(std: float, dtype: torch.dtype) -> float:
     return std
 
 
+def check_generator(generator: object) -> None:
+    """ValueError for what is neither a torch generator nor None."""
+    if not isinstance(generator, torch.Generator | None):
+        raise ValueError(f"generator is {shown(generator)}: give a torch.Generator, or None")
+
+
 def gaussian_(out: Tensor, std: float, generator: torch.Generator | None = None) -> Tensor:
     """Add independent N(0, std²) noise to `out` in place and return it.
 
@@ -104,10 +111,10 @@ def gaussian_(out: Tensor, std: float, generator: torch.Generator | None = None)
     >>> 1.8 < float(x.std()) < 2.2
     True
     """
-    if not math.isfinite(std) or std < 0:
-        raise ValueError(f"the scale of the noise must be finite and at least 0, got {std!r}")
-    if not out.is_floating_point():
-        raise ValueError(f"noise needs a floating-point tensor, got {out.dtype}")
+    std = between("std", std, math.inf)
+    if not isinstance(out, Tensor) or not out.is_floating_point():
+        raise ValueError(f"out is {shown(out)}: noise needs a floating-point tensor")
+    check_generator(generator)
     if std == 0 or out.numel() == 0:
         return out
     check_scale(std, out.dtype)
@@ -190,8 +197,7 @@ class Gaussian:
     """
 
     def __init__(self, generator: torch.Generator | None = None) -> None:
-        if not isinstance(generator, torch.Generator | None):
-            raise ValueError(f"generator is {generator!r}: give a torch.Generator, or None")
+        check_generator(generator)
         # Not a setting of the run: who resumes may bring another, and a state goes into it.
         self._generator = generator
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,16 +11,70 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fldp.accounting import Event
 
+_LOG = logging.getLogger(__name__)
+
+
+class RoundWarning(UserWarning):
+    """A round taught the model little or nothing; its text says whether it may be shown."""
+
+
+class SkippedRound(ValueError):
+    """Too few uploads came for a release: nothing left the server, and the round is spent.
+
+    Under distributed trust alone, where how many came is public.
+    """
+
 
 @dataclass(frozen=True, repr=False)
 class PrivateDiagnostics:
-    """What the server saw in the clear. NOT for release: nothing in it was noised."""
+    """What the server saw in the clear. NOT for release: nothing in it was noised.
+
+    Parameters
+    ----------
+    norms : norms of the contributions as they came, 0 for a NaN or an infinity.
+    clipped_fraction : the share of the usable ones that was beyond C.
+    malformed : how many contributed exactly zero, because they held a NaN, an infinity or an
+        unusable weight, had another structure, or came a second time from one client.
+    count : how many clients took part.
+    first_problem : what was wrong with the first of another structure or sender, in words.
+    usable : how many were not malformed.
+    zero : how many of the usable ones were zero everywhere.
+    """
 
     norms: list[float]
     clipped_fraction: float
     malformed: int
     count: int
     first_problem: str | None = None
+    usable: int = 0
+    zero: int = 0
+
+    def warn(self) -> None:
+        """Tell the operator, if all contributions were malformed or zero, or most malformed.
+
+        Data must not decide whether a round goes on: where a filter makes errors of warnings, this
+        one is logged.
+        """
+        came = self.usable + self.malformed
+        useless = self.malformed + self.zero
+        if self.malformed <= self.usable and (useless < came or came == 0):
+            return
+        text = (
+            f"{useless} of {came} contributions of this round taught the model nothing: "
+            f"{self.malformed} malformed (NaN, infinite, of another structure, or sent twice), "
+            f"{self.zero} zero everywhere"
+        )
+        if self.first_problem is not None:
+            text += f"; the first problem: {self.first_problem}"
+        elif self.malformed:
+            text += "; training that diverged needs a lower learning rate"
+        else:
+            text += "; look whether anything is trained at all"
+        text += ". This warning is as private as the data: not for release"
+        try:
+            warnings.warn(text, RoundWarning, stacklevel=2)
+        except RoundWarning:
+            _LOG.warning(text)
 
     def __repr__(self) -> str:
         return "PrivateDiagnostics(<not for release>)"

@@ -175,6 +175,34 @@ class RunningSum:
             else:
                 self._add_wide(part, count, each)
 
+    def add_parts_(self, parts: Sequence[Tensor], factor: float) -> None:
+        """Add one row where it lies, in flat float32 parts that together have d entries.
+
+        `factor` is a number of float32, as `add_` makes its own: which way a row is added depends
+        on how many others there are, and what is added must not.
+        """
+        if self._group and not self._affords(1):
+            self._settle()
+            self._group = 0
+        if self._group:
+            total = self._open(1)
+            if not self._waiting:
+                total.zero_()
+            self._waiting += 1
+        else:
+            total = self._running(1)
+        places = total.split_with_sizes([part.shape[0] for part in parts])
+        for place, part in zip(places, parts, strict=True):
+            place.add_(part, alpha=factor)
+
+    def _open(self, count: int) -> Tensor:
+        """The open group, with room for so many more rows."""
+        if self._waiting + count > self._group:
+            self._settle()
+        if self._narrow is None:
+            self._narrow = _zeros(self.size, self.like)
+        return self._narrow
+
     def _affords(self, count: int) -> bool:
         """Whether the float32 bound has room for so many more rows."""
         if self._waiting + count <= self._group:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeGuard
 
@@ -284,6 +285,8 @@ class Layout:
             self._buffers = {name for name, _ in like.named_buffers()}
             like = {n: p for n, p in like.named_parameters() if p.requires_grad}
         self.names, leaves, self._rebuild = unpack(like)
+        # Whether the tensors have places instead of names, as in a list.
+        self._numbered = self.names == [f"[{i}]" for i in range(len(self.names))]
         self._refuse_buffers(self.names)
         if len(set(self.names)) < len(self.names):
             raise ValueError("two tensors of the update have the same name")
@@ -335,9 +338,19 @@ class Layout:
         update = plain(update)
         if isinstance(update, (Tensor, np.ndarray)) and self._is_matrix(update):
             return self._matrix(update, one)
+        parts = self.parts(update)
+        return (torch.cat(parts, out=out) if len(parts) > 1 else parts[0]).unsqueeze(0)
+
+    def parts(self, update: object) -> list[Tensor]:
+        """The tensors of one update in this layout's order, each flat; nothing of them is copied.
+
+        Raises ValueError that names the first tensor which differs.
+        """
+        parts = self._ready_parts(update)
+        if parts:
+            return parts
         names, leaves, _ = unpack(update)
         given = dict(zip(names, leaves, strict=True))
-        parts = []
         for name, shape in zip(self.names, self._shapes, strict=True):
             label = f"tensor {name!r}" if name else "the update"
             if name not in given:
@@ -351,7 +364,26 @@ class Layout:
         if given:
             self._refuse_buffers(list(given))
             raise ValueError(f"tensor {next(iter(given))!r} is not part of this model's update")
-        return (torch.cat(parts, out=out) if len(parts) > 1 else parts[0]).unsqueeze(0)
+        return parts
+
+    def _ready_parts(self, update: object) -> list[Tensor]:
+        """The same where nothing needs to be looked up or converted, as in most updates, or []."""
+        leaves: list[Any] = []
+        if (type(update) is dict or type(update) is OrderedDict) and list(update) == self.names:
+            leaves = list(update.values())
+        elif type(update) is list and self._numbered:
+            leaves = update
+        if len(leaves) != len(self.names):
+            return []
+        dtype, device = self.empty.dtype, self.empty.device
+        parts = []
+        for leaf, shape in zip(leaves, self._shapes, strict=True):
+            if not _is_ready(leaf) or leaf.shape != shape:
+                return []
+            if leaf.dtype != dtype or leaf.device != device:
+                return []
+            parts.append(leaf.reshape(-1))
+        return parts
 
     def _matrix(self, update: Tensor | np.ndarray, one: bool) -> Tensor:
         """One flat update (d,), or several (c, d), as a matrix of contiguous rows."""

@@ -150,13 +150,15 @@ def line(entry: Entry, previous: str) -> dict[str, Any]:
     }
 
 
-def path_of(path: str | os.PathLike[str]) -> Path:
+def path_of(path: str | os.PathLike[str], kind: str = "ledger") -> Path:
     """`path` as a Path.
 
     Parameters
     ----------
     path
         What a caller gave.
+    kind
+        Of what file, for the message.
 
     Returns
     -------
@@ -175,7 +177,7 @@ def path_of(path: str | os.PathLike[str]) -> Path:
     except (TypeError, ValueError):
         usable = False
     if not usable:
-        raise ValueError(f"path is {shown(path)}: give the path of a ledger file")
+        raise ValueError(f"path is {shown(path)}: give the path of a {kind} file")
     return found
 
 

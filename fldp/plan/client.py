@@ -504,6 +504,37 @@ class PrivacyPlan:
         moves_up = self.cap is not None and self.adjacency == "add-or-remove"
         return self._plain(k, "replace-one" if moves_up else self.adjacency)
 
+    def skips(self) -> dict[str, float]:
+        """The chance that too few clients come to a round, which is then skipped and spent.
+
+        Under distributed trust a round needs `min_survivors` uploads. The chances are those of the
+        stated draws (an exact binomial under Poisson sampling) and presume that whoever is drawn
+        arrives: who expects dropouts takes fewer survivors still.
+
+        Returns
+        -------
+        dict
+            `round`: the chance for one round; `any`: for at least one of all T rounds; `expected`:
+            how many rounds are skipped on average. All 0 where nothing is ever skipped: under
+            another trust, and where the draws bring everybody that is needed.
+
+        Examples
+        --------
+        >>> plan = calibrate(epsilon=8.0, delta=1e-3, rounds=100, clients=480, cohort=120,
+        ...                  trust="distributed", min_survivors=96)
+        >>> {name: round(chance, 4) for name, chance in plan.skips().items()}
+        {'round': 0.0042, 'any': 0.341, 'expected': 0.4161}
+        """
+        chance = 0.0
+        if self.min_survivors is not None and self.sampling == "poisson":
+            # Fewer than s come: of the N more than N - s stay away. A cap is above s.
+            stay = self.clients - self.min_survivors
+            chance = binomial_tail(stay, self.clients, 1 - self.sampling_rate)
+        some = 1.0
+        if chance < 1:
+            some = -math.expm1(self.rounds * math.log1p(-chance))
+        return {"round": chance, "any": some, "expected": self.rounds * chance}
+
     def group(self, k: int) -> float:
         """ε at the same δ for k clients that leave or change together (k devices of one person).
 
@@ -877,9 +908,10 @@ class PrivacyPlan:
         True
         """
         try:
-            return cls.from_dict(json.loads(text))
-        except json.JSONDecodeError as error:
+            fields = json.loads(text)
+        except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"not JSON ({error}): give the text of plan.to_json()") from None
+        return cls.from_dict(fields)
 
 
 # The usual δ of the literature. With 1/N^1.1 alone 480 clients would get δ = .0011, at which some
@@ -966,7 +998,8 @@ def calibrate(
     cap
         A hard cap on a Poisson cohort; None: no cap.
     min_survivors
-        Distributed trust: the fewest honest clients in a released round; None: another trust.
+        Distributed trust: the fewest honest clients in a released round; None: another trust. A
+        round of fewer is skipped and spent: `plan.skips()` has the chance.
 
     Returns
     -------

@@ -7,6 +7,7 @@ Lines are chained by hashes (see `chain`), so that accidents and edits show.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import stat
@@ -100,7 +101,7 @@ class Ledger:
             self._claim(lock)
             self._load(plan)
         except BaseException:
-            self._file.close()
+            self.close()
             raise
 
     def _claim(self, locked: bool) -> None:
@@ -490,7 +491,9 @@ class Ledger:
 
     def close(self) -> None:
         """Close the file and let the next writer in."""
-        self._file.close()
+        # Closing writes once more what an earlier write could not: that failure was told then.
+        with contextlib.suppress(OSError):
+            self._file.close()
 
     def __enter__(self) -> Ledger:
         return self

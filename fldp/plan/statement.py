@@ -18,15 +18,17 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-6
 # From here on a guarantee is called weak: e^10 is 22,026 to 1.
 WEAK = 10.0
+# A run that loses a round less often than this loses none that matters.
+_NEGLIGIBLE = 1e-3
 
 TRUSTS = {
     "central": "the server sees every update in the clear; it is trusted to clip each, to add the "
     "noise to the sum, and to keep {secrets} to itself",
     "distributed": "each client clips its own update and adds a share of the noise, of std "
     "z·C/√{survivors}; the server sees only sums, by secure aggregation. Trusted are that protocol "
-    "and that, of the clients whose shares are in a released sum, at least {survivors} are honest; "
-    "with fewer, nothing may be released. The noise grows with the number that came: that number "
-    "is public",
+    "and that, of the clients whose shares are in a released sum, at least {survivors} are honest. "
+    "A round to which fewer come is skipped: it releases nothing, and is spent. The noise grows "
+    "with the number that came: that number is public, also where a round is skipped",
     "local": "nobody but the client itself, which clips its update and adds the full noise to its "
     "own message",
 }
@@ -86,6 +88,7 @@ def statement(
         f"Against: {_against(plan, participations)}.",
         f"Sampling, {plan.sampling}: {_sampling(plan, participations)}.",
         *_others(plan, participations),
+        *_skips(plan, participations),
         _noise(plan),
         _delta(plan),
         f"Accountant: {_accountant(plan, participations)}.",
@@ -257,6 +260,18 @@ def _without_the_seed(plan: PrivacyPlan) -> str:
             f"{every}, that of all {plan.rounds} rounds."
         )
     return f"Whatever the draws: ε = {epsilon}, that of all {plan.rounds} rounds."
+
+
+def _skips(plan: PrivacyPlan, participations: int | None) -> list[str]:
+    chances = plan.skips()
+    # With a seed the draws, and what they skip, are no longer a matter of chance.
+    if participations is not None or chances["any"] < _NEGLIGIBLE:
+        return []
+    return [
+        f"Skipped rounds: by the stated coins fewer than {plan.min_survivors} clients come to a "
+        f"round with probability {up(chances['round'])}, and to at least one of the {plan.rounds} "
+        f"rounds with probability {up(chances['any'])}; more often if some drop out."
+    ]
 
 
 def _noise(plan: PrivacyPlan) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,8 +14,10 @@ from torch import Tensor
 from fldp.accounting import Event
 from fldp.mechanism.aggregation import PrivateAggregator
 from fldp.mechanism.clipping import Clip
-from fldp.mechanism.contribution import Contribution
+from fldp.mechanism.collection import fewest
+from fldp.mechanism.contribution import Contribution, Seen, joined
 from fldp.mechanism.noise import Gaussian
+from fldp.mechanism.release import PrivateDiagnostics, RoundWarning, SkippedRound
 from fldp.mechanism.updates import Layout
 from fldp.plan import PrivacyPlan
 from fldp.plan.ledger import Ledger
@@ -23,13 +26,14 @@ from fldp.plan.ledger import Ledger
 class Averaged(NamedTuple):
     """The mean of a round (d,), and what goes with it.
 
-    `event` is what it cost, None without a plan; `clipped` is a private fraction.
+    `mean` is None for a round that was skipped; `event` is what it cost, None without a plan;
+    `private` is what the server saw.
     """
 
-    mean: Tensor
+    mean: Tensor | None
     clip_norm: float
-    clipped: float
     event: Event | None
+    private: PrivateDiagnostics
 
 
 @dataclass
@@ -115,15 +119,21 @@ class Averaging:
         chunks: Iterable[tuple[Tensor, Tensor]],
         ledger: Ledger | None,
         round: int,
+        count: int,
     ) -> Averaged:
         """The mean of a round; its event is on disk before the mean exists.
+
+        Under distributed trust a round of fewer clients than the plan's `min_survivors` is skipped
+        and spent, with a warning: there is no mean, and nobody trains.
 
         Parameters
         ----------
         chunks
-            Pairs of client numbers (c,) and their updates (c, d).
+            Pairs of client numbers (c,) and their updates (c, d), made when they are asked for.
         ledger, round
             Where the event is recorded, and under which number.
+        count
+            How many clients there are in all chunks.
         """
         if self.plan is None or self.clip is None:
             return self._plain(chunks)
@@ -135,35 +145,47 @@ class Averaging:
             weight_total=self.weights.total,
             noise=self.noise,
         )
-        for ids, rows in chunks:
-            aggregator.add(rows, self.weights.of(ids))
-        release = aggregator.release(ledger, round)
-        clipped = release.private.clipped_fraction
+        least = fewest(self.plan)
+        if count >= least:
+            for ids, rows in chunks:
+                aggregator.add(rows, self.weights.of(ids))
+        try:
+            release = aggregator.release(ledger, round)
+        except SkippedRound:
+            norm = float(self.clip.norm)
+            warnings.warn(
+                f"round {round} was skipped: {count} clients came, and the plan's min_survivors is "
+                f"{least}. Nothing was released, the model did not move, and the round is spent",
+                RoundWarning,
+                stacklevel=2,
+            )
+            return Averaged(None, norm, aggregator.event, joined([]).counted(count))
         # A grid's mean comes in float64; rounding it is post-processing.
         mean = release.mean.to(self.layout.empty.dtype)
-        return Averaged(mean, release.clip_norm, clipped, release.event)
+        return Averaged(mean, release.clip_norm, release.event, release.private)
 
     def _plain(self, chunks: Iterable[tuple[Tensor, Tensor]]) -> Averaged:
         total = self.layout.empty.new_zeros(self.layout.total)
         half = None
         if self.clip is not None:
             half = Contribution(self.layout, self.clip, weight_cap=self.weights.cap)
-        clipped = 0
-        count = 0
+        seen: list[Seen] = []
         for ids, rows in chunks:
-            count += len(rows)
             if half is None:
                 total += self._weighted(ids, rows)
+                seen.append(Seen.of_rows(rows))
                 continue
             bounded = half.bound(rows, half.weights(self.weights.of(ids), len(rows)))
             for start, stop, factors in bounded.columns:
                 part = bounded.rows[:, start:stop]
                 total[start:stop] += factors.to(part.dtype) @ part
-            clipped += int((bounded.seen.half_bits() < 0).sum())
+            seen.append(bounded.seen)
         norm = math.inf
         if self.clip is not None:
             norm = float(self.clip.norm)
-        return Averaged(total / self.denominator, norm, clipped / max(1, count), None)
+        private = joined(seen).counted()
+        private.warn()
+        return Averaged(total / self.denominator, norm, None, private)
 
     def _weighted(self, ids: Tensor, rows: Tensor) -> Tensor:
         factors = self.weights.of(ids)

@@ -16,15 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fldp.plan.chain import path_of
 from fldp.plan.ledger import atomic
 from fldp.simulation.clients import Population
-from fldp.simulation.inputs import leaves
 
 # What a piece of a run goes on from: by name whatever `torch.load` takes without running code.
 State = dict[str, Any]
 
 # Of the file; another number is refused.
-_FORMAT = 2
+_FORMAT = 3
 _NOTE = "PRIVATE: cohorts, the key of the draws and clients' state are not for release"
 # Reading and writing, for the owner alone.
 _OWNER = 0o600
@@ -58,7 +58,9 @@ class Checkpoint:
     """
 
     def __init__(self, path: str | os.PathLike[str], resume: bool) -> None:
-        self.path = Path(path)
+        self.path = path_of(path, "checkpoint")
+        if self.path.is_dir():
+            raise ValueError(f"{self.path} is a folder: give the path of a file in it")
         exists = self.path.exists()
         if resume and not exists:
             raise ValueError(
@@ -93,10 +95,16 @@ class Checkpoint:
                 descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER)
                 with os.fdopen(descriptor, "wb") as file:
                     torch.save({"format": _FORMAT, "note": _NOTE} | state, file)
-        except OSError as error:
+        # A disk that fills up under torch's writer is a RuntimeError, with nothing of use in it.
+        except (OSError, RuntimeError) as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            reason = "the disk may be full"
+            if isinstance(error, OSError):
+                reason = str(error.strerror or error)
             raise ValueError(
-                f"the checkpoint {self.path} cannot be written ({error.strerror or error}): make "
-                "room, or give a path that you may write to"
+                f"the checkpoint {self.path} cannot be written ({reason}): make room, or give a "
+                "path that you may write to; what was there before is untouched"
             ) from None
 
     def load(self, device: torch.device) -> State:
@@ -229,8 +237,8 @@ def crowd(population: Population) -> str:
     -------
     str
     """
-    parts = [*leaves(population.x), population.y, population.index]
-    return ", ".join(map(fingerprint, parts))
+    facts = population.facts()
+    return ", ".join(fingerprint(f) if isinstance(f, Tensor) else f for f in facts)
 
 
 def outline(model: nn.Module) -> str:

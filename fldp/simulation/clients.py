@@ -1,8 +1,8 @@
-"""A population of clients: who holds which records, as one index table over shared tensors."""
+"""A population of clients: who holds which records, as numbers of rows of shared tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,9 +23,12 @@ from fldp.simulation.inputs import (
     take,
 )
 from fldp.simulation.objective import label_range
+from fldp.simulation.owners import Ids, owners
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from fldp.simulation.loading import LazyPopulation
 
 SCHEMES = ("iid", "dirichlet", "shards", "lognormal", "group")
 # Added before shares of records are rounded down, so that their exact sum is not lost.
@@ -33,10 +36,10 @@ _ROUNDING = 1e-9
 
 
 class Population:
-    """Clients' data sets as rows of an index table into shared records; nothing is copied.
+    """Clients' data sets as numbers of shared records; nothing is copied.
 
     Every client has a record; two clients may hold the same record. `sizes` (N,) says how many
-    each has.
+    each has. Who holds what takes eight bytes a record and a client, however uneven the sizes.
 
     Parameters
     ----------
@@ -62,21 +65,29 @@ class Population:
     """
 
     def __init__(self, x: Any, y: Array, index: Tensor | Sequence[Sequence[int]]) -> None:
-        self.x, self.y = _records(x, y)
-        if not isinstance(index, Tensor):
-            order = [record for part in index for record in part]
-            index = _table(np.array(order, int), np.array([len(part) for part in index], int))
-        self.index = index.long()
-        self.sizes = (self.index >= 0).sum(1)
-        if len(self.index) == 0:
+        x, y = _records(x, y)
+        self._hold(x, y, *_flattened(index, len(y)))
+
+    def _hold(self, x: Records, y: Tensor, order: np.ndarray, sizes: np.ndarray) -> None:
+        """Take checked records and who holds them: `order`, client after client, and `sizes`."""
+        if len(sizes) == 0:
             raise ValueError("there are no clients: give at least one list of record numbers")
-        if int(self.sizes.min()) == 0:
-            empty = int(self.sizes.argmin())
+        if sizes.min() == 0:
+            empty = int(sizes.argmin())
             raise ValueError(f"client {empty} has no records: leave empty clients out")
-        inside = torch.arange(self.index.shape[1]) < self.sizes[:, None]
-        if int(self.index.max()) >= len(self.y) or not torch.equal(inside, self.index >= 0):
-            wanted = f"record numbers below {len(self.y)}, padded at the end with -1"
-            raise ValueError(f"index must hold {wanted}")
+        self.x = x
+        self.y = y
+        self._sizes = torch.from_numpy(sizes)
+        # The record numbers of all clients, one after the other, and where each begins.
+        self._order = torch.from_numpy(order)
+        self._begin = self._sizes.cumsum(0) - self._sizes
+
+    @classmethod
+    def _dealt(cls, x: Records, y: Tensor, order: np.ndarray, sizes: np.ndarray) -> Population:
+        """Of checked records: see `_hold`."""
+        made = object.__new__(cls)
+        made._hold(x, y, order.astype(np.int64), sizes.astype(np.int64))
+        return made
 
     @classmethod
     def from_datasets(cls, datasets: Sequence[Any]) -> Population:
@@ -85,7 +96,8 @@ class Population:
         Parameters
         ----------
         datasets : sequence of torch Dataset
-            Their items are pairs (x, y) of one shape.
+            Their items are pairs (x, y) of one shape, or dicts in which the target is called
+            "label", "labels", "target" or "y".
 
         Returns
         -------
@@ -94,20 +106,53 @@ class Population:
         Raises
         ------
         ValueError
-            Where there are no records.
+            Where there are no records, a Dataset has no length, or items are no pairs of numbers.
         """
-        items = [data[i] for data in datasets for i in range(len(data))]
+        items: list[Any] = []
+        sizes = []
+        for number, data in enumerate(datasets):
+            if not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
+                raise ValueError(
+                    f"dataset {number} is a {type(data).__name__}, which has no length: give a "
+                    "Dataset with __len__ and __getitem__, such as list(data)"
+                )
+            items += [data[i] for i in range(len(data))]
+            sizes.append(len(data))
         if not items:
             raise ValueError("there are no records: give one torch Dataset per client")
         x, y = collated(items)
-        return cls(x, y, _table(np.arange(len(y)), np.array([len(data) for data in datasets])))
+        return cls._dealt(x, y, np.arange(len(y)), np.array(sizes))
 
     def __len__(self) -> int:
-        return len(self.index)
+        return len(self._sizes)
 
     def __repr__(self) -> str:
         low, high = int(self.sizes.min()), int(self.sizes.max())
         return f"Population({len(self)} clients, {low} to {high} records each)"
+
+    @property
+    def sizes(self) -> Tensor:
+        """How many records each client has (N,)."""
+        return self._sizes
+
+    def sizes_of(self, ids: Tensor) -> Tensor:
+        """How many records some clients have.
+
+        Parameters
+        ----------
+        ids : Tensor
+            Their numbers (c,), of clients in memory.
+
+        Returns
+        -------
+        Tensor
+            (c,)
+        """
+        return self._sizes[self._local(ids)]
+
+    def _local(self, ids: Tensor) -> Tensor:
+        """Where clients `ids` stand among those in memory: here all are."""
+        return ids
 
     @property
     def device(self) -> torch.device:
@@ -130,7 +175,7 @@ class Population:
         return label_range(self.y)
 
     def to(self, device: torch.device | str) -> Population:
-        """The same population with its records on `device`; the index table stays on the CPU.
+        """The same population with its records on `device`; who holds them stays on the CPU.
 
         Parameters
         ----------
@@ -149,6 +194,36 @@ class Population:
         moved.__dict__.update(self.__dict__, x=x, y=self.y.to(device))
         return moved
 
+    @property
+    def index(self) -> Tensor:
+        """The table (N, n_max) of record numbers, padded with -1; made anew at each call.
+
+        It is as wide as the largest client: where one is far larger than the others, ask for
+        `held(i)` of one client after the other.
+        """
+        rows, mask = self.rows(torch.arange(len(self)))
+        return rows.masked_fill_(~mask, -1)
+
+    def held(self, i: int) -> Tensor:
+        """The record numbers of client `i`, (n_i,).
+
+        Parameters
+        ----------
+        i : int
+            The number of the client.
+
+        Returns
+        -------
+        Tensor
+        """
+        place = self._local(torch.tensor([i]))
+        begin = int(self._begin[place])
+        return self._order[begin : begin + int(self._sizes[place])]
+
+    def facts(self) -> list[Tensor | str]:
+        """All that a population is made of, for a checkpoint to compare; as private as it is."""
+        return [*leaves(self.x), self.y, self._order, self._sizes]
+
     def rows(self, ids: Tensor | Sequence[int]) -> tuple[Tensor, Tensor]:
         """Record numbers of some clients, padded to one length.
 
@@ -166,10 +241,12 @@ class Population:
             False on padding.
         """
         ids = torch.as_tensor(ids, dtype=torch.long)
-        width = int(self.sizes[ids].max()) if len(ids) else 0
-        index = self.index[ids, :width]
-        mask = index >= 0
-        return torch.where(mask, index, index[:, :1]), mask
+        local = self._local(ids)
+        sizes = self._sizes[local]
+        width = int(sizes.max()) if len(ids) else 0
+        place = torch.arange(width)
+        mask = place < sizes.unsqueeze(1)
+        return self._order[self._begin[local].unsqueeze(1) + place * mask], mask
 
     def cohort(self, ids: Tensor | Sequence[int]) -> tuple[Records, Tensor, Tensor]:
         """The records of some clients, padded to one length.
@@ -200,32 +277,34 @@ class Population:
         -------
         (Records, Tensor)
         """
-        rows = self.index[i, : int(self.sizes[i])].to(self.device)
+        rows = self.held(i).to(self.device)
         return take(self.x, rows), self.y[rows]
 
     def label_counts(self) -> Tensor:
         """Records of each label at each client, (N, labels); ValueError where there are none."""
         check_labels(self.y)
         labels = int(self.y.max()) + 1
-        kept = self.index >= 0
-        owner = torch.arange(len(self))[:, None].expand_as(self.index)[kept]
-        flat = owner * labels + self.y.cpu()[self.index[kept]]
+        owner = torch.arange(len(self)).repeat_interleave(self.sizes)
+        flat = owner * labels + self.y.cpu()[self._order]
         return torch.bincount(flat, minlength=len(self) * labels).view(len(self), labels)
 
     def summary(self) -> dict[str, float]:
         """Clients, records, spread of sizes, and the labels of a client on average, if any."""
-        sizes = self.sizes.double()
         labels = {}
         if _are_labels(self.y):
             held = (self.label_counts() > 0).sum(1)
             labels["labels_per_client"] = float(held.double().mean())
+        return self._spread() | labels
+
+    def _spread(self) -> dict[str, float]:
+        sizes = self.sizes.double()
         return {
             "clients": len(self),
             "records": int(sizes.sum()),
             "smallest": int(sizes.min()),
             "median": float(sizes.median()),
             "largest": int(sizes.max()),
-        } | labels
+        }
 
     def plot(self, clients: int = 30) -> Figure:
         """Draw the labels of the first clients, and the sizes of all.
@@ -244,6 +323,65 @@ class Population:
         return plotting.population(self, clients)
 
 
+def from_loader(
+    fn: Callable[[int], Any],
+    clients: int,
+    *,
+    sizes: Sequence[int] | np.ndarray | Tensor | None = None,
+    together: int = 128,
+) -> LazyPopulation:
+    """A population whose records are loaded when their client is drawn: more than memory holds.
+
+    While one group of a cohort trains, a thread loads the next; nothing else is in memory, and
+    every thread ends with its group. The first client that has records (among the first hundred)
+    is loaded once, now, for the form of a record: nothing depends on who is drawn.
+
+    A client without records sends an update of zeros. One with NaN or infinity in x trains to an
+    update that is not finite, which counts nothing. What cannot be loaded ends the run with a
+    message that names the client: it is as private as the cohort.
+
+    Parameters
+    ----------
+    fn : callable
+        `fn(client)` gives x (n, ...) and y (n, ...) of client 0 to N - 1 as `Population` takes
+        them, in one form for all; or None, or an empty y. It runs in another thread than training,
+        one client at a time: it draws random numbers from a generator of its own, and gives the
+        same at each call.
+    clients : int
+        N.
+    sizes : sequence of int, optional
+        How many records each client has (N,), where that is known beforehand: `weights="records"`
+        and `DPSGD` need them. What is loaded must agree.
+    together : int
+        Clients that are loaded at once; at most two such groups are in memory.
+
+    Returns
+    -------
+    LazyPopulation
+        For `fldp.train` as any other; what needs the records of all clients is refused.
+
+    Raises
+    ------
+    ValueError
+        For what is no number of clients, where none of the first hundred has records, and where
+        `fn` draws from global random numbers.
+
+    Examples
+    --------
+    >>> def fn(client):
+    ...     own = torch.Generator().manual_seed(client)
+    ...     return torch.rand(20, 8, generator=own), torch.arange(20) % 2
+    >>> people = from_loader(fn, clients=1_000_000)
+    >>> people
+    LazyPopulation(1000000 clients, loaded when they are drawn)
+    >>> people.client(999_999)[0].shape
+    torch.Size([20, 8])
+    """
+    from fldp.simulation.loading import LazyPopulation
+
+    return LazyPopulation(fn, clients, sizes, together)
+
+
 def partition(
     x: Any,
     y: Array,
@@ -253,7 +391,7 @@ def partition(
     alpha: float = 0.5,
     shards: int = 2,
     sigma: float = 1.0,
-    groups: Sequence[object] | np.ndarray | None = None,
+    groups: Ids | None = None,
     seed: int = 0,
 ) -> Population:
     """Deal records to clients; every record to one client, nobody empty.
@@ -264,7 +402,7 @@ def partition(
     - `"shards"`: records sorted by label and cut in runs, `shards` to each client (McMahan et al.
       2017).
     - `"lognormal"`: at random, sizes proportional to exp(sigma · N(0, 1)).
-    - `"group"`: one client per distinct value of `groups`, in sorted order: natural clients.
+    - `"group"`: one client per distinct id in `groups`, in sorted order: natural clients.
 
     Parameters
     ----------
@@ -281,8 +419,8 @@ def partition(
         For "shards", at least 1.
     sigma : float
         For "lognormal", above 0.
-    groups : sequence, optional
-        For "group": to whom each record belongs (n,).
+    groups : sequence, array, Tensor or Series, optional
+        For "group": to whom each record belongs (n,), by ids of any type.
     seed : int
         It decides who gets what: a public scenario, on which no guarantee rests.
 
@@ -293,8 +431,8 @@ def partition(
     Raises
     ------
     ValueError
-        For an unknown scheme, labels and records of different length, NaN, or more clients than
-        records.
+        For an unknown scheme, labels and records of different length, NaN, records without a group,
+        or more clients than records.
 
     Examples
     --------
@@ -305,7 +443,7 @@ def partition(
     choice("scheme", scheme, SCHEMES)
     x, y = _records(x, y)
     if scheme == "group":
-        return Population(x, y, _grouped(groups, len(y), clients))
+        return Population._dealt(x, y, *_grouped(groups, len(y), clients))
     clients = whole("clients", clients)
     alpha = real("alpha", alpha)
     sigma = real("sigma", sigma)
@@ -329,21 +467,17 @@ def partition(
         sizes = _lognormal(len(y), clients, sigma, rng)
     else:
         sizes = _even(len(y), clients)
-    return Population(x, y, _table(order, sizes))
+    return Population._dealt(x, y, order, sizes)
 
 
 def _grouped(
-    groups: Sequence[object] | np.ndarray | None, records: int, clients: int | None
-) -> Tensor:
-    """The index of one client for each group."""
-    if groups is None or len(groups) != records:
-        size = "None" if groups is None else len(groups)
-        raise ValueError(f"groups has length {size}: give one group per record, {records} in all")
-    owner = np.unique(np.asarray(groups), return_inverse=True)[1]
-    sizes = np.bincount(owner)
+    groups: Ids | None, records: int, clients: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Records in client order, and sizes: one client for each group."""
+    owner, sizes = owners(groups, records)
     if clients is not None and clients != len(sizes):
         raise ValueError(f"clients is {clients}, groups names {len(sizes)}: leave clients out")
-    return _table(np.argsort(owner, kind="stable"), sizes)
+    return np.argsort(owner, kind="stable"), sizes
 
 
 def _even(records: int, clients: int) -> np.ndarray:
@@ -404,12 +538,24 @@ def check_labels(y: Tensor) -> None:
         raise ValueError(f"y is {told}: labels are whole numbers from 0, one for each record")
 
 
-def _table(order: np.ndarray, sizes: np.ndarray) -> Tensor:
-    """Index table whose row i holds the next sizes[i] entries of `order`, padded with -1."""
-    inside = np.arange(sizes.max(initial=0)) < sizes[:, None]
-    index = np.full(inside.shape, -1, dtype=np.int64)
-    index[inside] = order
-    return torch.from_numpy(index)
+def _flattened(
+    index: Tensor | Sequence[Sequence[int]], records: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Records in client order, and sizes, of lists of record numbers or of a table of them."""
+    if isinstance(index, Tensor):
+        table = index.cpu().numpy()
+        sizes = (table >= 0).sum(1)
+        order = table[np.arange(table.shape[1]) < sizes[:, None]]
+    else:
+        parts = [np.asarray(part) for part in index]
+        sizes = np.array([len(part) for part in parts], dtype=np.int64)
+        order = np.concatenate([part for part in parts if len(part)] or [np.arange(0)])
+    # A hole in a table puts padding inside, and a record number out of sight.
+    inside = len(order) == 0 or (order.min() >= 0 and order.max() < records)
+    if order.dtype.kind not in "iu" or not inside:
+        wanted = f"record numbers below {records}, padded at the end with -1"
+        raise ValueError(f"index must hold {wanted}")
+    return order.astype(np.int64), sizes.astype(np.int64)
 
 
 def _dirichlet(

@@ -7,7 +7,6 @@ none for a client as a whole. Compare it with noise on the update at the same wo
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,9 +25,18 @@ from fldp.plan.records import RecordPlan
 from fldp.simulation.checkpoint import State
 from fldp.simulation.clients import Population
 from fldp.simulation.engines import TOGETHER
-from fldp.simulation.inputs import call, take
+from fldp.simulation.inputs import call, each, leaves, made_up, take
 from fldp.simulation.isolation import Template
 from fldp.simulation.local import Algorithm, Task, one_by_one
+from fldp.simulation.persample import (
+    RECORDS,
+    check_layers,
+    check_rows,
+    mean_of_each,
+    quiet,
+    settled,
+    wrapped,
+)
 
 # How far a rate may lie above the accounted one by rounding.
 _ROUNDING = 1e-9
@@ -115,7 +123,23 @@ class DPSGD(Algorithm):
         """See `Algorithm.prepare`; a model that Opacus has wrapped already is refused."""
         if isinstance(model, GradSampleModule) or hasattr(model, "autograd_grad_sample_hooks"):
             raise ValueError("the model carries Opacus' hooks already: give the plain nn.Module")
-        return super().prepare(model)
+        model = super().prepare(model)
+        check_layers(model)
+        return model
+
+    def rehearse(self, model: nn.Module, flat: Tensor, population: Population) -> None:
+        """Also: whether Opacus' gradients are those of single records; see `check_rows`."""
+        super().rehearse(model, flat, population)
+        check_layers(model)
+        like = self.form(model, flat, population)
+        # Within (0, 1), as most inputs are.
+        x = each(torch.abs, made_up(like, RECORDS))
+        y = leaves(made_up(population.y[:0], RECORDS))[0].abs().to(flat.device)
+
+        def loss(tried: nn.Module, records: list[int]) -> Tensor:
+            return mean_of_each(self._objective, call(tried, take(x, records)), y[records])
+
+        check_rows(Template(model), loss, flat.device)
 
     def begin(self, population: Population, rounds: int, rate: float) -> None:
         """Refuse a run that the plan does not account for.
@@ -166,7 +190,7 @@ class DPSGD(Algorithm):
             return torch.zeros_like(task.flat)
         self._served[i] += 1
         # A wrapped copy each: hooks and state would pass from client to client.
-        own = GradSampleModule(load_(template.fresh(), task.flat))
+        own = wrapped(load_(template.fresh(), task.flat))
         trained = [p for p in own.parameters() if p.requires_grad]
         self._descend(own, trained, task, i)
         return torch.cat([p.detach().reshape(-1) for p in trained]) - task.flat
@@ -183,13 +207,17 @@ class DPSGD(Algorithm):
             expected_batch_size=plan.batch_size,
             generator=self.generator,
         )
-        with warnings.catch_warnings():  # torch on Opacus' hooks, at every first layer
-            warnings.filterwarnings("ignore", "Full backward hook", UserWarning)
+        with quiet():
             for _ in range(plan.local_epochs * steps):
                 optimiser.zero_grad()
                 if picked := self._coins(len(y), steps).nonzero().flatten().tolist():
-                    found = call(own, take(x, picked))
-                    task.objective.mean(found, y[picked]).backward()
+                    loss = mean_of_each(task.objective, call(own, take(x, picked)), y[picked])
+                    loss.backward()
+                    if not settled(trained, len(picked)):
+                        raise ValueError(
+                            "a layer did not see each record of a batch once, so that Opacus has no"
+                            " gradients of single records; what batch is as private as the data"
+                        )
                 else:  # many layers cannot run on an empty batch; noise is due all the same
                     for p in trained:
                         p.grad_sample = p.new_zeros(0, *p.shape)

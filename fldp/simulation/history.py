@@ -47,12 +47,19 @@ class History:
         0 without.
     model : nn.Module
         The trained model: a function of the releases, with the buffers of the model given.
+    engine : str
+        What trained the clients, and why: "stacked", or "loop: the model has hooks". It follows
+        from the model, not from the data: where a client's records leave no room for others beside
+        it, the loop takes its turn, whatever this says.
     stopped, statement : str
         Why the run ended, and what it guarantees.
     head : dict or None
         Count and hash of the ledger's last line (`Ledger.check` takes it).
     private : dict
-        What the server saw in the clear, cohort sizes and clipped fractions: NOT for release.
+        What the server saw in the clear, a number for each round: NOT for release. "cohort", how
+        many came; "malformed", how many contributions counted as zero; "zero", how many others were
+        zero; "clipped_fraction", of those not malformed. Under distributed trust also "skipped", 1
+        for a round that released nothing because too few came, which is public there.
     seconds : float
         How long the rounds took, which tells who came and how much data they have: NOT for release.
     """
@@ -67,6 +74,7 @@ class History:
     model: nn.Module = field(default_factory=nn.Identity, repr=False)
     best_round: int = 0
     measure: str = "accuracy"
+    engine: str = ""
     stopped: str = ""
     statement: str = field(default="", repr=False)
     head: dict[str, Any] | None = field(default=None, repr=False)
@@ -186,6 +194,7 @@ class History:
             "accounted": self.accounted,
             "clip_norm": self.clip_norm,
             "best_round": self.best_round,
+            "engine": self.engine,
             "stopped": self.stopped,
         }
 

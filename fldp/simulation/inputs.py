@@ -6,6 +6,7 @@ and types. It stands for a population wherever nothing of its data may be looked
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ Records = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
 # What torch makes a tensor of.
 Array = Tensor | np.ndarray | Sequence[object]
 
+# What the target is called in items that are dicts.
+TARGETS = ("label", "labels", "target", "y")
 # Kinds of numpy's types that are numbers: truth values, whole and real numbers.
 _NUMBERS = "biuf"
 
@@ -276,7 +279,7 @@ def activations(model: nn.Module, like: Records) -> int:
     return max(1, sum(found))
 
 
-def as_records(values: Any, name: str = "x") -> Records:
+def as_records(values: Any, name: str = "x", finite: bool = True) -> Records:
     """Records in the form that a population keeps: real numbers in float32, whole ones in int64.
 
     Pixels in bytes and truth values become real numbers.
@@ -287,6 +290,8 @@ def as_records(values: Any, name: str = "x") -> Records:
         Numbers (n, ...), with n the same for all.
     name : str
         For messages.
+    finite : bool
+        Whether NaN and infinity are refused.
 
     Returns
     -------
@@ -304,11 +309,12 @@ def as_records(values: Any, name: str = "x") -> Records:
     """
     found: Records
     if isinstance(values, Mapping):
-        found = {str(key): _inputs(part, f"{name}[{key!r}]") for key, part in values.items()}
+        parts = values.items()
+        found = {str(key): _inputs(part, f"{name}[{key!r}]", finite) for key, part in parts}
     elif isinstance(values, tuple):
-        found = tuple(_inputs(part, f"{name}[{i}]") for i, part in enumerate(values))
+        found = tuple(_inputs(part, f"{name}[{i}]", finite) for i, part in enumerate(values))
     else:
-        found = _inputs(values, name)
+        found = _inputs(values, name, finite)
     lengths = {len(part) for part in leaves(found)}
     if len(lengths) != 1:
         told = sorted(lengths) or "nothing"
@@ -316,16 +322,17 @@ def as_records(values: Any, name: str = "x") -> Records:
     return found
 
 
-def _inputs(values: Any, name: str) -> Tensor:
+def _inputs(values: Any, name: str, finite: bool) -> Tensor:
     found = as_numbers(values, name)
     if found.is_floating_point() or found.dtype in (torch.uint8, torch.bool):
         found = found.float()
-        check_finite(found, name)
+        if finite:
+            check_finite(found, name)
         return found
     return found.long()
 
 
-def as_targets(values: Any, name: str = "y") -> Tensor:
+def as_targets(values: Any, name: str = "y", finite: bool = True) -> Tensor:
     """Targets in the form that a population keeps: real numbers in float32, labels in int64.
 
     Parameters
@@ -334,6 +341,8 @@ def as_targets(values: Any, name: str = "y") -> Tensor:
         Numbers (n, ...).
     name : str
         For messages.
+    finite : bool
+        Whether NaN and infinity are refused.
 
     Returns
     -------
@@ -348,7 +357,8 @@ def as_targets(values: Any, name: str = "y") -> Tensor:
     if not found.is_floating_point():
         return found.long()
     found = found.float()
-    check_finite(found, name)
+    if finite:
+        check_finite(found, name)
     return found
 
 
@@ -372,23 +382,80 @@ def as_numbers(values: Any, name: str) -> Tensor:
         For words, objects, complex numbers, ragged lists and a single number.
     """
     if not isinstance(values, Tensor):
-        try:
-            array = np.asarray(values)
-        except Exception as error:  # ragged lists, and whatever a stranger's object raises
-            raise ValueError(f"{name} cannot be read as numbers ({error})") from None
-        if array.dtype.kind not in _NUMBERS:
-            raise ValueError(
-                f"{name} is of type {array.dtype}, not of numbers: turn words and categories into "
-                "whole numbers from 0 (np.unique(..., return_inverse=True)), and fill what is "
-                "missing"
-            )
-        values = torch.from_numpy(_native(array))
+        values = _tensor(values, name)
     if values.is_complex() or values.layout != torch.strided or values.ndim < 1:
         raise ValueError(
             f"{name} is a {values.dtype} tensor of shape {tuple(values.shape)}: give "
             "real or whole numbers, a row for each record"
         )
     return values.detach()
+
+
+def _tensor(values: Any, name: str) -> Tensor:
+    """What numpy reads, as a tensor; ValueError where it is no numbers."""
+    _check_columns(values, name)
+    try:
+        if isinstance(values, list) and values and all(isinstance(v, Tensor) for v in values):
+            return torch.stack(values)
+        array = np.asarray(values)
+        if array.dtype.kind == "O":
+            array = _of_objects(array)
+    except Exception as error:  # ragged lists, and whatever a stranger's object raises
+        raise ValueError(f"{name} cannot be read as numbers ({error})") from None
+    if array.dtype.kind not in _NUMBERS:
+        raise ValueError(
+            f"{name} is of type {array.dtype}, not of numbers: turn words and categories into "
+            "whole numbers from 0 (np.unique(..., return_inverse=True)), and fill what is missing"
+        )
+    if array.dtype.kind == "u" and array.size and int(array.max()) > np.iinfo(np.int64).max:
+        raise ValueError(f"{name} holds {array.max()}: whole numbers must be below 2^63")
+    return torch.from_numpy(_native(array))
+
+
+def _check_columns(values: Any, name: str) -> None:
+    """ValueError that names the columns of a data frame which hold no numbers."""
+    if not (hasattr(values, "columns") and hasattr(values, "dtypes")):
+        return
+    # pandas' own types say in `kind` what numpy's do.
+    kinds = [getattr(kind, "kind", "O") for kind in values.dtypes]
+    odd = [str(c) for c, kind in zip(values.columns, kinds, strict=True) if kind not in _NUMBERS]
+    if odd:
+        raise ValueError(
+            f"columns of {name} hold no numbers ({', '.join(odd)}): turn words and categories into "
+            "numbers (pandas.get_dummies), or leave these columns out"
+        )
+
+
+def _of_objects(array: np.ndarray) -> np.ndarray:
+    """An array of objects as numpy reads them once more, what is missing as NaN."""
+    entries = [math.nan if is_missing(entry) else entry for entry in array.ravel().tolist()]
+    read = np.array(entries)
+    return read.reshape(array.shape + read.shape[1:])
+
+
+def is_missing(value: object) -> bool:
+    """Whether something is None, NaN, or what else does not equal itself.
+
+    Parameters
+    ----------
+    value : object
+        An entry of a list or of a column.
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> is_missing(None), is_missing(math.nan), is_missing("")
+    (True, True, False)
+    """
+    if value is None:
+        return True
+    try:
+        return bool(value != value)
+    except (TypeError, ValueError):  # pandas' NA is neither equal nor unequal to anything
+        return type(value).__name__ == "NAType"
 
 
 def _native(array: np.ndarray) -> np.ndarray:
@@ -423,12 +490,13 @@ def check_finite(values: Tensor, name: str) -> None:
 
 
 def collated(items: Sequence[Any]) -> tuple[Records, Tensor]:
-    """Items (x, y) of a Dataset as records and targets.
+    """Items of a Dataset as records and targets.
 
     Parameters
     ----------
-    items : sequence of pairs
-        At least one.
+    items : sequence
+        At least one: pairs (x, y); or dicts with one of the names in `TARGETS`, the rest of which
+        is x, a dict unless it is one entry alone.
 
     Returns
     -------
@@ -442,11 +510,28 @@ def collated(items: Sequence[Any]) -> tuple[Records, Tensor]:
     from torch.utils.data import default_collate
 
     try:
-        x, y = default_collate(list(items))
+        x, y = default_collate([_pair(item) for item in items])
     except Exception as error:
         raise ValueError(
-            f"items of the Dataset are not pairs (x, y) of one shape ({error}): give it a "
-            "transform that makes them so"
+            f"items of the Dataset are neither pairs (x, y) of one shape, nor dicts with a "
+            f"{TARGETS[0]!r} ({error}): give it a transform that makes them so"
         ) from error
     x = tuple(x) if isinstance(x, list) else x
     return as_records(x), as_targets(y)
+
+
+def _pair(item: Any) -> tuple[Any, Any]:
+    """An item as (x, y); lists of numbers as arrays, which torch would take apart."""
+    if isinstance(item, Mapping):
+        (target,) = [name for name in TARGETS if name in item]
+        rest = {name: _whole(part) for name, part in item.items() if name != target}
+        return rest if len(rest) != 1 else next(iter(rest.values())), _whole(item[target])
+    x, y = item
+    return _whole(x), np.asarray(y) if isinstance(y, tuple) else _whole(y)
+
+
+def _whole(part: Any) -> Any:
+    """A list of numbers as an array."""
+    if isinstance(part, list) and not any(isinstance(entry, Tensor) for entry in part):
+        return np.asarray(part)
+    return part

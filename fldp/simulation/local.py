@@ -6,10 +6,10 @@ Epochs, batches, learning rates and client sizes are a matter of utility alone.
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -18,15 +18,16 @@ import torch
 from torch import Generator, Tensor, nn
 
 from fldp import _moved
-from fldp._checks import real, whole
-from fldp.mechanism.updates import Shapes, load_, shapes, views
+from fldp._checks import real, shown, whole
+from fldp.mechanism.updates import Shapes, shapes, views
 from fldp.simulation.checkpoint import State
 from fldp.simulation.choice import Choice, choose
 from fldp.simulation.clients import Population
 from fldp.simulation.draws import Draws
-from fldp.simulation.engines import TOGETHER, Engine, check_model
+from fldp.simulation.engines import Engine, check_model
 from fldp.simulation.inputs import Records, cast, fitted, leaves, take
 from fldp.simulation.isolation import Template, alone, copied, threads
+from fldp.simulation.loading import Cohort, LazyPopulation
 from fldp.simulation.objective import Objective, try_out
 from fldp.simulation.rehearsal import traits
 
@@ -34,6 +35,8 @@ from fldp.simulation.rehearsal import traits
 _EPOCH = 1 << 32
 # Sorts after every 63-bit word: where a shuffle puts padding.
 _LAST = torch.iinfo(torch.int64).max
+# Names of parameters that a message lists.
+_SHOWN_NAMES = 12
 
 
 @dataclass(frozen=True)
@@ -206,8 +209,28 @@ class Algorithm:
             return iter(())
         like = self.form(model, flat, population)
         task = Task(model, layout, flat, population, Draws.of(draws), round, self._objective, like)
+        if isinstance(population, LazyPopulation):
+            return self._meanwhile(task, population, ids, chunk)
+        return self._chunks(task, ids, chunk)
+
+    def _chunks(self, task: Task, ids: Tensor, chunk: int | None) -> Iterator[Tensor]:
         train, best = self._trainer(task, ids)
         return (train(part) for part in ids.split(chunk or best))
+
+    def _meanwhile(
+        self, task: Task, population: LazyPopulation, ids: Tensor, chunk: int | None
+    ) -> Iterator[Tensor]:
+        """The chunks of clients whose records are loaded meanwhile; who has none sends zeros."""
+        for cohort in population.loads(ids):
+            full = cohort.sizes_of(cohort.ids) > 0
+            own = replace(task, population=cohort)
+            if full.all():
+                yield from self._chunks(own, cohort.ids, chunk)
+                continue
+            sent = task.flat.new_zeros(len(full), self.width(len(task.flat)))
+            if full.any():
+                sent[full] = torch.cat([*self._chunks(own, cohort.ids[full], chunk)])
+            yield sent
 
     def _trainer(self, task: Task, ids: Tensor) -> tuple[Callable[[Tensor], Tensor], int]:
         """What makes the rows (c, width) of some clients, and how many are fast together.
@@ -314,6 +337,10 @@ class Algorithm:
         with alone(flat.device):
             return fitted(copied(model), like, weights)
 
+    def trained_by(self) -> str:
+        """The engine that trains clients, and why it is this one; empty for code of one's own."""
+        return ""
+
     def statement(self) -> str:
         """What the algorithm itself guarantees, beside the plan: most guarantee nothing."""
         return ""
@@ -403,8 +430,10 @@ class LocalSGD(Algorithm):
     schedule : callable, optional
         `schedule(round, epoch)` is a factor on `lr`. None: 1.
     trainable : sequence of str or callable, optional
-        Name prefixes, or a predicate on names, of what is trained. None: everything. Fewer
-        coordinates get less noise in total.
+        Names of what is trained: a parameter, or a module with all that is in it ("layer1" is not
+        "layer10"), with `*` and `?` as in file names; or a predicate on the names of parameters.
+        None: everything. What the model has frozen stays so. Fewer coordinates get less noise in
+        total.
     engine : str
         "auto", "stacked", "vmap" or "loop".
     threads : int, optional
@@ -439,6 +468,7 @@ class LocalSGD(Algorithm):
     # Whether `_correction` is part of every gradient.
     _corrects: ClassVar[bool] = False
     _shared: bool = field(default=False, init=False, repr=False, compare=False)
+    _trained_by: str = field(default="", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self.lr = real("lr", self.lr)
@@ -448,6 +478,13 @@ class LocalSGD(Algorithm):
         self.momentum = self.momentum and real("momentum", self.momentum, 1)
         self.weight_decay = self.weight_decay and real("weight_decay", self.weight_decay)
         self.proximal = self.proximal and real("proximal", self.proximal)
+        if isinstance(self.trainable, str):
+            self.trainable = [self.trainable]
+        if not callable(self.trainable) and not _are_names(self.trainable):
+            raise ValueError(
+                f"trainable is {shown(self.trainable)}: give names of parameters or modules, or a "
+                "function of a name"
+            )
 
     def trains(self, name: str) -> bool:
         """Whether `trainable` names the parameter `name`."""
@@ -456,11 +493,21 @@ class LocalSGD(Algorithm):
             return True
         if callable(wanted):
             return bool(wanted(name))
-        return name.startswith(tuple(wanted))
+        return any(_names(one, name) for one in wanted)
+
+    def prepare(self, model: nn.Module) -> nn.Module:
+        """See `Algorithm.prepare`; a name in `trainable` that trains nothing is refused."""
+        if self.trainable is not None and not callable(self.trainable):
+            for wanted in self.trainable:
+                _check_name(wanted, model)
+        return super().prepare(model)
 
     def _trainer(self, task: Task, ids: Tensor) -> tuple[Callable[[Tensor], Tensor], int]:
-        batch = self.batch_size or int(task.population.sizes[ids].max())
+        batch = self.batch_size or int(task.population.sizes_of(ids).max())
         with threads(self.threads):
+            if isinstance(task.population, Cohort):
+                # Of clients that are loaded when drawn the labels are known only here.
+                self._try_out(task.model, task.flat, task.population)
             targets = task.population.targets
             found = self._engine(task.model, task.flat, task.like, targets, batch)
         return partial(self._rows, task, found.engine), found.together
@@ -479,6 +526,11 @@ class LocalSGD(Algorithm):
             like = self.form(model, flat, population)
             found = self._engine(model, flat, like, population.targets, 1)
         self._shared = not found.engine.single
+        self._trained_by = str(found)
+
+    def trained_by(self) -> str:
+        """See `Algorithm.trained_by`."""
+        return self._trained_by
 
     def limits(self) -> str:
         """What shared kernels do to the last bits of an update."""
@@ -503,7 +555,7 @@ class LocalSGD(Algorithm):
             with threads(self.threads):
                 engine.renew()
                 moved = self._descend(task, engine, ids)
-        return self._finish(moved, task.population.sizes[ids], ids, task.round)
+        return self._finish(moved, task.population.sizes_of(ids), ids, task.round)
 
     @property
     def _plain(self) -> bool:
@@ -535,7 +587,7 @@ class LocalSGD(Algorithm):
     def _descend(self, task: Task, engine: Engine, ids: Tensor) -> Tensor:
         """How far the weights of clients `ids` move (c, d)."""
         # Largest client first: the clients that still have a batch are a prefix, without a copy.
-        ordered, largest = task.population.sizes[ids].sort(descending=True, stable=True)
+        ordered, largest = task.population.sizes_of(ids).sort(descending=True, stable=True)
         clients = ids[largest]
         sizes = ordered.tolist()
         rows, mask = task.population.rows(clients)
@@ -552,6 +604,33 @@ class LocalSGD(Algorithm):
         if sizes[0] == sizes[-1]:
             return moved
         return moved[largest.argsort().to(moved.device)]
+
+
+def _are_names(wanted: object) -> bool:
+    if wanted is None:
+        return True
+    return isinstance(wanted, Sequence) and all(isinstance(one, str) for one in wanted)
+
+
+def _names(wanted: str, name: str) -> bool:
+    """Whether `wanted` is the parameter `name`, or a module that it is in."""
+    exact = wanted.rstrip(".")
+    return fnmatchcase(name, exact) or fnmatchcase(name, f"{exact}.*")
+
+
+def _check_name(wanted: str, model: nn.Module) -> None:
+    """ValueError with the names that there are where `wanted` names nothing that trains."""
+    there = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if any(_names(wanted, name) for name in there):
+        return
+    if any(_names(wanted, name) for name, _ in model.named_parameters()):
+        raise ValueError(
+            f"trainable names {wanted!r}, which is frozen: call requires_grad_(True) on it, or "
+            "leave it out"
+        )
+    told = ", ".join(itertools.islice(there, _SHOWN_NAMES))
+    more = f" and {len(there) - _SHOWN_NAMES} more" if len(there) > _SHOWN_NAMES else ""
+    raise ValueError(f"trainable names {wanted!r}, and the model has {told}{more} to train")
 
 
 def _shuffled(
@@ -676,75 +755,10 @@ class FedProx(LocalSGD):
     proximal: float = 0.01
 
 
-@dataclass
-class LocalFunction(Algorithm):
-    """Any training code: `fn(model, x, y)` trains the torch model in place on a client's records.
-
-    The update is whatever changed in the trainable parameters. Every client gets a copy of the
-    model (and of `fn`, where that is an object): what `fn` leaves on them is there for nobody else.
-    The global random numbers of torch, numpy and Python are seeded per client from the run's draws
-    while `fn` runs, so results do not depend on the order. What `fn` keeps elsewhere, in a global
-    or a closure, is out of reach, and no account covers what clients share.
-
-    Parameters
-    ----------
-    fn : callable
-        `fn(model, x, y)`: x (n, ...) and y (n, ...) are a client's records and targets, x in the
-        type that the model takes.
-    threads : int, optional
-        Torch threads while clients train, and of a whole `train`. None leaves torch's setting.
-
-    Raises
-    ------
-    ValueError
-        Where `fn` takes a trainable parameter away, so that there is no update to send.
-
-    Examples
-    --------
-    >>> import fldp
-    >>> people = fldp.clients.partition(*fldp.datasets.digits(), clients=100, seed=0)
-    >>> def shrink(model, x, y):
-    ...     with torch.no_grad():
-    ...         model.weight.mul_(0.5)
-    >>> model = nn.Linear(64, 10, bias=False)
-    >>> (row,) = LocalFunction(shrink).updates(model, torch.ones(640), people, ids=[3])
-    >>> row.unique()
-    tensor([-0.5000])
-    """
-
-    # Of what the records are: a tensor, a tuple or a dict.
-    fn: Callable[[nn.Module, Any, Tensor], Any]
-    threads: int | None = 1
-
-    def _trainer(self, task: Task, ids: Tensor) -> tuple[Callable[[Tensor], Tensor], int]:
-        self.rehearse(task.model, task.flat, task.population)
-        template = Template(task.model)
-
-        def train(client: int) -> Tensor:
-            own = load_(template.fresh(), task.flat)
-            x, y = task.records(client)
-            # An object's own copy: what it remembers of one client is there for nobody else.
-            copy.deepcopy(self.fn)(own, x, y)
-            return _trained(own, task.layout) - task.flat
-
-        return partial(one_by_one, train, task, self.threads), TOGETHER
-
-
-def _trained(model: nn.Module, layout: Shapes) -> Tensor:
-    """The trained parameters (d,) that user code left in `model`; ValueError where one is gone."""
-    after = dict(model.named_parameters())
-    for name, shape, _ in layout:
-        if name not in after or after[name].shape != shape:
-            raise ValueError(
-                f"fn left no {name!r} of its shape in the model: train the parameters that are "
-                "there, and undo wrappers and parametrizations before fn returns"
-            )
-    return torch.cat([after[name].detach().reshape(-1) for name, _, _ in layout])
-
-
 if not TYPE_CHECKING:
     _OLD_NAMES = {
-        "BringYourOwn": "simulation.local.LocalFunction",
+        "BringYourOwn": "simulation.own.LocalFunction",
+        "LocalFunction": "simulation.own.LocalFunction",
         "Scaffold": "simulation.scaffold.Scaffold",
     }
 

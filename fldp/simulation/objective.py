@@ -156,8 +156,11 @@ class Objective:
             Where outputs and targets do not fit, and where the loss is no single number.
         """
         if self._entries is not None:
-            share = torch.full((len(y),), 1 / max(1, len(y)), device=y.device)
-            return self.padded(found, y, share)
+            out, y = self.fit(found, y)
+            each = self._entries(out, y)
+            if self._ignores(y):
+                return _mean_of(each, y != IGNORED)
+            return each.mean()
         assert self.loss is not None
         loss = self.loss(*self.fit(found, y))
         if not isinstance(loss, Tensor) or loss.numel() != 1:
@@ -185,11 +188,13 @@ class Objective:
         assert self._entries is not None
         out, y = self.fit(found, y)
         each = self._entries(out, y)
-        if self.kind != "cross_entropy" or y.is_floating_point():
+        if not self._ignores(y):
             return (each.reshape(len(share), -1).mean(1) * share).sum()
-        # Entries that are ignored are no part of the mean; among the others all count the same.
-        valid = (y != IGNORED) & (share > 0).view(-1, *[1] * (y.ndim - 1))
-        return (each * valid).sum() / valid.sum().clamp(min=1)
+        return _mean_of(each, (y != IGNORED) & (share > 0).view(-1, *[1] * (y.ndim - 1)))
+
+    def _ignores(self, y: Tensor) -> bool:
+        """Whether there may be entries that are no part of the mean."""
+        return self.kind == "cross_entropy" and not y.is_floating_point()
 
     def fit(self, found: Any, y: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs and targets as the loss takes them.
@@ -284,7 +289,7 @@ class Objective:
             ) from error
         if not loss.is_floating_point():
             raise ValueError(f"loss gave a {loss.dtype} number: there is nothing to differentiate")
-        if self.kind != "cross_entropy" or y.is_floating_point():
+        if not self._ignores(y):
             return
         classes = out.shape[1]
         if classes < 2:
@@ -313,7 +318,7 @@ class Objective:
         -------
         int
         """
-        if self.kind != "cross_entropy" or y.is_floating_point():
+        if not self._ignores(y):
             return len(y)
         return int((y != IGNORED).sum())
 
@@ -395,6 +400,11 @@ def label_range(y: Tensor) -> tuple[int | None, int | None]:
     if not counted.numel():
         return None, None
     return int(counted.min()), int(counted.max())
+
+
+def _mean_of(each: Tensor, counted: Tensor) -> Tensor:
+    """The mean of the entries that count; 0 where none does, which moves nothing."""
+    return (each * counted).sum() / counted.sum().clamp(min=1)
 
 
 def check_callable(name: str, value: object, remedy: str) -> None:

@@ -43,6 +43,9 @@ _KEPT = (
     "head",
 )
 
+# What a history keeps of what the server saw in a round, by its name in a release's private part.
+_SEEN = ("clipped_fraction", "malformed", "zero")
+
 
 def _whole_precision(flat: Tensor) -> Tensor:
     """The global model in at least single precision: in less, small steps would be lost."""
@@ -90,7 +93,9 @@ class Run:
         # The best score on the validation data, and the vector that reached it.
         self.best = (-math.inf, self.flat)
         self.history = History(self.plan, measure=self.objective.metric_name)
-        self.history.private |= {"cohort": [], "clipped_fraction": []}
+        self.history.private |= {name: [] for name in ("cohort", *_SEEN)}
+        if self.plan is not None and self.plan.trust == "distributed":
+            self.history.private["skipped"] = []
         if self.exam is not None and self.exam.private:
             self.history.private |= {"metric": [], "loss": []}
         # Against whoever knows the seed the coins are known: a client pays for its own rounds.
@@ -101,6 +106,7 @@ class Run:
         self.lost = 0
         self.local.begin(self.population, self.total, self.cohort / self.clients)
         self.local.rehearse(self.model, self.flat, self.population)
+        self.history.engine = self.local.trained_by()
         self._check_exam()
         # For validation: one copy serves all rounds where nothing in it moves.
         self._shown = copied(self.model) if is_all_plain(self.model) else None
@@ -210,23 +216,30 @@ class Run:
         rows = self.local.updates(
             self.model, self.flat, self.population, real, self.draws, round=self.done
         )
-        averaged = self.averaging.mean(self._chunks(ids, rows), book, self.done + 1)
-        mean = averaged.mean
+        averaged = self.averaging.mean(self._chunks(ids, rows), book, self.done + 1, len(ids))
         history = self.history
         if averaged.event is not None:
             history.events.append(averaged.event)
-        if self.canaries is not None:
-            self.canaries.observe(mean, self.done)
-        step = self.local.absorb(mean, self.cohort / self.clients)
-        self.flat = self.server.step(self.flat, step, self.done / self.total)
+        if averaged.mean is not None:
+            self._move(averaged.mean)
         self.done += 1
         history.clip_norm.append(float(averaged.clip_norm))
         history.private["cohort"].append(len(ids))
-        history.private["clipped_fraction"].append(averaged.clipped)
+        for name in _SEEN:
+            history.private[name].append(getattr(averaged.private, name))
+        if "skipped" in history.private:
+            history.private["skipped"].append(int(averaged.mean is None))
         self._count(ids)
         if book is not None:
             history.head = book.head
         self._validate()
+
+    def _move(self, mean: Tensor) -> None:
+        """A release moves the model; a round that was skipped does not."""
+        if self.canaries is not None:
+            self.canaries.observe(mean, self.done)
+        step = self.local.absorb(mean, self.cohort / self.clients)
+        self.flat = self.server.step(self.flat, step, self.done / self.total)
 
     def _count(self, ids: Tensor) -> None:
         """With a seed: the most rounds of any client so far, with those that a crash cut off."""
@@ -286,7 +299,13 @@ class Run:
             name = self.history.measure or "loss"
             value = (self.history.metric if self.history.measure else self.history.loss)[-1]
             parts.append(f"{name}={value:.3f}")
-        parts.append(f"clipped={self.history.private['clipped_fraction'][-1]:.0%} (private)")
+        private = self.history.private
+        parts.append(f"clipped={private['clipped_fraction'][-1]:.0%} (private)")
+        useless = int(private["malformed"][-1] + private["zero"][-1])
+        if useless:
+            parts.append(f"malformed or zero={useless} (private)")
+        if private.get("skipped", [0])[-1]:
+            parts.append("skipped")
         return " ".join(parts)
 
     def _pieces(self) -> dict[str, Any]:

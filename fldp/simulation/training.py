@@ -165,6 +165,7 @@ def train(
     _check_files(checkpoint, resume, canaries)
     if patience is not None:
         patience = whole("patience", patience)
+        _check_choice(validation)
     with ExitStack() as stack:
         stack.enter_context(threads(getattr(local, "threads", 1)))
         run = Run(
@@ -205,6 +206,20 @@ def train(
         bar = stack.enter_context(_bar(run.total, run.done)) if progress else None
         _loop(run, book, keeper, bar, patience, callbacks)
         return run.result(patience)
+
+
+def _check_choice(validation: Validation | None) -> None:
+    """ValueError where there is nothing public to choose a model by."""
+    if validation is None:
+        raise ValueError(
+            "patience counts rounds without progress on validation data: give validation, or leave "
+            "patience out"
+        )
+    if isinstance(validation, Population):
+        raise ValueError(
+            "validation is a Population, clients' own records, and patience would choose the model "
+            "by them, which no ε covers: give public records, or leave patience out"
+        )
 
 
 def _check_files(
