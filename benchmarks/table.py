@@ -90,6 +90,15 @@ def aggregation() -> Iterator[str]:
         for row in found["speed"]
     ]  # fmt: skip
     yield from table(["clients × parameters", *names, "of read bandwidth"], rows)
+    if dicts := found.get("dictionaries"):
+        yield "State dicts of several tensors, times that of `fldp.aggregate` of these dicts:\n"
+        names = list(dicts[0]["times_slower_than_fldp"])
+        rows = [
+            [f"{row['clients']:,} × {row['parameters']:,} in {row['tensors']} tensors",
+             *(f"{row['times_slower_than_fldp'][name]:.2f}×" for name in names)]
+            for row in dicts
+        ]  # fmt: skip
+        yield from table(["clients × parameters", *names], rows)
     yield (
         "Peak memory of stacking, over that of streaming: "
         + ", ".join(f"{row['stack_over_stream']:g}×" for row in found["memory"])

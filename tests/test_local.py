@@ -372,6 +372,12 @@ def test_a_name_that_trains_nothing_is_refused(wanted: Any, say: str) -> None:
         trained(model, wanted)
 
 
+def test_a_compiled_model_is_refused_by_name() -> None:
+    model = nn.Sequential(nn.Linear(8, 6), torch.compile(nn.Linear(6, 3), backend="eager"))
+    with pytest.raises(ValueError, match=r"layer '1' is compiled.*_orig_mod"):
+        LocalSGD().prepare(model)
+
+
 def test_a_long_list_of_names_is_cut() -> None:
     with pytest.raises(ValueError, match=r"5\.weight, 5\.bias and 8 more to train"):
         trained(nn.Sequential(*[nn.Linear(2, 2) for _ in range(10)]), ["c"])

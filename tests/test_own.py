@@ -285,9 +285,9 @@ def test_interrupts_are_not_caught() -> None:
         rows(fn, model())
 
 
-@pytest.mark.parametrize("fn", [3, None, "fn", lambda model: None, lambda model, x: None])
+@pytest.mark.parametrize("fn", [3, None, "fn", lambda m: None, lambda m, x: None, Wrap])
 def test_what_is_no_such_function_is_refused_at_once(fn: Any) -> None:
-    with pytest.raises(ValueError, match=r"give a function fn\(model, x, y\)"):
+    with pytest.raises(ValueError, match=r"fn is .* give a function of \(model, x, y\)"):
         LocalFunction(fn)
 
 

@@ -319,7 +319,14 @@ class Algorithm:
         """Try model and loss together; ValueError where they, or the labels, do not fit."""
         like = self.form(model, flat, population)
         with alone(flat.device):
-            try_out(copied(model), like, population.targets, self._objective, population.labels)
+            loss = try_out(
+                copied(model), like, population.targets, self._objective, population.labels
+            )
+        if not loss.requires_grad:
+            raise ValueError(
+                "the loss does not depend on what is trained: return the model's outputs without "
+                "detach(), and a loss of them"
+            )
 
     def form(self, model: nn.Module, flat: Tensor, population: Population) -> Records:
         """The form in which `model` takes a population's records: tried on made-up ones.
@@ -486,6 +493,8 @@ class LocalSGD(Algorithm):
         self.momentum = self.momentum and real("momentum", self.momentum, 1)
         self.weight_decay = self.weight_decay and real("weight_decay", self.weight_decay)
         self.proximal = self.proximal and real("proximal", self.proximal)
+        if self.threads is not None:
+            self.threads = whole("threads", self.threads)
         if isinstance(self.trainable, str):
             self.trainable = [self.trainable]
         if not callable(self.trainable) and not _are_names(self.trainable):
@@ -504,7 +513,13 @@ class LocalSGD(Algorithm):
         return any(_names(one, name) for one in wanted)
 
     def prepare(self, model: nn.Module) -> nn.Module:
-        """See `Algorithm.prepare`; a name in `trainable` that trains nothing is refused."""
+        """See `Algorithm.prepare`; also refuses a name in `trainable` that trains nothing."""
+        for name, module in model.named_modules():
+            if hasattr(module, "_orig_mod"):
+                raise ValueError(
+                    f"layer {name!r} is compiled, for weights of one client: give the module that "
+                    "it was compiled from (its _orig_mod), or train in a LocalFunction"
+                )
         if self.trainable is not None and not callable(self.trainable):
             for wanted in self.trainable:
                 _check_name(wanted, model)
