@@ -57,11 +57,17 @@ def loaded(client: int) -> tuple[Tensor, Tensor]:
     return torch.rand(OWN, FEATURES, generator=own), torch.arange(OWN) % LABELS
 
 
-def million(sampling: str) -> None:
+def million(sampling: str, adjacency: str) -> None:
     """Private rounds of about 1,000 out of a million clients."""
     people = fldp.clients.from_loader(loaded, MILLION)
     plan = fldp.calibrate(
-        epsilon=8.0, delta=1e-8, rounds=ROUNDS, clients=MILLION, cohort=COHORT, sampling=sampling
+        epsilon=8.0,
+        delta=1e-8,
+        rounds=ROUNDS,
+        clients=MILLION,
+        cohort=COHORT,
+        sampling=sampling,
+        adjacency=adjacency,
     )
     fldp.train(model(), people, plan, local=fldp.LocalSGD(0.1, batch_size=BATCH), seed=0)
 
@@ -70,8 +76,8 @@ CASES: dict[str, Callable[[], object]] = {
     "uneven: deal": dealt,
     "uneven: deal, 2 rounds, batches of 10": lambda: everybody(dealt(), BATCH),
     "uneven: deal, 2 rounds, whole batches": lambda: everybody(dealt(), None),
-    "lazy million: 5 rounds, Poisson": lambda: million("poisson"),
-    "lazy million: 5 rounds, fixed": lambda: million("fixed"),
+    "lazy million: 5 rounds, Poisson": lambda: million("poisson", "add-or-remove"),
+    "lazy million: 5 rounds, fixed": lambda: million("fixed", "replace-one"),
 }
 
 

@@ -33,6 +33,9 @@ from fldp.simulation.rehearsal import traits
 
 # A shuffle's counter has room for this many words of a client in an epoch.
 _EPOCH = 1 << 32
+# Times the median from which a client is too large to be padded to with others: below it, padding
+# costs less than more chunks do.
+_FAR = 8
 # Sorts after every 63-bit word: where a shuffle puts padding.
 _LAST = torch.iinfo(torch.int64).max
 # Names of parameters that a message lists.
@@ -215,7 +218,12 @@ class Algorithm:
 
     def _chunks(self, task: Task, ids: Tensor, chunk: int | None) -> Iterator[Tensor]:
         train, best = self._trainer(task, ids)
-        return (train(part) for part in ids.split(chunk or best))
+        parts = ids.split(chunk) if chunk else self._parts(task, ids, best)
+        return (train(part) for part in parts)
+
+    def _parts(self, task: Task, ids: Tensor, best: int) -> Sequence[Tensor]:
+        """The chunks of clients `ids`, neighbours, `best` of which are fast together."""
+        return ids.split(best)
 
     def _meanwhile(
         self, task: Task, population: LazyPopulation, ids: Tensor, chunk: int | None
@@ -518,7 +526,7 @@ class LocalSGD(Algorithm):
         return super().prepare(model)
 
     def _trainer(self, task: Task, ids: Tensor) -> tuple[Callable[[Tensor], Tensor], int]:
-        batch = self.batch_size or int(task.population.sizes_of(ids).max())
+        batch = self.batch_size or _usual(task.population.sizes_of(ids))
         with threads(self.threads):
             if isinstance(task.population, Cohort):
                 # Of clients that are loaded when drawn the labels are known only here.
@@ -526,6 +534,14 @@ class LocalSGD(Algorithm):
             targets = task.population.targets
             found = self._engine(task.model, task.flat, task.like, targets, batch)
         return partial(self._rows, task, found.engine), found.together
+
+    def _parts(self, task: Task, ids: Tensor, best: int) -> Sequence[Tensor]:
+        """Whole batches are as wide as the largest client: one far larger is not put with many."""
+        sizes = task.population.sizes_of(ids)
+        usual = _usual(sizes)
+        if self.batch_size is not None or usual == int(sizes.max()):
+            return ids.split(best)
+        return ids.split(_lengths(sizes.tolist(), best, best * usual))
 
     def _engine(
         self, model: nn.Module, flat: Tensor, like: Records, targets: Tensor, batch: int
@@ -647,6 +663,28 @@ def _check_name(wanted: str, model: nn.Module) -> None:
     told = ", ".join(itertools.islice(there, _SHOWN_NAMES))
     more = f" and {len(there) - _SHOWN_NAMES} more" if len(there) > _SHOWN_NAMES else ""
     raise ValueError(f"trainable names {wanted!r}, and the model has {told}{more} to train")
+
+
+def _usual(sizes: Tensor) -> int:
+    """The largest size; or the median, where the largest is far above it."""
+    largest = int(sizes.max())
+    median = int(sizes.median())
+    return median if largest > _FAR * median else largest
+
+
+def _lengths(sizes: list[int], clients: int, records: int) -> list[int]:
+    """How many neighbours to put together: at most `clients`, and `records` with their padding."""
+    lengths = []
+    together = 0
+    widest = 0
+    for size in sizes:
+        widest = max(widest, size)
+        if together and (together == clients or (together + 1) * widest > records):
+            lengths.append(together)
+            together = 0
+            widest = size
+        together += 1
+    return [*lengths, together]
 
 
 def _shuffled(
