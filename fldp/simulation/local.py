@@ -391,13 +391,15 @@ def one_by_one(
 class _Batch(NamedTuple):
     """The records of a step of k clients, the first of which is `first` in its chunk.
 
-    x (k, B, ...), y (k, B, ...), and what each counts, `share` (k, B).
+    x (k, B, ...), y (k, B, ...), and what each counts, `share` (k, B). `number` is that of the
+    batch among a client's own in an epoch.
     """
 
     x: Records
     y: Tensor
     share: Tensor
     first: int
+    number: int
 
 
 @_moved.fields(mu="proximal")
@@ -599,7 +601,7 @@ class LocalSGD(Algorithm):
                 order = _shuffled(task, clients, rows, mask, batch, epoch)
             rate = self.rate(task.round, epoch)
             for step in _batches(task, order, sizes, batch):
-                descent.step(step, rate)
+                descent.step(step, rate, epoch)
         moved = descent.weights.sub_(task.flat)
         if sizes[0] == sizes[-1]:
             return moved
@@ -656,7 +658,7 @@ def _batches(task: Task, order: Tensor, sizes: list[int], most: int) -> Iterator
         first = 0
         for alike in _together(left, task.objective.pads):
             rows = order[first : first + len(alike), start : start + alike[0]]
-            yield _batch(task, rows, alike, first)
+            yield _batch(task, rows, alike, first)._replace(number=start // most)
             first += len(alike)
 
 
@@ -682,7 +684,7 @@ def _batch(task: Task, picked: Tensor, left: list[int], first: int) -> _Batch:
     picked = picked.to(task.population.device)
     x = cast(take(task.population.x, picked), task.like)
     y = task.population.y[picked].to(flat.device)
-    return _Batch(x, y, share, first)
+    return _Batch(x, y, share, first, 0)
 
 
 class _Descent:
@@ -702,8 +704,9 @@ class _Descent:
         self.correction = algorithm._correction(task.flat, clients)
         engine.begin(task.draws.seeds(task.round, clients.numpy()), task.flat.device)
 
-    def step(self, batch: _Batch, rate: float) -> None:
+    def step(self, batch: _Batch, rate: float, epoch: int) -> None:
         """One step of the clients who have records in `batch`."""
+        self.engine.turn(epoch, batch.number, batch.first)
         rows = slice(batch.first, batch.first + len(batch.y))
         weights = _rows(self.own, rows)
         target = _rows(self.target, rows)
