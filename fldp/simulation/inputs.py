@@ -205,7 +205,7 @@ def cast(records: Records, like: Records) -> Records:
     return each(lambda part, wanted: part.to(wanted), records, like)
 
 
-def fitted(module: nn.Module, like: Records, weights: Tensor) -> Records:
+def accepted(module: nn.Module, like: Records, weights: Tensor) -> Records:
     """The form in which a model takes records: real numbers as its weights, whole ones as they are.
 
     Whole numbers are words or categories to one model and measurements to another. Which, is tried
