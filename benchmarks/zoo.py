@@ -20,7 +20,7 @@ Make = Callable[[], nn.Module]
 Data = Callable[[int, Generator], tuple[Any, Tensor]]
 
 # Sizes that all share: classes, words, words in a sentence, features of a word.
-CLASSES, WORDS, LENGTH, WIDTH = 4, 12, 6, 8
+CLASSES, WORDS, LENGTH, WIDTH = 4, 12, 8, 16
 PIXELS = 8
 
 
@@ -412,7 +412,7 @@ def uneven(out: Tensor, y: Tensor) -> Tensor:
 
 
 # Classes that count differently: the mean is over their weights.
-WEIGHTED = nn.CrossEntropyLoss(weight=torch.linspace(1, 2, CLASSES, dtype=torch.float64))
+WEIGHTED = nn.CrossEntropyLoss(weight=torch.linspace(1, 2, CLASSES))
 
 SPECIMENS = [
     Specimen("Linear", "labels", lambda: nn.Linear(WIDTH, CLASSES), vectors),

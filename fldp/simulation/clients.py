@@ -248,6 +248,25 @@ class Population:
         mask = place < sizes.unsqueeze(1)
         return self._order[self._begin[local].unsqueeze(1) + place * mask], mask
 
+    def listed(self, ids: Tensor) -> Tensor:
+        """Record numbers of some clients, one client after the other.
+
+        Parameters
+        ----------
+        ids : Tensor
+            The clients' numbers (c,).
+
+        Returns
+        -------
+        Tensor
+            As many as these clients have records.
+        """
+        local = self._local(ids)
+        sizes = self._sizes[local]
+        ends = sizes.cumsum(0)
+        shift = (self._begin[local] - (ends - sizes)).repeat_interleave(sizes)
+        return self._order[shift + torch.arange(len(shift))]
+
     def cohort(self, ids: Tensor | Sequence[int]) -> tuple[Records, Tensor, Tensor]:
         """The records of some clients, padded to one length.
 
@@ -328,7 +347,7 @@ def from_loader(
     clients: int,
     *,
     sizes: Sequence[int] | np.ndarray | Tensor | None = None,
-    together: int = 128,
+    together: int = 256,
 ) -> LazyPopulation:
     """A population whose records are loaded when their client is drawn: more than memory holds.
 

@@ -47,6 +47,10 @@ class History:
         0 without.
     model : nn.Module
         The trained model: a function of the releases, with the buffers of the model given.
+    engine : str
+        What trained the clients, and why: "stacked", or "loop: the model has hooks". It follows
+        from the model, not from the data: where a client's records leave no room for others beside
+        it, the loop takes its turn, whatever this says.
     stopped, statement : str
         Why the run ended, and what it guarantees.
     head : dict or None
@@ -70,6 +74,7 @@ class History:
     model: nn.Module = field(default_factory=nn.Identity, repr=False)
     best_round: int = 0
     measure: str = "accuracy"
+    engine: str = ""
     stopped: str = ""
     statement: str = field(default="", repr=False)
     head: dict[str, Any] | None = field(default=None, repr=False)
@@ -189,6 +194,7 @@ class History:
             "accounted": self.accounted,
             "clip_norm": self.clip_norm,
             "best_round": self.best_round,
+            "engine": self.engine,
             "stopped": self.stopped,
         }
 

@@ -205,7 +205,7 @@ def cast(records: Records, like: Records) -> Records:
     return each(lambda part, wanted: part.to(wanted), records, like)
 
 
-def fitted(module: nn.Module, like: Records, weights: Tensor) -> Records:
+def accepted(module: nn.Module, like: Records, weights: Tensor) -> Records:
     """The form in which a model takes records: real numbers as its weights, whole ones as they are.
 
     Whole numbers are words or categories to one model and measurements to another. Which, is tried
@@ -393,37 +393,37 @@ def as_numbers(values: Any, name: str) -> Tensor:
 
 def _tensor(values: Any, name: str) -> Tensor:
     """What numpy reads, as a tensor; ValueError where it is no numbers."""
-    _check_columns(values, name)
     try:
         if isinstance(values, list) and values and all(isinstance(v, Tensor) for v in values):
             return torch.stack(values)
-        array = np.asarray(values)
-        if array.dtype.kind == "O":
-            array = _of_objects(array)
+        given = np.asarray(values)
+        array = _of_objects(given) if given.dtype.kind == "O" and given.ndim else given
     except Exception as error:  # ragged lists, and whatever a stranger's object raises
         raise ValueError(f"{name} cannot be read as numbers ({error})") from None
     if array.dtype.kind not in _NUMBERS:
+        where = _odd_columns(values, given)
         raise ValueError(
-            f"{name} is of type {array.dtype}, not of numbers: turn words and categories into "
-            "whole numbers from 0 (np.unique(..., return_inverse=True)), and fill what is missing"
+            f"{name} is of type {array.dtype}, not of numbers{where}: turn words and categories "
+            "into whole numbers from 0 (np.unique(..., return_inverse=True)), and fill what is "
+            "missing"
         )
     if array.dtype.kind == "u" and array.size and int(array.max()) > np.iinfo(np.int64).max:
         raise ValueError(f"{name} holds {array.max()}: whole numbers must be below 2^63")
     return torch.from_numpy(_native(array))
 
 
-def _check_columns(values: Any, name: str) -> None:
-    """ValueError that names the columns of a data frame which hold no numbers."""
-    if not (hasattr(values, "columns") and hasattr(values, "dtypes")):
-        return
-    # pandas' own types say in `kind` what numpy's do.
-    kinds = [getattr(kind, "kind", "O") for kind in values.dtypes]
-    odd = [str(c) for c, kind in zip(values.columns, kinds, strict=True) if kind not in _NUMBERS]
-    if odd:
-        raise ValueError(
-            f"columns of {name} hold no numbers ({', '.join(odd)}): turn words and categories into "
-            "numbers (pandas.get_dummies), or leave these columns out"
-        )
+def _odd_columns(values: Any, array: np.ndarray) -> str:
+    """The names of a data frame's columns that hold no numbers; empty for anything else."""
+    if not hasattr(values, "columns") or array.ndim != 2:
+        return ""
+    named = zip(values.columns, array.T, strict=True)
+    odd = [str(name) for name, column in named if _kind(column) not in _NUMBERS]
+    return f" ({', '.join(odd)})"
+
+
+def _kind(array: np.ndarray) -> str:
+    """The kind of an array's entries, of objects as numpy reads them once more."""
+    return (_of_objects(array) if array.dtype.kind == "O" else array).dtype.kind
 
 
 def _of_objects(array: np.ndarray) -> np.ndarray:
@@ -513,7 +513,7 @@ def collated(items: Sequence[Any]) -> tuple[Records, Tensor]:
         x, y = default_collate([_pair(item) for item in items])
     except Exception as error:
         raise ValueError(
-            f"items of the Dataset are neither pairs (x, y) of one shape, nor dicts with a "
+            f"items of the Dataset are not pairs (x, y) of one shape, or dicts with a "
             f"{TARGETS[0]!r} ({error}): give it a transform that makes them so"
         ) from error
     x = tuple(x) if isinstance(x, list) else x

@@ -60,7 +60,7 @@ class LazyPopulation(Population):
         fn: Loader,
         clients: int,
         sizes: Sequence[int] | np.ndarray | Tensor | None = None,
-        together: int = 128,
+        together: int = 256,
     ) -> None:
         if not callable(fn):
             raise ValueError(f"fn is {fn!r}: give a function from a client's number to (x, y)")
@@ -245,7 +245,9 @@ class LazyPopulation(Population):
         except Exception as error:
             first_line = str(error).partition("\n")[0]
             raise ValueError(
-                f"loading client {client} failed ({type(error).__name__}: {first_line})"
+                f"loading client {client} failed ({type(error).__name__}: {first_line}): repair "
+                "fn, or give None for a client without records; who failed is as private as the "
+                "data"
             ) from error
         if found is None:
             return None
