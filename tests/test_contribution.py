@@ -100,6 +100,7 @@ def test_parts_are_bounded_as_rows_are(
         return
     factor = float(usual.columns[0][2].float())
     assert one.factor == pytest.approx(factor, rel=1e-6)
+    assert one.factor == float(torch.tensor(one.factor, dtype=torch.float32))
     assert one.factor * float(row.double().norm()) <= 0.7 * (cap or 1.0)
     seen = joined([one.seen])
     assert torch.equal(seen.finite, usual.seen.finite)
