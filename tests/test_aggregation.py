@@ -1083,7 +1083,7 @@ def test_what_is_no_list_of_updates_is_refused_in_words(odd: Any) -> None:
         aggregate(odd, plan_for())
 
 
-@pytest.mark.parametrize("odd", ["x", None, 3, {}, {"clients": 10}, plan_for], ids=repr)
+@pytest.mark.parametrize("odd", ["x", None, 3, {}, {"clients": 10}, plan_for])
 def test_what_is_no_plan_is_refused_in_words(odd: Any) -> None:
     for call in (
         lambda: aggregate(torch.ones(2, 2), odd),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from fldp.simulation.inputs import (
+    accepted,
     activations,
     as_records,
     as_targets,
@@ -21,7 +22,6 @@ from fldp.simulation.inputs import (
     collated,
     count,
     each,
-    fitted,
     form,
     leaves,
     made_up,
@@ -135,16 +135,16 @@ def test_targets_are_real_numbers_or_labels() -> None:
 def test_whole_numbers_are_words_to_one_model_and_measurements_to_another() -> None:
     words = torch.zeros(0, 4, dtype=torch.long)
     embed = nn.Sequential(nn.Embedding(2, 3), nn.Flatten())
-    found = fitted(embed, words, torch.zeros(0))
+    found = accepted(embed, words, torch.zeros(0))
     assert isinstance(found, Tensor)
     assert found.dtype == torch.int64
-    found = fitted(nn.Linear(4, 2).double(), words, torch.zeros(0, dtype=torch.float64))
+    found = accepted(nn.Linear(4, 2).double(), words, torch.zeros(0, dtype=torch.float64))
     assert isinstance(found, Tensor)
     assert found.dtype == torch.float64
 
 
 def test_a_form_is_what_the_weights_are() -> None:
-    found = fitted(nn.Linear(4, 2), torch.zeros(0, 4), torch.zeros(0, dtype=torch.bfloat16))
+    found = accepted(nn.Linear(4, 2), torch.zeros(0, 4), torch.zeros(0, dtype=torch.bfloat16))
     assert isinstance(found, Tensor)
     assert found.dtype == torch.bfloat16
 

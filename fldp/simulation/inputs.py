@@ -140,7 +140,7 @@ def call(model: Callable[..., Any], records: Records) -> Any:
 
 
 def made_up(like: Records, rows: int = 2, phase: float = 0.0) -> Records:
-    """Made-up records for trying a module: a fixed pattern, within (-1, 1) or of zeros and ones.
+    """Made-up records for trying a module: a fixed pattern, within (0, 1) or of zeros and ones.
 
     Parameters
     ----------
@@ -161,10 +161,11 @@ def made_up(like: Records, rows: int = 2, phase: float = 0.0) -> Records:
 def _pattern(like: Tensor, rows: int, phase: float) -> Tensor:
     shape = like.shape[1:]
     angles = torch.arange(rows * shape.numel(), dtype=torch.float64) + 1 + phase
-    values = torch.sin(angles).view(rows, *shape)
+    # Between 0 and 1 a model may take them for pixels, shares or positive numbers.
+    values = (torch.sin(angles).view(rows, *shape) + 1) / 2
     if not like.is_floating_point():
         # A vocabulary has at least two words.
-        values = values > 0
+        values = values > 1 / 2
     return values.to(like)
 
 
@@ -205,7 +206,7 @@ def cast(records: Records, like: Records) -> Records:
     return each(lambda part, wanted: part.to(wanted), records, like)
 
 
-def fitted(module: nn.Module, like: Records, weights: Tensor) -> Records:
+def accepted(module: nn.Module, like: Records, weights: Tensor) -> Records:
     """The form in which a model takes records: real numbers as its weights, whole ones as they are.
 
     Whole numbers are words or categories to one model and measurements to another. Which, is tried

@@ -25,7 +25,7 @@ from fldp.simulation.choice import Choice, choose
 from fldp.simulation.clients import Population
 from fldp.simulation.draws import Draws
 from fldp.simulation.engines import Engine, check_model
-from fldp.simulation.inputs import Records, cast, fitted, leaves, take
+from fldp.simulation.inputs import Records, accepted, cast, leaves, take
 from fldp.simulation.isolation import Template, alone, copied, threads
 from fldp.simulation.loading import Cohort, LazyPopulation
 from fldp.simulation.objective import Objective, try_out
@@ -348,9 +348,9 @@ class Algorithm:
         like = population.form
         weights = next(model.parameters()).detach()
         if all(part.is_floating_point() for part in leaves(like)):
-            return fitted(model, like, weights)
+            return accepted(model, like, weights)
         with alone(flat.device):
-            return fitted(copied(model), like, weights)
+            return accepted(copied(model), like, weights)
 
     def trained_by(self) -> str:
         """The engine that trains clients, and why it is this one; empty for code of one's own."""
@@ -406,13 +406,15 @@ def one_by_one(
 class _Batch(NamedTuple):
     """The records of a step of k clients, the first of which is `first` in its chunk.
 
-    x (k, B, ...), y (k, B, ...), and what each counts, `share` (k, B).
+    x (k, B, ...), y (k, B, ...), and what each counts, `share` (k, B). `number` is that of the
+    batch among a client's own in an epoch.
     """
 
     x: Records
     y: Tensor
     share: Tensor
     first: int
+    number: int
 
 
 @_moved.fields(mu="proximal")
@@ -631,7 +633,7 @@ class LocalSGD(Algorithm):
                 order = _shuffled(task, clients, records, ordered, batch, epoch)
             rate = self.rate(task.round, epoch)
             for step in _batches(task, order, begin, sizes, batch):
-                descent.step(step, rate)
+                descent.step(step, rate, epoch)
         moved = descent.weights.sub_(task.flat)
         if sizes[0] == sizes[-1]:
             return moved
@@ -724,7 +726,7 @@ def _batches(
         first = 0
         for alike in _together(left, task.objective.pads):
             places = begin[first : first + len(alike)] + start
-            yield _batch(task, order, places, alike, first)
+            yield _batch(task, order, places, alike, first)._replace(number=start // most)
             first += len(alike)
 
 
@@ -751,7 +753,7 @@ def _batch(task: Task, order: Tensor, places: Tensor, left: list[int], first: in
     picked = order[places.unsqueeze(1) + steps].to(task.population.device)
     x = cast(take(task.population.x, picked), task.like)
     y = task.population.y[picked].to(flat.device)
-    return _Batch(x, y, share, first)
+    return _Batch(x, y, share, first, 0)
 
 
 class _Descent:
@@ -771,8 +773,9 @@ class _Descent:
         self.correction = algorithm._correction(task.flat, clients)
         engine.begin(task.draws.seeds(task.round, clients.numpy()), task.flat.device)
 
-    def step(self, batch: _Batch, rate: float) -> None:
+    def step(self, batch: _Batch, rate: float, epoch: int) -> None:
         """One step of the clients who have records in `batch`."""
+        self.engine.turn(epoch, batch.number, batch.first)
         rows = slice(batch.first, batch.first + len(batch.y))
         weights = _rows(self.own, rows)
         target = _rows(self.target, rows)
