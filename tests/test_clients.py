@@ -137,6 +137,13 @@ def test_from_datasets_of_items_of_other_kinds() -> None:
     for odd in (Endless(), Cut(), iter([(torch.zeros(2), 0)])):
         with pytest.raises(ValueError, match=r"dataset 1 is a .* has no length"):
             Population.from_datasets([TensorDataset(*data(3)), odd])
+    for nothing in (None, 3, object(), torch.tensor(1)):
+        with pytest.raises(ValueError, match="give one torch Dataset per client"):
+            Population.from_datasets(nothing)
+        with pytest.raises(ValueError, match=r"index is|index must"):
+            Population(*data(3), nothing)
+    with pytest.raises(ValueError, match=r"dataset 0 cannot be read \(KeyError: 0\)"):
+        Population.from_datasets([{"a": 1}])
     for item in (torch.zeros(3), (torch.zeros(2), "cat"), "ab", ("cat", 1), object()):
         with pytest.raises(ValueError, match=r"pairs|not of numbers"):
             Population.from_datasets([[item]])
@@ -202,6 +209,12 @@ def test_bad_index_tables() -> None:
         ([], "no clients"),
         ([[4]], "below 4"),
         (torch.tensor([[-1, 0]]), "padded at the end"),
+        ([[-1]], "below 4"),
+        ([[0.5]], "below 4"),
+        ([["a"]], "not of numbers"),
+        ([0, 1], "a row for each record|a list of them"),
+        ([[[0]]], "a list of them for each client"),
+        (torch.tensor([0, 1]), r"shape \(2,\), give a row for each client"),
     ):
         with pytest.raises(ValueError, match=message):
             Population(x, y, index)

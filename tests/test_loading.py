@@ -322,7 +322,7 @@ def test_what_needs_all_records_is_refused_in_a_sentence() -> None:
     ({"clients": 0}, "clients is 0"),
     ({"together": 0}, "together is 0"),
     ({"sizes": [1] * 9}, r"sizes has shape \(9,\)"),
-    ({"sizes": [0.5] * 10}, "type float64"),
+    ({"sizes": [0.5] * 10}, "type torch.float64"),
     ({"sizes": [-1] * 10}, "from 0 for each"),
     ({"sizes": [4, *SIZES[1:]], "fn": None}, "client 0 has 5 records and sizes says 4"),
     ({"fn": lambda i: None}, "the first 10 clients have no records"),

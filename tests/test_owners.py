@@ -29,6 +29,7 @@ def series(values: list[object], kind: str | None = None) -> Any:
     (np.array([2.5, -1.0], np.float32), [1, 0]),
     (np.array(["2024-02-01", "2024-01-01"], "datetime64[D]"), [1, 0]),
     (torch.tensor([7, 7, 1]), [1, 1, 0]),
+    ([torch.tensor(7), torch.tensor(1), torch.tensor(7)], [1, 0, 1]),
     ([(1, "b"), (0, "z"), (1, "a")], [2, 0, 1]),
     ([1, "1", 1], [0, 1, 0]),  # a number and a text are two clients
     (["b", 1, ("a", 2)], [1, 0, 2]),
@@ -94,10 +95,13 @@ def test_what_pandas_calls_missing_is_refused() -> None:
 
 @pytest.mark.parametrize(("groups", "message"), [
     ([[1], [2]], r"groups holds \[1\], a list: an id must be hashable"),
+    ([torch.zeros(2), torch.zeros(2)], "an id must be hashable and equal to itself by value"),
     (np.zeros((2, 2)), r"groups has shape \(2, 2\): give one id per record, a tuple"),
     ([1], "groups has length 1: give one group per record, 2"),
     (None, "groups has length None"),
-    (5, "groups has length 5"),
+    (5, "groups has length None"),
+    (torch.tensor(5), "groups has length None"),
+    ([(torch.zeros(2),), (torch.zeros(3),)], "must be hashable"),
     ((name for name in "ab"), "groups has length"),
 ])  # fmt: skip
 def test_what_is_no_column_of_ids(groups: Any, message: str) -> None:

@@ -434,6 +434,24 @@ def _of_objects(array: np.ndarray) -> np.ndarray:
     return read.reshape(array.shape + read.shape[1:])
 
 
+def length(values: object) -> int | None:
+    """How long something is; None where it has no length.
+
+    Parameters
+    ----------
+    values : object
+        Anything.
+
+    Returns
+    -------
+    int or None
+    """
+    try:
+        return len(values)  # type: ignore[arg-type]
+    except Exception:  # a tensor of one number has the method and no length
+        return None
+
+
 def is_missing(value: object) -> bool:
     """Whether something is None, NaN, or what else does not equal itself.
 
@@ -455,7 +473,7 @@ def is_missing(value: object) -> bool:
         return True
     try:
         return bool(value != value)
-    except (TypeError, ValueError):  # pandas' NA is neither equal nor unequal to anything
+    except Exception:  # pandas' NA is neither equal nor unequal to anything; arrays are several
         return type(value).__name__ == "NAType"
 
 

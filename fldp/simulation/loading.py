@@ -15,12 +15,14 @@ from fldp._checks import whole
 from fldp.simulation.clients import Population
 from fldp.simulation.inputs import (
     Records,
+    as_numbers,
     as_records,
     as_targets,
     count,
     each,
     form,
     leaves,
+    length,
     same_form,
 )
 from fldp.simulation.isolation import alone
@@ -257,7 +259,7 @@ class LazyPopulation(Population):
                 "client without records"
             )
         given, targets = found
-        if targets is not None and hasattr(targets, "__len__") and len(targets) == 0:
+        if length(targets) == 0:
             return None
         # What is not finite stays: that client's update is not finite either, and counts nothing.
         x = as_records(given, f"client {client}'s x", finite=False)
@@ -367,14 +369,14 @@ class _Ahead:
 
 
 def _checked_sizes(sizes: Any, clients: int) -> Tensor:
-    values = np.asarray(sizes)
-    wrong = values.shape != (clients,) or values.dtype.kind not in "iu"
-    if wrong or (values < 0).any():
+    values = as_numbers(sizes, "sizes")
+    whole_numbers = not (values.is_floating_point() or values.dtype == torch.bool)
+    if values.shape != (clients,) or not whole_numbers or int(values.min()) < 0:
         raise ValueError(
-            f"sizes has shape {values.shape} and type {values.dtype}: give a whole number of "
-            f"records from 0 for each of the {clients} clients"
+            f"sizes has shape {tuple(values.shape)} and type {values.dtype}: give a whole number "
+            f"of records from 0 for each of the {clients} clients"
         )
-    return torch.from_numpy(values.astype(np.int64))
+    return values.cpu().long()
 
 
 def _random_state() -> tuple[Any, ...]:
