@@ -394,6 +394,11 @@ class Run:
                 f"The ledger holds {len(self.history.before)} other entries of this population: "
                 f"together with them {roughly}ε = {up(self.history.now)} so far."
             )
+        skipped = sum(self.history.private.get("skipped", []))
+        if skipped:
+            lines.append(
+                f"In {skipped} rounds too few clients came: they were skipped, and are spent."
+            )
         lines += [part for part in (*self.averaging.words(), self.local.limits(), own) if part]
         plan = self.plan.statement(self.reproducible, self._most(self.plan))
         return "\n".join([plan, *map(fill, lines)])
