@@ -36,12 +36,13 @@ LARGE, FEW = 1_000_000, 4
 _ENDS = re.compile(r"[:;(]| and cross-entropy| whose ")
 INTRODUCTION = """# What runs
 
-Every row is a model and a task, tried in every engine with records made up for it, and compared with
-`torch.optim.SGD` at each client alone (`tests/test_zoo.py`; equal to 1e-5 in double precision, with
-the same dropout masks). `engine="auto"` takes the engine that is named; `history.engine` says which it was, and why. The gain
-is the time of a round of {clients} clients in a plain loop over copies of the model, divided by its time
-with that engine: measured on one thread, all of a row in turn (`python -m benchmarks.models`). Where
-it says *refused*, the run ends before anybody is drawn, with these words.
+Every row is a model and a task, tried in every engine with records made up for it, and compared
+with `torch.optim.SGD` at each client alone (`tests/test_zoo.py`; equal to 1e-5 in double precision,
+with the same dropout masks). `engine="auto"` takes the engine that is named; `history.engine` says
+which it was, and why. The gain is the time of a round of {clients} clients in a plain loop over
+copies of the model, divided by its time with that engine: measured on one thread, all of a row in
+turn (`python -m benchmarks.models`). Where it says *refused*, the run ends with these words before
+anybody is drawn.
 
 | Model | Task | `engine="auto"` | Gain | stacked | vmap | loop |
 |---|---|---|---|---|---|---|
@@ -160,8 +161,10 @@ def main() -> None:
             found["seconds"] = gain(specimen, options.clients, options.repeats)
             seconds = found["seconds"]
             told = "  ".join(f"{name} {1e3 * value:7.1f} ms" for name, value in seconds.items())
-            print(f"{specimen.name:45s} {told}  plain/auto {seconds['plain'] / seconds['auto']:5.1f}"
-                  f"  {found['auto']}", flush=True)  # fmt: skip
+            ratio = seconds["plain"] / seconds["auto"]
+            print(
+                f"{specimen.name:45s} {told}  plain/auto {ratio:5.1f}  {found['auto']}", flush=True
+            )
         document["rows"].append(found)
     common.write(options, document)
     if not (options.no_write or options.only):

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import fldp
@@ -19,7 +21,7 @@ from fldp.plan import calibrate
 from fldp.simulation.clients import Population
 from fldp.simulation.draws import Draws
 from fldp.simulation.isolation import threads
-from fldp.simulation.local import FedProx, LocalSGD
+from fldp.simulation.local import FedProx, LocalSGD, _lengths, _usual
 from fldp.simulation.own import LocalFunction
 from fldp.simulation.scaffold import Scaffold
 
@@ -170,6 +172,34 @@ def test_the_result_does_not_depend_on_the_chunk() -> None:
             collect(algorithm, model, people, list(range(12)), chunk=chunk), whole,
             atol=1e-6, rtol=1e-5,
         )  # fmt: skip
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 400), min_size=1, max_size=60), st.integers(1, 20))
+def test_neighbours_are_put_together_as_far_as_memory_reaches(sizes: list[int], most: int) -> None:
+    usual = _usual(torch.tensor(sizes))
+    lengths = _lengths(sizes, most, most * usual)
+    assert sum(lengths) == len(sizes)
+    for part in torch.tensor(sizes).split(lengths):
+        assert 1 <= len(part) <= most
+        # Only who is far too large for it goes beyond, and goes alone.
+        assert len(part) == 1 or len(part) * int(part.max()) <= most * usual
+
+
+def test_one_heavy_client_does_not_make_all_others_train_alone() -> None:
+    x, y = torch.randn(3_000, 4), torch.arange(3_000) % 3
+    people = Population(x, y, [[i, i + 1] for i in range(60)] + [range(100, 3_000)])
+    model = nn.Linear(4, 3)
+    local = LocalSGD(lr=0.1)
+    flat = flatten(local.prepare(model))
+    chunks = [*local.updates(model, flat, people, range(61), Draws(0))]
+    assert [len(chunk) for chunk in chunks] == [60, 1]
+    alone = [*local.updates(model, flat, people, range(61), Draws(0), chunk=1)]
+    torch.testing.assert_close(torch.cat(chunks), torch.cat(alone), atol=1e-6, rtol=1e-5)
+    # Sizes that differ little are dealt with as ever: as many together as are fast.
+    even = people.sizes[:60]
+    assert _usual(even) == 2
+    assert _usual(torch.tensor([1, 2, 8])) == 8
 
 
 def test_an_empty_cohort_gives_no_chunk_and_the_model_stays_as_it_was() -> None:
@@ -340,6 +370,12 @@ def test_a_name_that_trains_nothing_is_refused(wanted: Any, say: str) -> None:
     model.layer2.requires_grad_(False)
     with pytest.raises(ValueError, match=say):
         trained(model, wanted)
+
+
+def test_a_compiled_model_is_refused_by_name() -> None:
+    model = nn.Sequential(nn.Linear(8, 6), torch.compile(nn.Linear(6, 3), backend="eager"))
+    with pytest.raises(ValueError, match=r"layer '1' is compiled.*_orig_mod"):
+        LocalSGD().prepare(model)
 
 
 def test_a_long_list_of_names_is_cut() -> None:

@@ -162,11 +162,11 @@ def test_p03_a_batch_order_is_a_clients_own(monkeypatch: pytest.MonkeyPatch) -> 
     shuffled = local_module._shuffled
 
     def spy(
-        task: Any, clients: Tensor, rows: Tensor, mask: Tensor, batch: int, epoch: int
+        task: Any, clients: Tensor, records: Tensor, sizes: Tensor, batch: int, epoch: int
     ) -> Tensor:
-        found = shuffled(task, clients, rows, mask, batch, epoch)
-        for i, row, kept in zip(clients.tolist(), found, mask, strict=True):
-            orders.setdefault((i, epoch), set()).add(str(row[: int(kept.sum())].tolist()))
+        found = shuffled(task, clients, records, sizes, batch, epoch)
+        for i, own in zip(clients.tolist(), found.split(sizes.tolist()), strict=True):
+            orders.setdefault((i, epoch), set()).add(str(own.tolist()))
         return found
 
     monkeypatch.setattr(local_module, "_shuffled", spy)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ from fldp.audit.canaries import (
     pair,
 )
 from fldp.mechanism.clipping import FlatClip
+from fldp.mechanism.release import RoundWarning
 
 if TYPE_CHECKING:
     from fldp.plan import PrivacyPlan
@@ -82,11 +84,14 @@ class Caller:
         object
             A mean or a `Release`.
         """
-        if self.takes_generator:
-            return self.fn(updates, generator=torch.Generator().manual_seed(seed))
-        torch.manual_seed(seed)
-        np.random.seed(seed % _WORD)  # noqa: NPY002 - foreign code may use the global generator
-        return self.fn(updates)
+        with warnings.catch_warnings():
+            # Cohorts of zeros, and of what is not finite, are what an audit tries.
+            warnings.simplefilter("ignore", RoundWarning)
+            if self.takes_generator:
+                return self.fn(updates, generator=torch.Generator().manual_seed(seed))
+            torch.manual_seed(seed)
+            np.random.seed(seed % _WORD)  # noqa: NPY002 - foreign code may use the global generator
+            return self.fn(updates)
 
     def __call__(self, updates: object, seed: int) -> Tensor:
         """The release as one vector (d,)."""

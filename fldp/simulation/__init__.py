@@ -13,9 +13,13 @@ if TYPE_CHECKING:
     from fldp.simulation import dpsgd as dpsgd
     from fldp.simulation import draws as draws
     from fldp.simulation import engines as engines
+    from fldp.simulation import evaluation as evaluation
     from fldp.simulation import history as history
+    from fldp.simulation import inputs as inputs
     from fldp.simulation import isolation as isolation
+    from fldp.simulation import loading as loading
     from fldp.simulation import local as local
+    from fldp.simulation import objective as objective
     from fldp.simulation import own as own
     from fldp.simulation import persample as persample
     from fldp.simulation import rounds as rounds
@@ -27,8 +31,8 @@ if TYPE_CHECKING:
     from fldp.simulation import training as training
 
 _MODULES = (
-    "averaging checkpoint clients dpsgd draws engines history isolation local own persample "
-    "rounds sampling scaffold server setting stacked training"
+    "averaging checkpoint clients dpsgd draws engines evaluation history inputs isolation loading "
+    "local objective own persample rounds sampling scaffold server setting stacked training"
 )
 __all__ = [*_MODULES.split()]
 __getattr__ = attach(__name__, {}, {name: name for name in __all__})

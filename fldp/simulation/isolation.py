@@ -58,9 +58,10 @@ def alone(device: torch.device) -> Iterator[Callable[[int], None]]:
     """A block whose random numbers and torch settings are its own.
 
     Yields `start(seed)`, for every client in turn: it seeds the global generators of torch, numpy
-    and Python, and puts back gradient mode, default dtype and threads, which the client before may
-    have set. Afterwards everything is as the caller had it. torch's own generator keeps 32 bits of
-    a seed: enough for dropout, too little for noise that protects anybody.
+    and Python, and puts back gradient mode, autocast, default dtype, default device and threads,
+    which the client before may have set. Afterwards everything is as the caller had it. torch's own
+    generator keeps 32 bits of a seed: enough for dropout, too little for noise that protects
+    anybody.
 
     Parameters
     ----------
@@ -74,10 +75,16 @@ def alone(device: torch.device) -> Iterator[Callable[[int], None]]:
     dtype = torch.get_default_dtype()
     count = torch.get_num_threads()
     gradients = torch.is_grad_enabled()
+    place = torch.get_default_device()
+    mixed = torch.is_autocast_enabled(device.type)
 
     def settle() -> None:
         torch.set_default_dtype(dtype)
         torch.set_grad_enabled(True)
+        torch.set_autocast_enabled(device.type, mixed)
+        if torch.get_default_device() != place:
+            # None takes a default away, which would slow every call down; the CPU is none.
+            torch.set_default_device(None if place.type == "cpu" else place)
         if torch.get_num_threads() != count:
             torch.set_num_threads(count)
 

@@ -25,7 +25,7 @@ from fldp.simulation.choice import Choice, choose
 from fldp.simulation.clients import Population
 from fldp.simulation.draws import Draws
 from fldp.simulation.engines import Engine, check_model
-from fldp.simulation.inputs import Records, cast, fitted, leaves, take
+from fldp.simulation.inputs import Records, accepted, cast, leaves, take
 from fldp.simulation.isolation import Template, alone, copied, threads
 from fldp.simulation.loading import Cohort, LazyPopulation
 from fldp.simulation.objective import Objective, try_out
@@ -33,6 +33,9 @@ from fldp.simulation.rehearsal import traits
 
 # A shuffle's counter has room for this many words of a client in an epoch.
 _EPOCH = 1 << 32
+# Times the median from which a client is too large to be padded to with others: below it, padding
+# costs less than more chunks do.
+_FAR = 8
 # Sorts after every 63-bit word: where a shuffle puts padding.
 _LAST = torch.iinfo(torch.int64).max
 # Names of parameters that a message lists.
@@ -215,7 +218,12 @@ class Algorithm:
 
     def _chunks(self, task: Task, ids: Tensor, chunk: int | None) -> Iterator[Tensor]:
         train, best = self._trainer(task, ids)
-        return (train(part) for part in ids.split(chunk or best))
+        parts = ids.split(chunk) if chunk else self._parts(task, ids, best)
+        return (train(part) for part in parts)
+
+    def _parts(self, task: Task, ids: Tensor, best: int) -> Sequence[Tensor]:
+        """The chunks of clients `ids`, neighbours, `best` of which are fast together."""
+        return ids.split(best)
 
     def _meanwhile(
         self, task: Task, population: LazyPopulation, ids: Tensor, chunk: int | None
@@ -311,7 +319,14 @@ class Algorithm:
         """Try model and loss together; ValueError where they, or the labels, do not fit."""
         like = self.form(model, flat, population)
         with alone(flat.device):
-            try_out(copied(model), like, population.targets, self._objective, population.labels)
+            loss = try_out(
+                copied(model), like, population.targets, self._objective, population.labels
+            )
+        if not loss.requires_grad:
+            raise ValueError(
+                "the loss does not depend on what is trained: return the model's outputs without "
+                "detach(), and a loss of them"
+            )
 
     def form(self, model: nn.Module, flat: Tensor, population: Population) -> Records:
         """The form in which `model` takes a population's records: tried on made-up ones.
@@ -333,9 +348,9 @@ class Algorithm:
         like = population.form
         weights = next(model.parameters()).detach()
         if all(part.is_floating_point() for part in leaves(like)):
-            return fitted(model, like, weights)
+            return accepted(model, like, weights)
         with alone(flat.device):
-            return fitted(copied(model), like, weights)
+            return accepted(copied(model), like, weights)
 
     def trained_by(self) -> str:
         """The engine that trains clients, and why it is this one; empty for code of one's own."""
@@ -480,6 +495,8 @@ class LocalSGD(Algorithm):
         self.momentum = self.momentum and real("momentum", self.momentum, 1)
         self.weight_decay = self.weight_decay and real("weight_decay", self.weight_decay)
         self.proximal = self.proximal and real("proximal", self.proximal)
+        if self.threads is not None:
+            self.threads = whole("threads", self.threads)
         if isinstance(self.trainable, str):
             self.trainable = [self.trainable]
         if not callable(self.trainable) and not _are_names(self.trainable):
@@ -498,14 +515,20 @@ class LocalSGD(Algorithm):
         return any(_names(one, name) for one in wanted)
 
     def prepare(self, model: nn.Module) -> nn.Module:
-        """See `Algorithm.prepare`; a name in `trainable` that trains nothing is refused."""
+        """See `Algorithm.prepare`; also refuses a name in `trainable` that trains nothing."""
+        for name, module in model.named_modules():
+            if hasattr(module, "_orig_mod"):
+                raise ValueError(
+                    f"layer {name!r} is compiled, for weights of one client: give the module that "
+                    "it was compiled from (its _orig_mod), or train in a LocalFunction"
+                )
         if self.trainable is not None and not callable(self.trainable):
             for wanted in self.trainable:
                 _check_name(wanted, model)
         return super().prepare(model)
 
     def _trainer(self, task: Task, ids: Tensor) -> tuple[Callable[[Tensor], Tensor], int]:
-        batch = self.batch_size or int(task.population.sizes_of(ids).max())
+        batch = self.batch_size or _usual(task.population.sizes_of(ids))
         with threads(self.threads):
             if isinstance(task.population, Cohort):
                 # Of clients that are loaded when drawn the labels are known only here.
@@ -513,6 +536,14 @@ class LocalSGD(Algorithm):
             targets = task.population.targets
             found = self._engine(task.model, task.flat, task.like, targets, batch)
         return partial(self._rows, task, found.engine), found.together
+
+    def _parts(self, task: Task, ids: Tensor, best: int) -> Sequence[Tensor]:
+        """Whole batches are as wide as the largest client: one far larger is not put with many."""
+        sizes = task.population.sizes_of(ids)
+        usual = _usual(sizes)
+        if self.batch_size is not None or usual == int(sizes.max()):
+            return ids.split(best)
+        return ids.split(_lengths(sizes.tolist(), best, best * usual))
 
     def _engine(
         self, model: nn.Module, flat: Tensor, like: Records, targets: Tensor, batch: int
@@ -592,15 +623,16 @@ class LocalSGD(Algorithm):
         ordered, largest = task.population.sizes_of(ids).sort(descending=True, stable=True)
         clients = ids[largest]
         sizes = ordered.tolist()
-        rows, mask = task.population.rows(clients)
+        records = task.population.listed(clients)
+        begin = ordered.cumsum(0) - ordered
         descent = _Descent(self, task, engine, clients)
         batch = self.batch_size or sizes[0]
         for epoch in range(self.epochs):
-            order = rows
+            order = records
             if batch < sizes[0]:
-                order = _shuffled(task, clients, rows, mask, batch, epoch)
+                order = _shuffled(task, clients, records, ordered, batch, epoch)
             rate = self.rate(task.round, epoch)
-            for step in _batches(task, order, sizes, batch):
+            for step in _batches(task, order, begin, sizes, batch):
                 descent.step(step, rate, epoch)
         moved = descent.weights.sub_(task.flat)
         if sizes[0] == sizes[-1]:
@@ -635,30 +667,66 @@ def _check_name(wanted: str, model: nn.Module) -> None:
     raise ValueError(f"trainable names {wanted!r}, and the model has {told}{more} to train")
 
 
+def _usual(sizes: Tensor) -> int:
+    """The largest size; or the median, where the largest is far above it."""
+    largest = int(sizes.max())
+    median = int(sizes.median())
+    return median if largest > _FAR * median else largest
+
+
+def _lengths(sizes: list[int], clients: int, records: int) -> list[int]:
+    """How many neighbours to put together: at most `clients`, and `records` with their padding."""
+    lengths = []
+    together = 0
+    widest = 0
+    for size in sizes:
+        widest = max(widest, size)
+        if together and (together == clients or (together + 1) * widest > records):
+            lengths.append(together)
+            together = 0
+            widest = size
+        together += 1
+    return [*lengths, together]
+
+
 def _shuffled(
-    task: Task, clients: Tensor, rows: Tensor, mask: Tensor, batch: int, epoch: int
+    task: Task, clients: Tensor, records: Tensor, sizes: Tensor, batch: int, epoch: int
 ) -> Tensor:
-    """Each client's records, a row each, in the order of its own shuffle; padding last.
+    """`records`, client after client, each client's own in the order of its own shuffle.
 
-    Who needs one batch keeps its order, whatever the others need.
+    Who needs one batch keeps its order, whatever the others need. Clients come largest first: a
+    table for those of similar size has little padding.
     """
-    first = epoch * _EPOCH
-    words = task.draws.words("shuffle", task.round, clients.numpy(), rows.shape[1], first)
-    # 63 bits, so that none is negative as torch's signed type.
-    keys = torch.from_numpy((words >> np.uint64(1)).view(np.int64))
-    shuffled = rows.gather(1, keys.masked_fill_(~mask, _LAST).argsort(1))
-    several = mask.sum(1, keepdim=True) > batch
-    return torch.where(several, shuffled, rows)
+    begin = sizes.cumsum(0) - sizes
+    shuffled = records.clone()
+    first = 0
+    several = int((sizes > batch).sum())
+    while first < several:
+        width = int(sizes[first])
+        alike = slice(first, min(several, int((2 * sizes > width).sum())))
+        inside = torch.arange(width) < sizes[alike].unsqueeze(1)
+        start = begin[alike].unsqueeze(1)
+        ids = clients[alike].numpy()
+        words = task.draws.words("shuffle", task.round, ids, width, epoch * _EPOCH)
+        # 63 bits, so that none is negative as torch's signed type.
+        keys = torch.from_numpy((words >> np.uint64(1)).view(np.int64))
+        drawn = start + keys.masked_fill_(~inside, _LAST).argsort(1)
+        places = start + torch.arange(width)
+        shuffled[places[inside]] = records[drawn[inside]]
+        first = alike.stop
+    return shuffled
 
 
-def _batches(task: Task, order: Tensor, sizes: list[int], most: int) -> Iterator[_Batch]:
+def _batches(
+    task: Task, order: Tensor, begin: Tensor, sizes: list[int], most: int
+) -> Iterator[_Batch]:
     """Batches of at most `most` records, in `order`, of the clients that still have any."""
     for start in range(0, sizes[0], most):
         left = [min(size - start, most) for size in sizes if size > start]
         first = 0
         for alike in _together(left, task.objective.pads):
-            rows = order[first : first + len(alike), start : start + alike[0]]
-            yield _batch(task, rows, alike, first)._replace(number=start // most)
+            places = begin[first : first + len(alike)] + start
+            yield _batch(task, order, places, alike, first)._replace(number=start // most)
             first += len(alike)
 
 
@@ -669,19 +737,20 @@ def _together(left: list[int], pads: bool) -> list[list[int]]:
     return [list(group) for _, group in itertools.groupby(left)]
 
 
-def _batch(task: Task, picked: Tensor, left: list[int], first: int) -> _Batch:
-    """The records `picked` (k, B), of which client i has the first left[i], falling in i."""
+def _batch(task: Task, order: Tensor, places: Tensor, left: list[int], first: int) -> _Batch:
+    """The next left[i] records of each client i, falling in i: in `order` from places[i] on."""
     flat = task.flat
     wide = left[0]
     share = flat.new_full((len(left), wide), 1 / wide)
+    steps = torch.arange(wide).expand(len(left), wide)
     if left[-1] < wide:
         counts = torch.tensor(left).unsqueeze(1)
-        inside = torch.arange(wide) < counts
+        inside = steps < counts
         share = inside.to(flat) / counts.to(flat)
         # Another record might overflow here, and 0 · NaN is NaN: with a larger client
         # in the chunk, and so with padding, this client's update would be lost.
-        picked = torch.where(inside, picked, picked[:, :1])
-    picked = picked.to(task.population.device)
+        steps = steps * inside
+    picked = order[places.unsqueeze(1) + steps].to(task.population.device)
     x = cast(take(task.population.x, picked), task.like)
     y = task.population.y[picked].to(flat.device)
     return _Batch(x, y, share, first, 0)

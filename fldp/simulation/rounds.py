@@ -23,7 +23,7 @@ from fldp.simulation.averaging import Averaging
 from fldp.simulation.checkpoint import compare, crowd, described, fingerprint, outline
 from fldp.simulation.draws import Draws
 from fldp.simulation.history import History
-from fldp.simulation.inputs import fitted, same_form
+from fldp.simulation.inputs import accepted, same_form
 from fldp.simulation.isolation import alone, copied, is_all_plain
 from fldp.simulation.local import LocalSGD
 from fldp.simulation.objective import try_out
@@ -270,7 +270,7 @@ class Run:
             if same_form(x, self.population.form):
                 like = self.like
             else:
-                like = fitted(module, x, next(module.parameters()).detach())
+                like = accepted(module, x, next(module.parameters()).detach())
             try_out(module, like, y, self.objective, self.exam.labels())
         self._exam_like = like
 

@@ -194,6 +194,9 @@ def _check(model: nn.Module, record: Tensor) -> None:
         raise Unsupported(f"records of shape {tuple(record.shape[1:])}")
     if len({p.dtype for p in model.parameters()} | {record.dtype}) > 1:
         raise Unsupported("weights of several types")
+    if record.dtype not in (torch.float32, torch.float64):
+        # The rows that are trained are in single precision at least.
+        raise Unsupported(f"weights in {record.dtype}")
 
 
 def _linear(h: Tensor, p: Views, names: list[str]) -> tuple[Tensor, Back]:
