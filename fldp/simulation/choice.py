@@ -157,6 +157,8 @@ def choose(
     lacking = ""
     if name in ("auto", "stacked"):
         try:
+            if any(p.dtype != flat.dtype for p in model.parameters()):
+                raise Unsupported("weights of another type than the vector of the model")
             stacked = Stacked(model, like, objective)
             return Choice(stacked, case.together(stacked.activations, _BUDGET))
         except Unsupported as reason:
