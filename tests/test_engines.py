@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 from fldp.mechanism.updates import flatten
 from fldp.simulation.clients import Population
 from fldp.simulation.draws import Draws
+from fldp.simulation.engines import check_model
 from fldp.simulation.interception import Interception
 from fldp.simulation.isolation import copied
 from fldp.simulation.keyed import Masks
