@@ -1,6 +1,6 @@
 """Private aggregation on a server: `fldp.aggregate` beside other systems and hand-written code.
 
-    python -m benchmarks.aggregation [--peers PYTHON] [--repeats 7]
+    python -m benchmarks.aggregation [--peers PYTHON] [--repeats 7] [--dictionaries]
 
 One process, one thread, every contender interleaved with the others, medians; the updates are in
 memory already. Flower and pfl-research are measured where they can be imported; otherwise the
@@ -21,11 +21,12 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,12 @@ from fldp.mechanism.noise import gaussian_
 LARGE = ((100, 1_000_000), (1000, 100_000), (10, 10_000_000))
 # The digits of the book's chapters, and its multilayer perceptron among many clients.
 SMALL = ((120, 650), (1000, 9610))
+# State dicts of a multilayer perceptron on digits, and on MNIST: clients, and weights by shape.
+DICTIONARIES = (
+    (1000, ((128, 64), (128,), (10, 128), (10,))),
+    (1000, ((96, 64), (96,), (32, 96), (32,), (10, 32), (10,))),
+    (200, ((512, 784), (512,), (10, 512), (10,))),
+)
 
 
 def layers(d: int) -> list[tuple[int, int]]:
@@ -62,6 +69,62 @@ def hand_stack(clients: list[list[Tensor]]) -> Tensor:
     flat = [torch.cat(update) for update in clients]
     total = torch.stack([x * min(1.0, 1.0 / (x.norm().item() + 1e-6)) for x in flat]).sum(0)
     return (total + torch.randn_like(total)) / len(clients)
+
+
+def hand_dict(clients: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The loop that people write: one joint norm, a scaled copy, a running sum, then noise."""
+    total = {name: torch.zeros_like(t) for name, t in clients[0].items()}
+    for update in clients:
+        norm = torch.norm(torch.stack([torch.norm(t) for t in update.values()]))
+        scale = min(1.0, 1.0 / (norm.item() + 1e-6))
+        for name, t in update.items():
+            total[name] += t * scale
+    return {name: (t + torch.randn_like(t)) / len(clients) for name, t in total.items()}
+
+
+def hand_in_place(clients: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The same without the scaled copy: as few passes over memory as there can be."""
+    total = {name: torch.zeros_like(t) for name, t in clients[0].items()}
+    for update in clients:
+        norm = torch.norm(torch.stack([torch.norm(t) for t in update.values()]))
+        scale = min(1.0, 1.0 / (norm.item() + 1e-6))
+        for name, t in update.items():
+            total[name].add_(t, alpha=scale)
+    return {name: (t + torch.randn_like(t)) / len(clients) for name, t in total.items()}
+
+
+def dictionaries(n: int, shapes: Sequence[tuple[int, ...]], repeats: int) -> dict[str, Any]:
+    """`aggregate` of state dicts beside a loop over them, and beside the same as one matrix."""
+    sizes = [math.prod(shape) for shape in shapes]
+    updates = torch.randn(n, sum(sizes), generator=torch.Generator().manual_seed(0)) * 0.01
+    clients = [
+        {f"{k}": t.view(shapes[k]).clone() for k, t in enumerate(row.split(sizes))}
+        for row in updates
+    ]
+    plan = common.everyone(n)
+    seconds = common.medians(
+        {
+            "fldp": lambda: aggregate(clients, plan) and None,
+            "hand-written loop": lambda: hand_dict(clients) and None,
+            "hand-written loop, in place": lambda: hand_in_place(clients) and None,
+            "fldp, one matrix": lambda: aggregate(updates, plan) and None,
+        },
+        repeats,
+    )
+    ours = seconds["fldp"]
+    row = {
+        "clients": n,
+        "tensors": len(shapes),
+        "parameters": sum(sizes),
+        "milliseconds": {k: round(1000 * v, 2) for k, v in seconds.items()},
+        "times_slower_than_fldp": {
+            k: round(v / ours, 2) for k, v in seconds.items() if k != "fldp"
+        },
+    }
+    print(f"\ndictionaries of {len(shapes)} tensors, n = {n}, d = {sum(sizes)}")
+    for name, value in seconds.items():
+        print(f"  {name:28s} {1000 * value:9.1f} ms   {value / ours:6.2f} x fldp")
+    return row
 
 
 def flower(arrays: list[list[np.ndarray]]) -> dict[str, Callable[[], Any]]:
@@ -244,6 +307,11 @@ def main() -> None:
     parser = common.parser(__doc__, "aggregation")
     parser.add_argument("--peers", help="an interpreter that has Flower and pfl-research")
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument(
+        "--dictionaries",
+        action="store_true",
+        help="measure these alone, and keep the other results",
+    )
     parser.add_argument("--memory", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     common.one_thread(quiet=True)
@@ -252,15 +320,19 @@ def main() -> None:
         return
     if options.peers:
         raise SystemExit(common.in_peers(options.peers, "benchmarks.aggregation", sys.argv[1:]))
-    result = {
-        "machine": common.machine(),
-        "command": "python -m benchmarks.aggregation",
-        "repeats": options.repeats,
-        "speed": [speed(n, d, options.repeats) for n, d in LARGE]
-        + [speed(n, d, 10 * options.repeats) for n, d in SMALL],
-        "noise": noise_speed(options.repeats),
-        "memory": [memory(n, d) for n, d in LARGE],
-    }
+    result = common.read(options.output)
+    result["dictionaries"] = [dictionaries(n, d, 5 * options.repeats) for n, d in DICTIONARIES]
+    if not options.dictionaries:
+        result = {
+            "machine": common.machine(),
+            "command": "python -m benchmarks.aggregation",
+            "repeats": options.repeats,
+            "speed": [speed(n, d, options.repeats) for n, d in LARGE]
+            + [speed(n, d, 10 * options.repeats) for n, d in SMALL],
+            "dictionaries": result["dictionaries"],
+            "noise": noise_speed(options.repeats),
+            "memory": [memory(n, d) for n, d in LARGE],
+        }
     common.write(options, result)
 
 

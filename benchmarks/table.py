@@ -90,6 +90,15 @@ def aggregation() -> Iterator[str]:
         for row in found["speed"]
     ]  # fmt: skip
     yield from table(["clients × parameters", *names, "of read bandwidth"], rows)
+    if dicts := found.get("dictionaries"):
+        yield "State dicts of several tensors, times that of `fldp.aggregate` of these dicts:\n"
+        names = list(dicts[0]["times_slower_than_fldp"])
+        rows = [
+            [f"{row['clients']:,} × {row['parameters']:,} in {row['tensors']} tensors",
+             *(f"{row['times_slower_than_fldp'][name]:.2f}×" for name in names)]
+            for row in dicts
+        ]  # fmt: skip
+        yield from table(["clients × parameters", *names], rows)
     yield (
         "Peak memory of stacking, over that of streaming: "
         + ", ".join(f"{row['stack_over_stream']:g}×" for row in found["memory"])
@@ -183,6 +192,31 @@ def others() -> Iterator[str]:
         yield from table(["ε", "found, Gaussian", "found, one-run", "found, Clopper-Pearson"], rows)
 
 
+def populations() -> Iterator[str]:
+    if found := load("populations"):
+        yield (
+            "## Populations\n\n`python -m benchmarks.populations`, each in a process of its own, "
+            "on one thread\n"
+        )
+        rows = [
+            [row["case"], f"{row['seconds']:.2f} s", f"{row['mebibytes']:.0f} MiB"]
+            for row in found["rows"]
+        ]
+        yield from table(["case", "takes", "memory above the libraries'"], rows)
+    if found := load("schools"):
+        setting = found["setting"]
+        yield (
+            f"## Schools\n\n`python -m benchmarks.schools`, six grades, {setting['seeds']} seeds, "
+            f"ε for a school at δ = {setting['delta']:g}\n"
+        )
+        rows = [
+            [f"{row['epsilon'] or 'none'}", f"{row['accuracy_mean']:.3f}",
+             f"{row['accuracy_sd'] or 0:.3f}"]
+            for row in found["rows"]
+        ]  # fmt: skip
+        yield from table(["ε", "accuracy", "standard deviation"], rows)
+
+
 def draw(growth: dict[str, list[dict[str, float]]]) -> None:
     """Milliseconds of a round as cohort, parameters and population grow."""
     import matplotlib.pyplot as plt
@@ -206,7 +240,7 @@ def draw(growth: dict[str, list[dict[str, float]]]) -> None:
 
 
 def main() -> int:
-    sections = (accounting, aggregation, simulation, algorithms, digits, others)
+    sections = (accounting, aggregation, simulation, algorithms, digits, others, populations)
     lines = [line for section in sections for line in section()]
     intro = (
         "# What the benchmarks measured\n\nWritten by `python -m benchmarks.table` from the JSON "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any, ParamSpec, TypeVar
 
@@ -46,6 +47,9 @@ def shown(value: Any) -> str:
         text = repr(value)
     except Exception:  # a broken repr must not hide the message
         text = f"a {type(value).__name__} that cannot be shown"
+    if "\n" in text:
+        # A message is one sentence.
+        text = " ".join(text.split())
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
 
@@ -260,3 +264,37 @@ def choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
         options = ", ".join(map(repr, allowed))
         raise ValueError(f"{name} is {shown(value)}: choose one of {options}")
     return str(value)
+
+
+def check_takes(name: str, function: Any, arguments: str, count: int) -> None:
+    """ValueError unless `function` can be called with `count` arguments.
+
+    Parameters
+    ----------
+    name
+        Of the argument, for the message.
+    function
+        What a caller gave.
+    arguments
+        What it will be called with, in words.
+    count
+        How many these are.
+
+    Raises
+    ------
+    ValueError
+        Also for a class, which is called to make an object.
+
+    Examples
+    --------
+    >>> check_takes("fn", max, "(model, x, y)", 3)
+    """
+    try:
+        if isinstance(function, type):
+            raise TypeError("a class")
+        inspect.signature(function).bind(*[None] * count)
+    except TypeError as error:
+        told = f"{shown(function)} ({error})"
+        raise ValueError(f"{name} is {told}: give a function of {arguments}") from None
+    except ValueError:  # a function written in C may not tell what it takes
+        pass

@@ -160,10 +160,7 @@ def refuse_what_conflicts(
     m = f"{cohort:.10g}"
     shared = trust == "distributed"
     survivors = f"min_survivors is {min_survivors}"
-    drawn = cohort
-    if sampling == "poisson" and cohort < clients:
-        drawn -= _SMALL_BY * math.sqrt(cohort * (1 - cohort / clients))
-    example = max(1, int(_SURVIVING * drawn))
+    example = _survivors(clients, cohort, sampling)
     refusals = (
         (
             cohort > clients,
@@ -218,6 +215,14 @@ def refuse_what_conflicts(
     for applies, reason in refusals:
         if applies:
             raise ValueError(reason)
+
+
+def _survivors(clients: int, cohort: float, sampling: str) -> int:
+    """An example of min_survivors, of which few rounds fall short."""
+    drawn = cohort
+    if sampling == "poisson" and cohort < clients:
+        drawn -= _SMALL_BY * math.sqrt(cohort * (1 - cohort / clients))
+    return max(1, int(_SURVIVING * drawn))
 
 
 def as_markdown() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import gc
 import math
 import os
 import pickle
@@ -11,7 +12,9 @@ import re
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,15 +26,18 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import Tensor, nn
 
-from fldp.mechanism import aggregation, contribution
+from fldp.mechanism import aggregation, collection, contribution
 from fldp.mechanism.adaptive import AdaptiveClip
 from fldp.mechanism.aggregation import PrivateAggregator, aggregate
 from fldp.mechanism.clipping import Clip, FlatClip, PerLayerClip
+from fldp.mechanism.contribution import Contribution, Message
 from fldp.mechanism.discrete import DiscreteGaussian
 from fldp.mechanism.noise import Gaussian
 from fldp.mechanism.reference import private_mean
 from fldp.mechanism.release import SkippedRound
+from fldp.mechanism.summation import RunningSum
 from fldp.plan import PrivacyPlan
+from fldp.plan.ledger import Ledger
 
 QUIET = 1e-9
 
@@ -902,3 +908,215 @@ def test_no_neighbour_moves_a_release_by_more_than_the_sensitivity(
     if bits is not None and fewer_bits is not None:
         moved = 1.0 if adjacency != "add-or-remove" else 0.5
         assert abs(bits - fewer_bits) * plan.denominator <= moved + 1e-6
+
+
+def large(count: int, **options: Any) -> list[dict[str, Tensor]]:
+    """Updates that are added where they lie: a matrix, a vector and a head."""
+    found = (
+        torch.randn(count, 140_000, generator=seeded()) * 1e-3 * torch.arange(1, count + 1)[:, None]
+    )
+    names = {"w": (100, 1300), "b": (1300,), "head": (8700,)}
+    return [
+        {name: part.view(shape).to(**options) for (name, shape), part in
+         zip(names.items(), row.split([130_000, 1300, 8700]), strict=True)}
+        for row in found
+    ]  # fmt: skip
+
+
+FORMS: dict[str, Callable[[dict[str, Tensor]], Any]] = {
+    "dict": lambda update: update,
+    "other order": lambda update: dict(reversed(update.items())),
+    "numpy": lambda update: {name: part.numpy() for name, part in update.items()},
+    "float64": lambda update: {name: part.double() for name, part in update.items()},
+    "transposed": lambda update: {**update, "w": update["w"].t().contiguous().t()},
+    "parameters": lambda update: {name: nn.Parameter(part) for name, part in update.items()},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("noise", [None, DiscreteGaussian()])
+def test_large_updates_are_added_where_they_lie_as_if_they_were_rows(form: str, noise: Any) -> None:
+    updates = large(5)
+    matrix = torch.stack([torch.cat([p.flatten() for p in u.values()]) for u in updates])
+    plan = plan_for(5, noise_multiplier=1e-6)
+    apart = aggregate(
+        [FORMS[form](u) for u in updates], plan, 0.7, noise=noise, like=updates[0]
+    )  # fmt: skip
+    rows = aggregate(matrix, plan, 0.7, noise=noise)
+    flat = torch.cat([part.flatten() for part in apart.mean.values()])
+    assert torch.allclose(flat, rows.mean, atol=2e-6)
+    assert apart.private.norms == pytest.approx(rows.private.norms, rel=1e-6)
+    assert apart.private.clipped_fraction == rows.private.clipped_fraction == 4 / 5
+
+
+def test_large_updates_are_added_where_they_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing keeps them afterwards; clips by layers, noise of one's own, strangers copy."""
+    calls: list[int] = []
+    real = RunningSum.add_parts_
+
+    def counted(self: RunningSum, parts: Any, factor: float) -> None:
+        calls.append(1)
+        real(self, parts, factor)
+
+    monkeypatch.setattr(RunningSum, "add_parts_", counted)
+
+    class Own(Gaussian):
+        def accumulate_(self, total: Any, rows: Tensor, columns: Any) -> None:
+            super().accumulate_(total, rows / 2, columns)
+
+    (update,) = large(1)
+    kept = weakref.ref(update["w"])
+    aggregator = PrivateAggregator(update, quiet(1))
+    aggregator.add(update)
+    assert len(calls) == 1
+    del update
+    gc.collect()
+    assert kept() is None
+    updates = large(2)
+    for options in (
+        {"clip": PerLayerClip(1.0)}, {"noise": Own()}, {"noise": DiscreteGaussian()},
+        {"strict": False},
+    ):  # fmt: skip
+        aggregator = PrivateAggregator(updates[0], plan_for(2), **options)
+        aggregator.add(updates[0])
+    aggregator = PrivateAggregator(large(1, dtype=torch.float64)[0], plan_for(2))
+    aggregator.add(updates[0])
+    assert len(calls) == 1
+
+
+def test_large_updates_that_are_malformed_or_huge_count_as_rows_do() -> None:
+    updates = large(4)
+    updates[0]["b"] = torch.full((1300,), math.nan)
+    updates[1]["head"] = torch.full((8700,), 1e30)
+    updates[2] = {name: torch.zeros_like(part) for name, part in updates[2].items()}
+    aggregator = PrivateAggregator(updates[0], plan_for(4, noise_multiplier=1e-6), 0.5)
+    for update in updates:
+        aggregator.add(update)
+    release = aggregator.release()
+    flat = torch.cat([part.flatten() for part in release.mean.values()])
+    assert float(flat.norm()) == pytest.approx(math.hypot(0.5, 0.5) / 4, rel=0.1)
+    private = release.private
+    assert (private.malformed, private.zero, private.usable) == (1, 1, 3)
+    assert private.norms[0] == 0.0
+    # A huge row is scaled down before anything else.
+    assert private.norms[1] == pytest.approx(2.0**40 * math.sqrt(8700), rel=1e-4)
+    assert private.norms[2] == 0.0
+
+
+def test_large_updates_in_float32_groups_stay_within_the_bound() -> None:
+    """Groups close and open again while rows in parts and rows of a matrix come in turns."""
+    count, rest = 160, torch.full((100, 1300), 1e-4)
+    update = {"w": rest, "b": torch.full((1300,), 1e-4)}
+    flat = torch.full((1, 131_300), 1e-4)
+    aggregator = PrivateAggregator(update, quiet(count))
+    for number in range(count):
+        aggregator.add(update if number % 3 else flat)
+    total = summed(aggregator)
+    exact = count * torch.tensor(1e-4).double()
+    assert float((total - exact).norm()) <= aggregator._client.room / 2
+    assert len(aggregator.release().private.norms) == count
+
+
+HALVES = [torch.float16, torch.bfloat16]
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("strict", [True, False])
+def test_half_precision_updates_become_float32_in_every_form(
+    dtype: torch.dtype, strict: bool
+) -> None:
+    """What is clipped, summed and noised is the float32 value of what was sent, rounded nowhere."""
+    rows = (torch.randn(6, 10, generator=seeded()) * 2).to(dtype)
+    like = {"w": torch.zeros(2, 4, dtype=dtype), "b": torch.zeros(2, dtype=dtype)}
+    dicts = [{"w": row[:8].view(2, 4), "b": row[8:]} for row in rows]
+    mixed = [{"w": u["w"].float(), "b": u["b"]} for u in dicts]
+    forms: list[Any] = [dicts, mixed, [[u["w"], u["b"]] for u in dicts], list(rows)]
+    if strict:
+        forms += [rows]
+        forms += [rows.numpy()] if dtype == torch.float16 else []
+    wide = aggregate(rows.float(), quiet(6)).mean
+    assert wide.dtype == torch.float32
+    for form in forms:
+        structure = like if isinstance(form[0], dict) else None
+        mean = aggregate(form, quiet(6), like=structure, strict=strict).mean
+        leaves = list(mean.values()) if isinstance(mean, dict) else mean
+        flat = leaves if isinstance(leaves, Tensor) else torch.cat([t.flatten() for t in leaves])
+        assert flat.dtype == torch.float32
+        assert torch.allclose(flat, wide, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_half_precision_of_large_updates_and_messages(dtype: torch.dtype) -> None:
+    updates = large(3, dtype=dtype)
+    wide = [{name: part.float() for name, part in u.items()} for u in updates]
+    plan = quiet(3)
+    narrow, full = aggregate(updates, plan, 0.5), aggregate(wide, plan, 0.5)
+    assert narrow.private.norms == full.private.norms
+    assert all(torch.allclose(narrow.mean[n], full.mean[n], atol=1e-7) for n in full.mean)
+    server, half = collection.Collection(plan, updates[0], 0.5), Contribution(updates[0], 0.5)
+    for update in updates:
+        message = half.encode(update)
+        assert message.vector.dtype == torch.float32
+        # A sender that saves half of the bytes: rounded up beyond C, it is clipped once more.
+        server.receive(Message(message.vector.to(dtype), message.half_bits))
+    mean = torch.cat([part.flatten() for part in server.release().mean.values()])
+    assert float(mean.norm()) <= 0.5
+    assert mean.dtype == torch.float32
+
+
+def test_a_half_precision_infinity_is_malformed_and_a_large_value_is_not() -> None:
+    sent = [torch.full((4,), 6e4).half(), torch.full((4,), 1e6).half(), torch.ones(4).half()]
+    release = aggregate(sent, plan_for(3))
+    assert release.private.malformed == 1
+    assert release.private.norms[0] == pytest.approx(6e4 * 2, rel=1e-3)
+
+
+NO_UPDATES = [
+    None, 3, math.nan, object(), "text", b"x", torch.zeros(()), np.zeros(()), {"w": torch.ones(2)},
+    nn.Linear(2, 2), len,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("odd", NO_UPDATES, ids=lambda v: type(v).__name__)
+def test_what_is_no_list_of_updates_is_refused_in_words(odd: Any) -> None:
+    with pytest.raises(ValueError, match=r"updates is .* one update for each client"):
+        aggregate(odd, plan_for())
+
+
+@pytest.mark.parametrize("odd", ["x", None, 3, {}, {"clients": 10}, plan_for])
+def test_what_is_no_plan_is_refused_in_words(odd: Any) -> None:
+    for call in (
+        lambda: aggregate(torch.ones(2, 2), odd),
+        lambda: PrivateAggregator(torch.ones(2), odd),
+        lambda: collection.Collection(odd, torch.ones(2)),
+    ):
+        with pytest.raises(ValueError, match=r"plan is .*give a PrivacyPlan"):
+            call()
+
+
+def test_r05_a_skipped_round_is_on_the_ledger_and_over(tmp_path: Path) -> None:
+    plan = plan_for(10, trust="distributed", min_survivors=6, adjacency="zero-out")
+    aggregator = PrivateAggregator(torch.zeros(2), plan)
+    for number in range(5):
+        aggregator.add(torch.ones(2), client=number)
+    with Ledger(tmp_path / "ledger.jsonl", plan) as ledger:
+        with pytest.raises(SkippedRound, match="5 clients took part"):
+            aggregator.release(ledger, 1)
+        assert ledger.events == [plan.event]
+        # Late clients cannot turn it into a release of the same round, which would be free.
+        for call in (lambda: aggregator.release(ledger, 1), lambda: aggregator.add(torch.ones(2))):
+            with pytest.raises(ValueError, match="skipped its round"):
+                call()
+        assert ledger.events == [plan.event]
+
+
+def test_nothing_is_added_to_a_round_that_is_over() -> None:
+    server = collection.Collection(plan_for(), torch.zeros(2))
+    bounded = server.half.bound(torch.ones(1, 2), server.half.weights(None, 1))
+    one = server.half.bound_parts([torch.ones(2)], server.half.weights(None, 1))
+    assert one is not None
+    server.add(bounded)
+    server.release()
+    for call in (lambda: server.add(bounded), lambda: server.add_parts(one)):
+        with pytest.raises(ValueError, match="has released"):
+            call()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import errno
 import importlib
+import io
 import os
 import stat
 from collections.abc import Callable
@@ -451,3 +453,39 @@ def test_a_checkpoint_is_replaced_as_a_whole(tmp_path: Path) -> None:
     (tmp_path / "run.pt.new").write_bytes(b"left by a crash")
     keeper.save({"a": torch.zeros(3)})
     assert Checkpoint(path, resume=True).load(torch.device("cpu"))["a"].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("limit", [0, 100, 2000, 500_000])
+def test_r14_a_disk_that_fills_up_ends_in_our_own_words_and_keeps_the_old_run(
+    limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run.pt"
+    keeper = Checkpoint(path, resume=False)
+    keeper.save({"a": torch.ones(3)})
+
+    class Full(io.FileIO):
+        def write(self, content: Any) -> int:
+            if self.tell() + len(memoryview(content).cast("B")) > limit:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().write(content)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fdopen", lambda descriptor, mode: Full(descriptor, mode))
+        with pytest.raises(ValueError, match=r"cannot be written \(.*\): make room") as caught:
+            keeper.save({"a": torch.zeros(10**6)})
+    assert "enforce fail" not in str(caught.value)
+    assert [p.name for p in tmp_path.iterdir()] == ["run.pt"]
+    assert Checkpoint(path, resume=True).load(torch.device("cpu"))["a"].tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("odd", [3, None, "a\0b", b"x", object()])
+@pytest.mark.parametrize("resume", [True, False])
+def test_r14_what_names_no_file_is_refused_in_words(odd: Any, resume: bool) -> None:
+    with pytest.raises(ValueError, match="give the path of a checkpoint file"):
+        Checkpoint(odd, resume)
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_r14_a_folder_is_no_checkpoint(resume: bool, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is a folder: give the path of a file in it"):
+        Checkpoint(tmp_path, resume)

@@ -87,3 +87,18 @@ def test_a_choice_lists_what_there_is() -> None:
     assert checks.choice("trust", "local", ("central", "local")) == "local"
     with pytest.raises(ValueError, match=r"trust is 'none': choose one of 'central', 'local'"):
         checks.choice("trust", "none", ("central", "local"))
+
+
+@pytest.mark.parametrize("function", [max, lambda a, b, c: None, lambda *a: None, print])
+def test_a_function_that_takes_the_arguments(function: Any) -> None:
+    checks.check_takes("fn", function, "(model, x, y)", 3)
+
+
+@pytest.mark.parametrize("function", [3, None, "fn", lambda a: None, lambda a, b: None, dict])
+def test_what_does_not_take_the_arguments_is_named(function: Any) -> None:
+    with pytest.raises(ValueError, match=r"^fn is .*: give a function of \(model, x, y\)"):
+        checks.check_takes("fn", function, "(model, x, y)", 3)
+
+
+def test_what_is_shown_of_a_value_stays_on_one_line() -> None:
+    assert "\n" not in checks.shown(np.zeros((3, 3)))

@@ -9,16 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import seeded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fldp.mechanism.adaptive import AdaptiveClip
 from fldp.mechanism.clipping import (
+    HUGE,
     FlatClip,
     PerLayerClip,
     bounded_rows,
     clip,
+    norm_of_parts,
     row_norms,
 )
 from fldp.mechanism.summation import ROUNDING
@@ -238,3 +241,60 @@ def test_budgets_that_were_set_later_are_refused() -> None:
     negative.norm = -1.0
     with pytest.raises(ValueError, match="a clip norm must lie"):
         negative.prepare(layout)
+
+
+@settings(max_examples=100)
+@given(
+    norm=st.floats(0, 2.0**40),
+    bound=st.sampled_from([1e-9, 0.3, 1.0, 1e9]),
+    room=st.sampled_from([0.0, 1e-7, 2.0**-10]),
+)
+def test_the_factor_of_one_row_is_that_of_rows_bit_for_bit(
+    norm: float, bound: float, room: float
+) -> None:
+    clip = FlatClip(bound)
+    rows = clip.factors(torch.empty(0), torch.tensor([norm], dtype=torch.float64), (), room)
+    assert clip.factor(norm, room) == float(rows)
+
+
+def test_a_clip_that_writes_its_own_factors_has_no_factor_by_an_older_rule() -> None:
+    """Else updates that are added where they lie would be clipped by another rule than all else."""
+
+    class Half(FlatClip):
+        def factors(self, rows: Any, norms: Any, slices: Any = (), room: float = 0.0) -> Any:
+            return super().factors(rows, norms, slices, room) / 2
+
+    class Both(Half):
+        def factor(self, norm: float, room: float = 0.0) -> float | None:
+            return 0.25
+
+    assert Half(1.0).factor(0.5) is None
+    assert Both(1.0).factor(0.5) == 0.25
+    assert PerLayerClip(1.0).factor(0.5) is None
+    assert AdaptiveClip(1.0).factor(0.5) == 1.0
+
+
+@settings(max_examples=60)
+@given(
+    sizes=st.lists(st.sampled_from([0, 1, 15, 511, 512, 513, 600, 4096, 5000]), min_size=1),
+    scale=st.sampled_from([1e-15, 1.0, 1e9]),
+)
+def test_the_joint_norm_of_parts_has_the_bound_of_the_module(
+    sizes: list[int], scale: float
+) -> None:
+    sizes = [*sizes, 1]  # an update has an entry
+    flat = torch.randn(sum(sizes), generator=seeded()) * scale
+    exact = float(flat.double().norm())
+    assert norm_of_parts(flat.split(sizes)) == pytest.approx(exact, rel=2.0**-16)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_the_joint_norm_of_parts_shows_what_is_not_finite(bad: float) -> None:
+    parts = [torch.ones(600), torch.tensor([1.0, bad])]
+    assert not norm_of_parts(parts) <= HUGE
+
+
+def test_scales_are_those_of_a_matrix_of_numbers() -> None:
+    for odd in ("x", None, torch.zeros(3), torch.zeros(2, 2, dtype=torch.complex64)):
+        with pytest.raises(ValueError, match=r"give a matrix|not a numeric tensor"):
+            FlatClip(1.0).scales(odd)  # type: ignore[arg-type]

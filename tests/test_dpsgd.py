@@ -8,6 +8,7 @@ from typing import Any
 import opacus.optimizers.optimizer as opacus_optimizer
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import digits_model as model
 from opacus import GradSampleModule
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 import fldp
 from fldp.mechanism.updates import flatten
 from fldp.simulation.dpsgd import _Optimizer
+from fldp.simulation.objective import Objective
 from fldp.simulation.sampling import MinSeparation
 
 
@@ -238,6 +240,109 @@ def test_a_client_stops_after_the_rounds_that_are_accounted(people: Any, steps: 
     steps.clear()
     run(people, dpsgd(plan), rounds=4, cohort=10, sampler=MinSeparation(2))
     assert len(steps) == 20
+
+
+def test_what_is_no_plan_of_records_is_refused(people: Any) -> None:
+    client = fldp.calibrate(epsilon=8.0, delta=1e-2, rounds=3, clients=20)
+    for plan in (client, 3, None):
+        with pytest.raises(ValueError, match=r"records is .*: give fldp\.calibrate_records"):
+            fldp.DPSGD(plan)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="threads is 0"):
+        dpsgd(records(people), threads=0)
+
+
+class _Picky(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > 3:
+            raise RuntimeError(f"{len(x)} records")
+        return super().forward(x)
+
+
+class _Sometimes(nn.Module):
+    """A layer that only records with a bright first pixel go through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(64, 10)
+        self.b = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        bright = x[:, 20] > 0.5
+        out = self.a(x)
+        if bool(bright.any()):
+            out = out.index_add(0, bright.nonzero().flatten(), self.b(x[bright]))
+        return out
+
+
+def test_what_fails_on_records_is_one_sentence_with_its_cause(people: Any) -> None:
+    plan = records(people, batch_size=20)
+    with pytest.raises(ValueError, match=r"failed with RuntimeError .* private as") as caught:
+        run_model(_Picky(64, 10), people, dpsgd(plan))
+    assert isinstance(caught.value.__cause__, RuntimeError)
+    assert "records" not in str(caught.value)
+
+
+def test_a_layer_that_sees_some_records_only_is_refused(people: Any) -> None:
+    with pytest.raises(ValueError, match=r"failed with|cannot compute"):
+        run_model(_Sometimes(), people, dpsgd(records(people, batch_size=20)))
+
+
+def run_model(start: nn.Module, people: Any, local: fldp.DPSGD) -> fldp.History:
+    return fldp.train(start, people, None, clip=None, rounds=1, local=local)
+
+
+@pytest.mark.parametrize("loss", [F.mse_loss, nn.L1Loss(), lambda out, y: (out - y).abs().mean()])
+def test_the_runs_loss_is_clipped_record_by_record(people: Any, loss: Any) -> None:
+    plan = records(people, batch_size=40)
+    object.__setattr__(plan, "noise_multipliers", plan.noise_multipliers * 0)
+    crowd = fldp.clients.Population(people.x, people.x[:, :10] * 3, people.index)
+    local = dpsgd(plan, lr=0.5, max_grad_norm=0.2)
+    local.learn(Objective(loss))
+    start, (x, y) = model(), crowd.client(3)
+    (row,) = local.updates(start, flatten(start), crowd, [3])
+    total = torch.zeros(650)
+    for record, target in zip(x, y, strict=True):
+        found = loss(start(record[None]), target[None])
+        parts = torch.autograd.grad(found, start.parameters())
+        gradient = torch.cat([g.reshape(-1) for g in parts])
+        total += gradient * min(1, 0.2 / float(gradient.norm()))
+    assert torch.allclose(row[0], -0.5 * total / 40, atol=1e-6)
+
+
+def test_clients_that_are_loaded_when_they_are_drawn(people: Any) -> None:
+    plan = records(people, batch_size=20)
+    lazy = fldp.clients.from_loader(people.client, clients=20, sizes=people.sizes)
+    found = [flatten(run_model(model(), crowd, dpsgd(plan)).model) for crowd in (people, lazy)]
+    assert torch.equal(*found)
+
+
+def test_labels_beyond_the_outputs_are_refused_before_anybody_trains(people: Any) -> None:
+    with pytest.raises(ValueError, match="there is a label 9 and the model has 3 outputs"):
+        run_model(nn.Linear(64, 3), people, dpsgd(records(people)))
+
+
+def test_records_by_name_and_words(people: Any) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.e = nn.Embedding(8, 4)
+            self.o = nn.Linear(64 + 4, 10)
+
+        def forward(self, image: Tensor, word: Tensor) -> dict[str, Tensor]:
+            return {"logits": self.o(torch.cat([image, self.e(word)], 1))}
+
+    named = {"image": people.x, "word": people.y % 8}
+    crowd = fldp.clients.Population(named, people.y, [row.tolist() for row in people.index])
+    plan = records(people, batch_size=20)
+    assert torch.isfinite(flatten(run_model(Net(), crowd, dpsgd(plan)).model)).all()
+
+
+def test_a_frozen_batch_norm_is_not_refused(people: Any) -> None:
+    net = nn.Sequential(nn.Linear(64, 16), nn.BatchNorm1d(16), nn.Linear(16, 10))
+    net[1].requires_grad_(False).eval()
+    after: Any = run_model(net, people, dpsgd(records(people, batch_size=20))).model
+    assert torch.equal(after[1].running_mean, net[1].running_mean)
+    assert not torch.equal(after[0].weight, net[0].weight)
 
 
 def test_served_rounds_survive_a_resume(people: Any, steps: list[Any], tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from fldp.simulation.inputs import (
+    accepted,
     activations,
     as_records,
     as_targets,
@@ -21,7 +22,6 @@ from fldp.simulation.inputs import (
     collated,
     count,
     each,
-    fitted,
     form,
     leaves,
     made_up,
@@ -68,7 +68,13 @@ def test_a_model_is_called_by_position_or_by_name() -> None:
         (torch.zeros(2, 3, dtype=torch.bfloat16), torch.float32),
         (torch.zeros(2, 3, requires_grad=True), torch.float32),
         (pd.DataFrame({"a": [1.0, 2.0], "b": [3, 4]}), torch.float32),
+        (pd.DataFrame({"a": [1.0, 2.0], "b": [True, False]}), torch.float32),
+        (pd.DataFrame({"a": pd.array([1, 2], "Int64"), "b": [3, 4]}), torch.int64),
         (pd.Series([1, 2]), torch.int64),
+        (pd.Series([1, 2], dtype="Int8"), torch.int64),
+        (pd.Series([[0.5, 1.0], [2.0, 3.0]]), torch.float32),
+        (np.array([[1, 2], [3, 4]], dtype=object), torch.int64),
+        ([torch.zeros(3), torch.ones(3, requires_grad=True)], torch.float32),
         ([[1, 2], [3, 4]], torch.int64),
     ],
 )
@@ -98,7 +104,13 @@ def test_large_identifiers_keep_every_digit() -> None:
         (3.0, r"shape \(\)"),
         (None, "not of numbers"),
         (pd.DataFrame({"a": ["x", "y"]}), "not of numbers"),
+        (pd.DataFrame({"a": [1.0, 2.0], "town": ["x", "y"]}), r"not of numbers \(town\)"),
+        (pd.DataFrame({"day": pd.to_datetime(["2024-01-01"])}), r"not of numbers \(day\)"),
         (pd.DataFrame({"a": [1.0, None]}), "1 records of x hold NaN"),
+        (pd.Series([1, None], dtype="Int64"), "1 records of x hold NaN"),
+        ([[1, None], [2, 3]], "1 records of x hold NaN"),
+        (np.array([None, "a"], dtype=object), "not of numbers"),
+        (np.array([2**63], dtype=np.uint64), "below 2"),
         ([1.0, float("inf")], "1 records of x hold NaN or infinity"),
         ({}, "nothing"),
         ((), "nothing"),
@@ -123,16 +135,16 @@ def test_targets_are_real_numbers_or_labels() -> None:
 def test_whole_numbers_are_words_to_one_model_and_measurements_to_another() -> None:
     words = torch.zeros(0, 4, dtype=torch.long)
     embed = nn.Sequential(nn.Embedding(2, 3), nn.Flatten())
-    found = fitted(embed, words, torch.zeros(0))
+    found = accepted(embed, words, torch.zeros(0))
     assert isinstance(found, Tensor)
     assert found.dtype == torch.int64
-    found = fitted(nn.Linear(4, 2).double(), words, torch.zeros(0, dtype=torch.float64))
+    found = accepted(nn.Linear(4, 2).double(), words, torch.zeros(0, dtype=torch.float64))
     assert isinstance(found, Tensor)
     assert found.dtype == torch.float64
 
 
 def test_a_form_is_what_the_weights_are() -> None:
-    found = fitted(nn.Linear(4, 2), torch.zeros(0, 4), torch.zeros(0, dtype=torch.bfloat16))
+    found = accepted(nn.Linear(4, 2), torch.zeros(0, 4), torch.zeros(0, dtype=torch.bfloat16))
     assert isinstance(found, Tensor)
     assert found.dtype == torch.bfloat16
 
@@ -153,6 +165,24 @@ def test_items_of_a_dataset_become_records() -> None:
         collated([(torch.zeros(2), 1), (torch.zeros(3), 1)])
     with pytest.raises(ValueError, match="not pairs"):
         collated([torch.zeros(3)])
+    for item in ({"image": torch.zeros(2)}, {"x": 1, "label": 1, "labels": 1}):
+        with pytest.raises(ValueError, match="dicts with a 'label'"):
+            collated([item])
+
+
+def test_items_that_are_dicts_or_lists() -> None:
+    words = {"input_ids": [1, 2, 3], "mask": [1, 1, 0], "labels": [0, 2]}
+    x, y = collated([words, words])
+    assert isinstance(x, dict)
+    assert (x["input_ids"].tolist(), list(x)) == ([[1, 2, 3], [1, 2, 3]], ["input_ids", "mask"])
+    assert y.tolist() == [[0, 2], [0, 2]]
+    x, y = collated([{"image": torch.ones(2), "label": 4}])
+    assert isinstance(x, Tensor)
+    assert (x.tolist(), y.tolist()) == ([[1.0, 1.0]], [4])
+    # A list of numbers is a record, not a number for each record.
+    x, y = collated([([1.0, 2.0], (5, 6)), ([3.0, 4.0], (7, 8))])
+    assert isinstance(x, Tensor)
+    assert (x.tolist(), y.tolist()) == ([[1.0, 2.0], [3.0, 4.0]], [[5, 6], [7, 8]])
 
 
 ANYTHING = st.recursive(

@@ -539,3 +539,29 @@ def test_a_ledger_from_before_min_survivors_opens_and_goes_on(path: Path) -> Non
     assert path.read_bytes().startswith(first + b"\n")
     with pytest.warns(DeprecationWarning, match="survivors is min_survivors now"):
         assert Ledger.read(path) == [plan.event] * 2
+
+
+@pytest.mark.slow
+def test_r13_a_disk_that_fills_up_ends_in_our_own_words(path: Path) -> None:
+    """Closing writes what an earlier write could not: the system's error used to come out of it."""
+    code = f"""
+import os, resource, signal, fldp
+from fldp.accounting import Event
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+with fldp.Ledger({str(path)!r}) as ledger:
+    ledger.record(Event(4.0))
+    size = os.path.getsize({str(path)!r}) + 20
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    try:
+        ledger.record(Event(4.0))
+    except ValueError as error:
+        assert "nothing may be released" in str(error), error
+resource.setrlimit(resource.RLIMIT_FSIZE, (5, resource.RLIM_INFINITY))
+try:
+    fldp.Ledger({str(path)!r} + ".new")
+except ValueError as error:
+    assert "cannot be written" in str(error), error
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    with pytest.warns(UserWarning, match="cut off by a crash"), Ledger(path) as ledger:
+        assert ledger.events == [Event(4.0)]

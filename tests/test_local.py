@@ -16,6 +16,7 @@ from fldp.mechanism.aggregation import PrivateAggregator
 from fldp.mechanism.clipping import clip
 from fldp.mechanism.updates import flatten, load_, shapes
 from fldp.plan import calibrate
+from fldp.simulation.batching import usual
 from fldp.simulation.clients import Population
 from fldp.simulation.draws import Draws
 from fldp.simulation.isolation import threads
@@ -170,6 +171,22 @@ def test_the_result_does_not_depend_on_the_chunk() -> None:
             collect(algorithm, model, people, list(range(12)), chunk=chunk), whole,
             atol=1e-6, rtol=1e-5,
         )  # fmt: skip
+
+
+def test_one_heavy_client_does_not_make_all_others_train_alone() -> None:
+    x, y = torch.randn(3_000, 4), torch.arange(3_000) % 3
+    people = Population(x, y, [[i, i + 1] for i in range(60)] + [range(100, 3_000)])
+    model = nn.Linear(4, 3)
+    local = LocalSGD(lr=0.1)
+    flat = flatten(local.prepare(model))
+    chunks = [*local.updates(model, flat, people, range(61), Draws(0))]
+    assert [len(chunk) for chunk in chunks] == [60, 1]
+    alone = [*local.updates(model, flat, people, range(61), Draws(0), chunk=1)]
+    torch.testing.assert_close(torch.cat(chunks), torch.cat(alone), atol=1e-6, rtol=1e-5)
+    # Sizes that differ little are dealt with as ever: as many together as are fast.
+    even = people.sizes[:60]
+    assert usual(even) == 2
+    assert usual(torch.tensor([1, 2, 8])) == 8
 
 
 def test_an_empty_cohort_gives_no_chunk_and_the_model_stays_as_it_was() -> None:
@@ -340,6 +357,12 @@ def test_a_name_that_trains_nothing_is_refused(wanted: Any, say: str) -> None:
     model.layer2.requires_grad_(False)
     with pytest.raises(ValueError, match=say):
         trained(model, wanted)
+
+
+def test_a_compiled_model_is_refused_by_name() -> None:
+    model = nn.Sequential(nn.Linear(8, 6), torch.compile(nn.Linear(6, 3), backend="eager"))
+    with pytest.raises(ValueError, match=r"layer '1' is compiled.*_orig_mod"):
+        LocalSGD().prepare(model)
 
 
 def test_a_long_list_of_names_is_cut() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import subprocess
 import sys
 import warnings
 
@@ -62,3 +63,12 @@ def test_a_renamed_argument_can_be_read_under_its_old_name() -> None:
     with pytest.warns(DeprecationWarning, match="mu is proximal now") as caught:
         assert local.mu == 0.1  # type: ignore[attr-defined]
     assert caught[0].filename == __file__
+
+
+@pytest.mark.slow
+def test_an_old_path_is_to_import_and_not_to_run() -> None:
+    command = [sys.executable, "-m", "fldp.clients"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert found.returncode != 0
+    assert "fldp.clients is fldp.simulation.clients, to import and not to run" in found.stderr
+    assert "Traceback" not in found.stderr

@@ -285,9 +285,9 @@ def test_interrupts_are_not_caught() -> None:
         rows(fn, model())
 
 
-@pytest.mark.parametrize("fn", [3, None, "fn", lambda model: None, lambda model, x: None])
+@pytest.mark.parametrize("fn", [3, None, "fn", lambda m: None, lambda m, x: None, Wrap])
 def test_what_is_no_such_function_is_refused_at_once(fn: Any) -> None:
-    with pytest.raises(ValueError, match=r"give a function fn\(model, x, y\)"):
+    with pytest.raises(ValueError, match=r"fn is .* give a function of \(model, x, y\)"):
         LocalFunction(fn)
 
 
@@ -389,3 +389,45 @@ def test_numpy_random_numbers_in_fn_are_the_clients_own() -> None:
     together = rows(fn, model())
     assert torch.equal(together[2], rows(fn, model(), [2])[0])
     assert not torch.equal(together[0], together[2])
+
+
+def _other_device() -> None:
+    torch.set_default_device("meta")
+
+
+def _autocast() -> None:
+    torch.set_autocast_enabled("cpu", True)
+
+
+def _within_autocast() -> None:
+    torch.autocast("cpu", torch.bfloat16).__enter__()
+
+
+def _without_gradients() -> None:
+    torch.no_grad().__enter__()
+
+
+def _other_dtype() -> None:
+    torch.set_default_dtype(torch.float64)
+
+
+def _threads() -> None:
+    torch.set_num_threads(2)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [_other_device, _autocast, _within_autocast, _without_gradients, _other_dtype, _threads],
+)
+def test_settings_of_torch_that_fn_changes_are_put_back(change: Callable[[], None]) -> None:
+    def fn(net: nn.Module, x: Tensor, y: Tensor) -> None:
+        step(net, x, y)
+        change()
+
+    before = (torch.get_default_dtype(), torch.get_default_device(), torch.get_num_threads())
+    expected = rows(step, model())
+    assert torch.equal(rows(fn, model()), expected)
+    after = (torch.get_default_dtype(), torch.get_default_device(), torch.get_num_threads())
+    assert after == before
+    assert torch.is_grad_enabled()
+    assert not torch.is_autocast_enabled("cpu")

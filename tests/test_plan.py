@@ -415,3 +415,57 @@ def test_plot_draws_both_adversaries():
         "who sees the sums and who took part",
         "target",
     ]
+
+
+def shared(**changes):
+    """A plan of secure sums, not calibrated."""
+    fields = {"clients": 100, "cohort": 20, "min_survivors": 16, "rounds": 100} | changes
+    return PrivacyPlan(
+        **{"noise_multiplier": 1.0, "delta": 1e-6, "sampling": "poisson", "trust": "distributed",
+           "adjacency": "zero-out", "accountant": "pld", "target_epsilon": 8.0, **fields}
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("clients", "cohort", "some"), [
+    (100, 20, 1.0), (480, 120, 0.34), (10_000, 100, 0.82),
+])  # fmt: skip
+def test_r05_the_chance_of_a_skipped_round_at_four_fifths_of_the_cohort(clients, cohort, some):
+    """The hint that used to be given: in 100 rounds one is lost almost surely."""
+    plan = shared(clients=clients, cohort=cohort, min_survivors=int(0.8 * cohort))
+    assert plan.skips()["any"] == pytest.approx(some, abs=0.005)
+
+
+@given(st.integers(1, 400), st.floats(0.001, 1.0), st.floats(0, 1), st.integers(1, 1000))
+def test_r05_the_chance_is_the_binomial_s(clients, rate, share, rounds):
+    cohort = max(1.0, rate * clients)
+    survivors = max(1, int(share * cohort))
+    plan = shared(clients=clients, cohort=cohort, min_survivors=survivors, rounds=rounds)
+    found = plan.skips()
+    exact = stats.binom.cdf(survivors - 1, clients, min(1.0, cohort / clients))
+    assert found["round"] == pytest.approx(exact, rel=1e-6, abs=1e-14)
+    assert found["round"] >= exact * (1 - 1e-9) - 1e-15
+    assert found["any"] == pytest.approx(1 - (1 - found["round"]) ** rounds, abs=1e-9)
+    assert found["expected"] == rounds * found["round"]
+
+
+def test_r05_nothing_is_skipped_where_everybody_needed_comes():
+    nothing = {"round": 0.0, "any": 0.0, "expected": 0.0}
+    assert shared(sampling="fixed").skips() == nothing
+    assert shared(sampling="none").skips() == nothing
+    assert shared(cohort=100).skips() == nothing
+    assert calibrate(**BASE).skips() == nothing
+    assert shared(cap=30).skips() == shared().skips()
+
+
+def test_r05_the_hint_loses_a_round_in_a_thousand_at_most():
+    for clients, cohort in ((100, 20), (480, 120), (10_000, 100), (50, 5), (1000, 1000)):
+        with pytest.raises(ValueError, match=r"e\.g\. (\d+)") as caught:
+            shared(clients=clients, cohort=cohort, min_survivors=None)
+        hint = int(str(caught.value).rsplit(" ", 1)[1])
+        assert shared(clients=clients, cohort=cohort, min_survivors=hint).skips()["round"] < 6e-3
+
+
+@pytest.mark.parametrize("odd", [None, 3, [], {}, b"\xff", "{", object(), "[" * 100_000])
+def test_what_is_no_json_is_refused_in_words(odd):
+    with pytest.raises(ValueError, match=r"not JSON|a dict of its fields"):
+        PrivacyPlan.from_json(odd)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import fldp
+from fldp.mechanism.updates import flatten
 from fldp.simulation.clients import Population
 from fldp.simulation.sampling import Everyone, Poisson
 from fldp.simulation.setting import Setting
@@ -75,3 +76,57 @@ def test_a_sampler_that_cannot_be_told_the_round_is_refused_in_a_run() -> None:
 
     with pytest.raises(ValueError, match="write sample"):
         fldp.train(nn.Linear(4, 3), PEOPLE, plan(cohort=5), sampler=Old(0.5))
+
+
+RECORDS = fldp.calibrate_records(
+    epsilon=8.0, delta=1e-2, rounds=1, local_epochs=1, batch_size=1, client_sizes=[2] * 10
+)
+NONSENSE: dict[str, list[Any]] = {
+    "model": [None, 3, "mlp", nn.Linear, torch.zeros(3), [nn.Linear(2, 2)]],
+    "population": [None, 3, (torch.zeros(20, 4), torch.zeros(20)), [PEOPLE], Population],
+    "plan": [3, "plan", {}, RECORDS, fldp.calibrate],
+    "local": [fldp.LocalSGD, "sgd", 3, lambda model, x, y: None, fldp.FedAvg()],
+    "server": [fldp.FedAvg, "adam", 3, fldp.LocalSGD(), torch.optim.SGD],
+    "sampler": [Poisson, "poisson", 0.5, 3, [1, 2]],
+    "canaries": [3, "canaries", PEOPLE],
+}
+
+
+@pytest.mark.parametrize("name", NONSENSE)
+def test_what_is_no_such_thing_is_refused_by_name(name: str) -> None:
+    for value in NONSENSE[name]:
+        with pytest.raises(ValueError, match=f"^{name} is .*: give "):
+            setting(**{name: value})
+
+
+@pytest.mark.parametrize("device", ["nope", "cuda:99", "meta", 99, object(), ""])
+def test_a_device_that_is_not_there_is_refused(device: Any) -> None:
+    with pytest.raises(ValueError, match=r"^device is .* does not offer .*: give 'cpu' or 'cuda'"):
+        setting(device=device)
+
+
+@pytest.mark.parametrize("device", ["cpu", torch.device("cpu"), None])
+def test_a_device_that_is_there(device: Any) -> None:
+    assert flatten(setting(device=device).placed()).device.type == "cpu"
+
+
+@pytest.mark.filterwarnings("ignore:Lazy modules")
+@pytest.mark.parametrize(
+    ("model", "say"),
+    [
+        (nn.LazyLinear(3), "'weight' of the model has no shape yet: run the model on a record"),
+        (nn.Sequential(nn.Linear(4, 4), nn.LazyLinear(3)), r"'1\.weight' of the model has no"),
+        (nn.LazyBatchNorm1d(affine=False), "'running_mean' of the model has no shape yet"),
+        (nn.Linear(4, 3, device="meta"), "'weight' of the model is on the meta device"),
+        (nn.Linear(4, 3, dtype=torch.cfloat), "'weight' of the model is complex"),
+    ],
+)
+def test_a_model_without_real_weights_is_refused(model: nn.Module, say: str) -> None:
+    with pytest.raises(ValueError, match=say):
+        setting(model=model)
+
+
+def test_a_lazy_model_that_has_run_is_taken() -> None:
+    model = nn.LazyLinear(3)
+    model(torch.zeros(1, 4))
+    setting(model=model)

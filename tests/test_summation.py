@@ -280,3 +280,32 @@ def test_groups_are_long_where_few_clients_come() -> None:
     assert total.whole(109) == 108
     assert total.whole(3) == 3
     assert RunningSum(10_000, torch.empty(0, dtype=torch.float64), clients=10).whole(16) == 16
+
+
+@pytest.mark.parametrize(("size", "clients", "most"), [
+    (300_000, 40, 40), (300_000, 200, 200), (300_000, 200, 10**6), (300, 20, 10**6),
+])  # fmt: skip
+def test_a_row_in_parts_is_the_row(size: int, clients: int, most: int) -> None:
+    """One float32 group, several, too many rows for them, and float64: within the bound."""
+    total = RunningSum(size, torch.empty(0), min(clients, most), most)
+    cuts = [size // 2, size // 4, size - size // 2 - size // 4]
+    exact = torch.zeros(size, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    for number in range(clients + 3 * (most > clients)):
+        row = torch.randn(size, generator=generator) / math.sqrt(size)
+        factor = float(np.float32(0.1 + number / 100))
+        exact += row.double() * factor
+        if number % 5 == 4:
+            # In between, rows of a matrix.
+            total.add_(row[None], [(0, size, torch.tensor([factor]))])
+        else:
+            total.add_parts_(row.split(cuts), factor)
+    bound = 1.2 * (0.1 + clients / 100)
+    assert float((total.read() - exact).norm()) <= bound * max(total.room / 2, 1e-12)
+
+
+def test_in_float64_a_product_of_float32_numbers_is_exact() -> None:
+    total = RunningSum(2, torch.empty(0), 5, 10**6)
+    value, factor = torch.tensor([1 / 3, 1e-30]), float(np.float32(0.7))
+    total.add_parts_([value], factor)
+    assert torch.equal(total.read(), value.double() * factor)

@@ -387,3 +387,36 @@ def test_p04_an_adaptive_run_is_accounted_in_every_adjacency(people: Any, tmp_pa
 def test_what_is_no_number_is_refused_in_our_words(people: Any, options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"(rounds|cohort|patience) is .*: give|weights are"):
         fldp.train(model(), people, **({"plan": plan_for()} | options))
+
+
+@pytest.mark.parametrize(
+    ("options", "say"),
+    [
+        ({"callbacks": 3}, "callbacks is 3: give a list of functions"),
+        ({"callbacks": None}, "callbacks is None"),
+        ({"callbacks": lambda done, history: None}, "callbacks is <function"),
+        ({"callbacks": ["ab"]}, "a callback is 'ab'"),
+        ({"callbacks": [lambda: None]}, r"give a function of \(round, history\)"),
+        ({"checkpoint": 3}, "checkpoint is 3: give the path of a file"),
+        ({"local": "sgd"}, "local is 'sgd'"),
+        ({"device": "nope"}, "device is 'nope'"),
+        ({"patience": 2}, "patience counts rounds"),
+        ({"local": fldp.LocalSGD}, "local is <class"),
+    ],
+)
+def test_nonsense_is_refused_before_anybody_is_drawn(
+    people: Any, options: Any, say: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*arguments: Any) -> Tensor:
+        raise AssertionError("somebody was drawn")
+
+    monkeypatch.setattr("fldp.simulation.rounds.drawn", never)
+    with pytest.raises(ValueError, match=say):
+        fldp.train(model(), people, plan_for(), **options)
+
+
+@pytest.mark.parametrize("kind", [fldp.LocalSGD, lambda threads: fldp.LocalFunction(max, threads)])
+def test_threads_are_a_whole_number(kind: Any) -> None:
+    for threads in (0, -1, "two", 1.5):
+        with pytest.raises(ValueError, match="threads is"):
+            kind(threads=threads)

@@ -85,7 +85,7 @@ class Caller:
             A mean or a `Release`.
         """
         with warnings.catch_warnings():
-            # A cohort of zeros is a probe here, not a round that taught nothing.
+            # Cohorts of zeros, and of what is not finite, are what an audit tries.
             warnings.simplefilter("ignore", RoundWarning)
             if self.takes_generator:
                 return self.fn(updates, generator=torch.Generator().manual_seed(seed))

@@ -24,7 +24,7 @@ from fldp.mechanism.clipping import Clip, as_clip
 from fldp.mechanism.updates import flatten
 from fldp.simulation.clients import Population, check_labels
 from fldp.simulation.history import History
-from fldp.simulation.inputs import Records, call, cast, each, fitted, form, take
+from fldp.simulation.inputs import Records, accepted, call, cast, each, form, take
 from fldp.simulation.isolation import copied
 from fldp.simulation.local import Algorithm, LocalSGD
 from fldp.simulation.objective import outputs
@@ -287,7 +287,7 @@ class _Training:
         for i, there in enumerate(present):
             history = self.run(worlds[int(there)], i)
             with torch.no_grad():
-                like = fitted(copied(history.model), form(x), flatten(history.model))
+                like = accepted(copied(history.model), form(x), flatten(history.model))
                 given = cast(take(x, slice(changed)), like)
                 logits = outputs(call(history.model, given))
             # How sure the model is of the wrong labels: only a run that was taught them is.

@@ -217,7 +217,7 @@ class Contribution:
     def weights(self, weight: object, count: int) -> Tensor:
         """The weights of `count` clients, float64 (count,); ValueError unless they are numbers."""
         if weight is None:
-            return self._one.expand(count)
+            return self._one if count == 1 else self._one.expand(count)
         if self.weight_cap is None:
             raise ValueError("weights change the sensitivity: give a public weight_cap")
         try:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from fldp.accounting import Event
 
 _LOG = logging.getLogger(__name__)
+# What a warning shows of a problem, in which a sender's own words may stand.
+_SHOWN = 200
 
 
 class RoundWarning(UserWarning):
@@ -31,7 +33,8 @@ class PrivateDiagnostics:
 
     Parameters
     ----------
-    norms : norms of the contributions as they came, 0 for a NaN or an infinity.
+    norms : norms of the contributions as they came; 0 for a NaN or an infinity, and of a value
+        beyond 2^40 that of the update scaled down to it.
     clipped_fraction : the share of the usable ones that was beyond C.
     malformed : how many contributed exactly zero, because they held a NaN, an infinity or an
         unusable weight, had another structure, or came a second time from one client.
@@ -65,7 +68,7 @@ class PrivateDiagnostics:
             f"{self.zero} zero everywhere"
         )
         if self.first_problem is not None:
-            text += f"; the first problem: {self.first_problem}"
+            text += f"; the first problem: {self.first_problem[:_SHOWN]}"
         elif self.malformed:
             text += "; training that diverged needs a lower learning rate"
         else:

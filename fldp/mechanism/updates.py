@@ -382,6 +382,7 @@ class Layout:
                 return []
             if leaf.dtype != dtype or leaf.device != device:
                 return []
+            # A tensor of our own, also of a vector: whoever sent it may give it another shape.
             parts.append(leaf.reshape(-1))
         return parts
 

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fldp._checks import choice, real, whole
+from fldp._checks import choice, real, shown, whole
 from fldp.simulation.inputs import (
     Array,
     Records,
     as_records,
+    as_rows,
     as_targets,
     collated,
     count,
     each,
     form,
     leaves,
+    length,
     take,
 )
 from fldp.simulation.objective import label_range
@@ -49,7 +51,7 @@ class Population:
     y : array
         Their targets (n, ...): labels, whole numbers from 0, as int64, real numbers as float32.
     index : Tensor or sequence of sequences of int
-        The record numbers of each client: a list for each, or a table (N, n_max) with those of
+        The record numbers of each client: a list for each, or a table (N, n_max), with those of
         client i in row i and -1 as padding at the end.
 
     Raises
@@ -110,14 +112,20 @@ class Population:
         """
         items: list[Any] = []
         sizes = []
+        _check_iterable("datasets", datasets, "one torch Dataset per client")
         for number, data in enumerate(datasets):
-            if not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
+            size = length(data)
+            if size is None or not hasattr(data, "__getitem__"):
                 raise ValueError(
                     f"dataset {number} is a {type(data).__name__}, which has no length: give a "
                     "Dataset with __len__ and __getitem__, such as list(data)"
                 )
-            items += [data[i] for i in range(len(data))]
-            sizes.append(len(data))
+            try:
+                items += [data[i] for i in range(size)]
+            except Exception as error:
+                told = f"{type(error).__name__}: {error}"
+                raise ValueError(f"dataset {number} cannot be read ({told})") from error
+            sizes.append(size)
         if not items:
             raise ValueError("there are no records: give one torch Dataset per client")
         x, y = collated(items)
@@ -248,6 +256,25 @@ class Population:
         mask = place < sizes.unsqueeze(1)
         return self._order[self._begin[local].unsqueeze(1) + place * mask], mask
 
+    def listed(self, ids: Tensor) -> Tensor:
+        """Record numbers of some clients, one client after the other.
+
+        Parameters
+        ----------
+        ids : Tensor
+            The clients' numbers (c,).
+
+        Returns
+        -------
+        Tensor
+            As many as these clients have records.
+        """
+        local = self._local(ids)
+        sizes = self._sizes[local]
+        ends = sizes.cumsum(0)
+        shift = (self._begin[local] - (ends - sizes)).repeat_interleave(sizes)
+        return self._order[shift + torch.arange(len(shift))]
+
     def cohort(self, ids: Tensor | Sequence[int]) -> tuple[Records, Tensor, Tensor]:
         """The records of some clients, padded to one length.
 
@@ -328,7 +355,7 @@ def from_loader(
     clients: int,
     *,
     sizes: Sequence[int] | np.ndarray | Tensor | None = None,
-    together: int = 128,
+    together: int = 256,
 ) -> LazyPopulation:
     """A population whose records are loaded when their client is drawn: more than memory holds.
 
@@ -521,6 +548,12 @@ def _are_labels(y: Tensor) -> bool:
     return y.ndim == 1 and not y.is_floating_point() and int(y.min()) >= 0
 
 
+def _check_iterable(name: str, values: object, wanted: str) -> None:
+    """ValueError for what cannot be gone through."""
+    if length(values) is None and not isinstance(values, Iterator):
+        raise ValueError(f"{name} is {shown(values)}: give {wanted}")
+
+
 def check_labels(y: Tensor) -> None:
     """ValueError unless targets are labels, one whole number from 0 for each record.
 
@@ -542,19 +575,24 @@ def _flattened(
     index: Tensor | Sequence[Sequence[int]], records: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Records in client order, and sizes, of lists of record numbers or of a table of them."""
-    if isinstance(index, Tensor):
-        table = index.cpu().numpy()
+    wanted = f"index must hold record numbers below {records}, padded at the end with -1"
+    if isinstance(index, Tensor | np.ndarray):
+        table = as_rows(index, "index").cpu().numpy()
+        if table.ndim != 2:
+            raise ValueError(f"{wanted}: it has shape {table.shape}, give a row for each client")
         sizes = (table >= 0).sum(1)
         order = table[np.arange(table.shape[1]) < sizes[:, None]]
     else:
-        parts = [np.asarray(part) for part in index]
+        _check_iterable("index", index, "a list of record numbers for each client")
+        parts = [as_rows(part, "index").cpu().numpy() for part in index]
+        if any(part.ndim != 1 for part in parts):
+            raise ValueError(f"{wanted}: give a list of them for each client")
         sizes = np.array([len(part) for part in parts], dtype=np.int64)
         order = np.concatenate([part for part in parts if len(part)] or [np.arange(0)])
     # A hole in a table puts padding inside, and a record number out of sight.
     inside = len(order) == 0 or (order.min() >= 0 and order.max() < records)
     if order.dtype.kind not in "iu" or not inside:
-        wanted = f"record numbers below {records}, padded at the end with -1"
-        raise ValueError(f"index must hold {wanted}")
+        raise ValueError(wanted)
     return order.astype(np.int64), sizes.astype(np.int64)
 
 

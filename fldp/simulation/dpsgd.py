@@ -18,7 +18,7 @@ from opacus import GradSampleModule
 from opacus.optimizers import DPOptimizer
 from torch import Generator, Tensor, nn
 
-from fldp._checks import real
+from fldp._checks import real, shown, whole
 from fldp.mechanism.noise import gaussian_
 from fldp.mechanism.updates import load_
 from fldp.plan.records import RecordPlan
@@ -118,6 +118,10 @@ class DPSGD(Algorithm):
     def __post_init__(self) -> None:
         self.lr = real("lr", self.lr)
         self.max_grad_norm = real("max_grad_norm", self.max_grad_norm)
+        if not isinstance(self.records, RecordPlan):
+            raise ValueError(f"records is {shown(self.records)}: give fldp.calibrate_records(...)")
+        if self.threads is not None:
+            self.threads = whole("threads", self.threads)
 
     def prepare(self, model: nn.Module) -> nn.Module:
         """See `Algorithm.prepare`; a model that Opacus has wrapped already is refused."""
@@ -131,10 +135,11 @@ class DPSGD(Algorithm):
         """Also: whether Opacus' gradients are those of single records; see `check_rows`."""
         super().rehearse(model, flat, population)
         check_layers(model)
+        self._try_out(model, flat, population)
         like = self.form(model, flat, population)
         # Within (0, 1), as most inputs are.
         x = each(torch.abs, made_up(like, RECORDS))
-        y = leaves(made_up(population.y[:0], RECORDS))[0].abs().to(flat.device)
+        y = leaves(made_up(population.targets, RECORDS))[0].abs().to(flat.device)
 
         def loss(tried: nn.Module, records: list[int]) -> Tensor:
             return mean_of_each(self._objective, call(tried, take(x, records)), y[records])
@@ -192,7 +197,13 @@ class DPSGD(Algorithm):
         # A wrapped copy each: hooks and state would pass from client to client.
         own = wrapped(load_(template.fresh(), task.flat))
         trained = [p for p in own.parameters() if p.requires_grad]
-        self._descend(own, trained, task, i)
+        try:
+            self._descend(own, trained, task, i)
+        except Exception as error:
+            raise ValueError(
+                f"DP-SGD failed with {type(error).__name__} while it trained a client, as told "
+                "above; whether and how it fails is as private as the data"
+            ) from error
         return torch.cat([p.detach().reshape(-1) for p in trained]) - task.flat
 
     # Opacus keeps `grad_sample` on a parameter, which torch's type does not know.
@@ -214,10 +225,7 @@ class DPSGD(Algorithm):
                     loss = mean_of_each(task.objective, call(own, take(x, picked)), y[picked])
                     loss.backward()
                     if not settled(trained, len(picked)):
-                        raise ValueError(
-                            "a layer did not see each record of a batch once, so that Opacus has no"
-                            " gradients of single records; what batch is as private as the data"
-                        )
+                        raise ValueError("a layer did not see each record of a batch once")
                 else:  # many layers cannot run on an empty batch; noise is due all the same
                     for p in trained:
                         p.grad_sample = p.new_zeros(0, *p.shape)

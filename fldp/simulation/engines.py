@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any, Protocol
@@ -43,10 +44,20 @@ class Engine(Protocol):
         Parameters
         ----------
         seeds : sequence of int
-            A client's own seed each, in the order of its rows: see `Draws.seeds`. A step may be of
-            the first of them only.
+            A client's own seed each, in the order of its rows: see `Draws.seeds`.
         device : torch.device
             Where clients train.
+        """
+
+    def turn(self, epoch: int, batch: int, first: int) -> None:
+        """Before each step: what it draws is a matter of its own.
+
+        Parameters
+        ----------
+        epoch, batch : int
+            Counted from 0; `batch` is that of a client's own in the epoch.
+        first : int
+            The chunk's first client that takes part; those behind it follow.
         """
 
     def renew(self) -> None:
@@ -149,7 +160,7 @@ class Vmapped:
     Parameters
     ----------
     template : Template
-        The model; a chunk of clients gets a copy.
+        The model; nothing in it may move.
     objective : Objective
         The loss.
     """
@@ -158,22 +169,23 @@ class Vmapped:
     single: bool = False
 
     def __init__(self, template: Template, objective: Objective) -> None:
-        self._template = template
         self._objective = objective
         self.begin((), torch.device("cpu"))
-        self.renew()
-
-    def renew(self) -> None:
-        """See `Engine.renew`."""
-        recurrent = any(isinstance(m, nn.RNNBase) for m in self._template.model.modules())
-        model = self._template.fresh() if recurrent else self._template.lent()
+        recurrent = any(isinstance(m, nn.RNNBase) for m in template.model.modules())
+        model = template.fresh() if recurrent else template.lent()
         self._whole = _Whole(model)
         self._types = {n: p.dtype for n, p in model.named_parameters()}
+
+    def renew(self) -> None:
+        """Nothing to renew: only models in which nothing moves are trained here."""
 
     def begin(self, seeds: Sequence[int], device: torch.device) -> None:
         """See `Engine.begin`."""
         self._masks = Masks(seeds, device)
-        self._step = 0
+
+    def turn(self, epoch: int, batch: int, first: int) -> None:
+        """See `Engine.turn`."""
+        self._masks.turn(epoch, batch, first)
 
     def _loss(
         self, weights: dict[str, Tensor], x: Records, y: Tensor, share: Tensor, anchor: Tensor
@@ -188,9 +200,9 @@ class Vmapped:
         self, weights: Views, target: Views, scale: float, x: Records, y: Tensor, share: Tensor
     ) -> None:
         """See `Engine.accumulate`."""
-        self._masks.begin(self._step)
-        self._step += 1
-        with torch.enable_grad():
+        with torch.enable_grad(), warnings.catch_warnings():
+            # What torch.func batches by a loop of its own is not for a user to change.
+            warnings.filterwarnings("ignore", "There is a performance drop")
             leaves = {
                 f"model.{name}": part.detach().to(self._types[name]).requires_grad_()
                 for name, part in weights.items()
@@ -235,7 +247,11 @@ class Loop:
     def begin(self, seeds: Sequence[int], device: torch.device) -> None:
         """See `Engine.begin`."""
         self._masks = Masks(seeds, device)
-        self._step = 0
+        self._turn = (0, 0, 0)
+
+    def turn(self, epoch: int, batch: int, first: int) -> None:
+        """See `Engine.turn`."""
+        self._turn = (epoch, batch, first)
 
     def _take(self) -> None:
         self.model = self._template.lent()
@@ -245,10 +261,11 @@ class Loop:
         self, weights: Views, target: Views, scale: float, x: Records, y: Tensor, share: Tensor
     ) -> None:
         """See `Engine.accumulate`."""
+        epoch, batch, first = self._turn
         for i, count in enumerate((share > 0).sum(1).tolist()):
             for name, leaf in self.parameters.items():
                 leaf.data = weights[name][i].to(leaf.dtype)
-            self._masks.begin(self._step, i)
+            self._masks.turn(epoch, batch, first + i)
             mode = Interception(self._masks) if self._intercepts else nullcontext()
             with torch.enable_grad():
                 with mode:
@@ -257,7 +274,6 @@ class Loop:
                 parts = self._gradients(loss)
             for name, part in parts.items():
                 target[name][i].add_(part, alpha=scale)
-        self._step += 1
 
     def _gradients(self, loss: Tensor) -> dict[str, Tensor]:
         # A forward pass may freeze what it will not train any further.

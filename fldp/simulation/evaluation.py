@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fldp.simulation.clients import Population
 from fldp.simulation.inputs import (
     Records,
+    accepted,
     activations,
     as_records,
     as_targets,
@@ -19,7 +20,6 @@ from fldp.simulation.inputs import (
     cast,
     collated,
     count,
-    fitted,
     form,
     leaves,
     take,
@@ -192,7 +192,7 @@ def evaluate(
     training = model.training
     model.eval()
     try:
-        like = fitted(model, x_form, weights)
+        like = accepted(model, x_form, weights)
         try_out(model, like, y_form, objective, exam.labels())
     finally:
         model.train(training)

@@ -140,7 +140,7 @@ def call(model: Callable[..., Any], records: Records) -> Any:
 
 
 def made_up(like: Records, rows: int = 2, phase: float = 0.0) -> Records:
-    """Made-up records for trying a module: a fixed pattern, within (-1, 1) or of zeros and ones.
+    """Made-up records for trying a module: a fixed pattern, within (0, 1) or of zeros and ones.
 
     Parameters
     ----------
@@ -161,10 +161,11 @@ def made_up(like: Records, rows: int = 2, phase: float = 0.0) -> Records:
 def _pattern(like: Tensor, rows: int, phase: float) -> Tensor:
     shape = like.shape[1:]
     angles = torch.arange(rows * shape.numel(), dtype=torch.float64) + 1 + phase
-    values = torch.sin(angles).view(rows, *shape)
+    # Between 0 and 1 a model may take them for pixels, shares or positive numbers.
+    values = (torch.sin(angles).view(rows, *shape) + 1) / 2
     if not like.is_floating_point():
         # A vocabulary has at least two words.
-        values = values > 0
+        values = values > 1 / 2
     return values.to(like)
 
 
@@ -205,7 +206,7 @@ def cast(records: Records, like: Records) -> Records:
     return each(lambda part, wanted: part.to(wanted), records, like)
 
 
-def fitted(module: nn.Module, like: Records, weights: Tensor) -> Records:
+def accepted(module: nn.Module, like: Records, weights: Tensor) -> Records:
     """The form in which a model takes records: real numbers as its weights, whole ones as they are.
 
     Whole numbers are words or categories to one model and measurements to another. Which, is tried
@@ -323,7 +324,7 @@ def as_records(values: Any, name: str = "x", finite: bool = True) -> Records:
 
 
 def _inputs(values: Any, name: str, finite: bool) -> Tensor:
-    found = as_numbers(values, name)
+    found = as_rows(values, name)
     if found.is_floating_point() or found.dtype in (torch.uint8, torch.bool):
         found = found.float()
         if finite:
@@ -353,7 +354,7 @@ def as_targets(values: Any, name: str = "y", finite: bool = True) -> Tensor:
     ValueError
         It says what is wrong with them.
     """
-    found = as_numbers(values, name)
+    found = as_rows(values, name)
     if not found.is_floating_point():
         return found.long()
     found = found.float()
@@ -362,7 +363,7 @@ def as_targets(values: Any, name: str = "y", finite: bool = True) -> Tensor:
     return found
 
 
-def as_numbers(values: Any, name: str) -> Tensor:
+def as_rows(values: Any, name: str) -> Tensor:
     """`values` as a tensor with a row a record; ValueError where they are no numbers.
 
     Parameters
@@ -393,37 +394,37 @@ def as_numbers(values: Any, name: str) -> Tensor:
 
 def _tensor(values: Any, name: str) -> Tensor:
     """What numpy reads, as a tensor; ValueError where it is no numbers."""
-    _check_columns(values, name)
     try:
         if isinstance(values, list) and values and all(isinstance(v, Tensor) for v in values):
             return torch.stack(values)
-        array = np.asarray(values)
-        if array.dtype.kind == "O":
-            array = _of_objects(array)
+        given = np.asarray(values)
+        array = _of_objects(given) if given.dtype.kind == "O" and given.ndim else given
     except Exception as error:  # ragged lists, and whatever a stranger's object raises
         raise ValueError(f"{name} cannot be read as numbers ({error})") from None
     if array.dtype.kind not in _NUMBERS:
+        where = _odd_columns(values, given)
         raise ValueError(
-            f"{name} is of type {array.dtype}, not of numbers: turn words and categories into "
-            "whole numbers from 0 (np.unique(..., return_inverse=True)), and fill what is missing"
+            f"{name} is of type {array.dtype}, not of numbers{where}: turn words and categories "
+            "into whole numbers from 0 (np.unique(..., return_inverse=True)), and fill what is "
+            "missing"
         )
     if array.dtype.kind == "u" and array.size and int(array.max()) > np.iinfo(np.int64).max:
         raise ValueError(f"{name} holds {array.max()}: whole numbers must be below 2^63")
     return torch.from_numpy(_native(array))
 
 
-def _check_columns(values: Any, name: str) -> None:
-    """ValueError that names the columns of a data frame which hold no numbers."""
-    if not (hasattr(values, "columns") and hasattr(values, "dtypes")):
-        return
-    # pandas' own types say in `kind` what numpy's do.
-    kinds = [getattr(kind, "kind", "O") for kind in values.dtypes]
-    odd = [str(c) for c, kind in zip(values.columns, kinds, strict=True) if kind not in _NUMBERS]
-    if odd:
-        raise ValueError(
-            f"columns of {name} hold no numbers ({', '.join(odd)}): turn words and categories into "
-            "numbers (pandas.get_dummies), or leave these columns out"
-        )
+def _odd_columns(values: Any, array: np.ndarray) -> str:
+    """The names of a data frame's columns that hold no numbers; empty for anything else."""
+    if not hasattr(values, "columns") or array.ndim != 2:
+        return ""
+    named = zip(values.columns, array.T, strict=True)
+    odd = [str(name) for name, column in named if _kind(column) not in _NUMBERS]
+    return f" ({', '.join(odd)})"
+
+
+def _kind(array: np.ndarray) -> str:
+    """The kind of an array's entries, of objects as numpy reads them once more."""
+    return (_of_objects(array) if array.dtype.kind == "O" else array).dtype.kind
 
 
 def _of_objects(array: np.ndarray) -> np.ndarray:
@@ -431,6 +432,24 @@ def _of_objects(array: np.ndarray) -> np.ndarray:
     entries = [math.nan if is_missing(entry) else entry for entry in array.ravel().tolist()]
     read = np.array(entries)
     return read.reshape(array.shape + read.shape[1:])
+
+
+def length(values: object) -> int | None:
+    """How long something is; None where it has no length.
+
+    Parameters
+    ----------
+    values : object
+        Anything.
+
+    Returns
+    -------
+    int or None
+    """
+    try:
+        return len(values)  # type: ignore[arg-type]
+    except Exception:  # a tensor of one number has the method and no length
+        return None
 
 
 def is_missing(value: object) -> bool:
@@ -454,7 +473,7 @@ def is_missing(value: object) -> bool:
         return True
     try:
         return bool(value != value)
-    except (TypeError, ValueError):  # pandas' NA is neither equal nor unequal to anything
+    except Exception:  # pandas' NA is neither equal nor unequal to anything; arrays are several
         return type(value).__name__ == "NAType"
 
 
@@ -513,7 +532,7 @@ def collated(items: Sequence[Any]) -> tuple[Records, Tensor]:
         x, y = default_collate([_pair(item) for item in items])
     except Exception as error:
         raise ValueError(
-            f"items of the Dataset are neither pairs (x, y) of one shape, nor dicts with a "
+            f"items of the Dataset are not pairs (x, y) of one shape, or dicts with a "
             f"{TARGETS[0]!r} ({error}): give it a transform that makes them so"
         ) from error
     x = tuple(x) if isinstance(x, list) else x

@@ -99,6 +99,11 @@ def convolution(
     return found.unflatten(1, (c, -1)).transpose(0, 1)
 
 
+def group_norm(groups: int, eps: float, x: Tensor) -> Tensor:
+    """The groups of each client's channels, (c, B, channels, ...), without factors and offsets."""
+    return F.group_norm(x.flatten(0, 1).contiguous(), groups, eps=eps).view(x.shape)
+
+
 def attention(
     settings: dict[str, Any], q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None
 ) -> Tensor:

@@ -17,8 +17,10 @@ from torch import Tensor
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 _LAST_SHIFT = np.uint64(31)
-# So many masks may be drawn in one forward pass, and so many steps taken: 44 bits are left.
+# So many masks may be drawn in one forward pass, and so many batches be in an epoch; 20 bits of a
+# counter are left for epochs.
 _CALLS = 1 << 20
+_BATCHES = 1 << 24
 
 # A hash of 32 bits with little bias: multipliers and shifts of Wellons' `lowbias32`.
 _FIRST = (16, 0x7FEB352D)
@@ -27,6 +29,8 @@ _THIRD = 16
 # An odd number near 2^32 over the golden ratio; its powers spread coordinates over 32 bits.
 _ODD = 0x9E3779B1
 _BITS = 32
+# Of a counter, which wraps.
+_WORD = 1 << 64
 _WORDS = 1 << _BITS
 _HALF = 1 << (_BITS - 1)
 # Numbers of places are kept for so many shapes: a model has few.
@@ -36,9 +40,9 @@ _SHAPES = 64
 class Masks:
     """Which entries dropout keeps, for clients with seeds of their own.
 
-    Guarantee: whether an entry is kept depends on the client's seed, the step, how many masks were
-    drawn before in this step, and the entry's coordinates; not on the size of the tensor, nor on
-    other clients. The hash is for utility: it is no secret's protection.
+    Guarantee: whether an entry is kept depends on the client's seed, the epoch, the batch, how many
+    masks were drawn before in this step, and the entry's coordinates; not on the size of the
+    tensor, nor on other clients. The hash is for utility: it is no secret's protection.
 
     Parameters
     ----------
@@ -60,20 +64,19 @@ class Masks:
         self._places = dict[tuple[int, ...], Tensor]()
         self._first = 0
         self._counter = 0
-        self.drawn = 0
 
-    def begin(self, step: int, first: int = 0) -> None:
+    def turn(self, epoch: int, batch: int, first: int = 0) -> None:
         """Before a forward pass.
 
         Parameters
         ----------
-        step : int
-            The clients' steps so far.
+        epoch, batch : int
+            Counted from 0; `batch` is that of a client's own in the epoch.
         first : int
             The first client that takes part; those behind it follow.
         """
         self._first = first
-        self._counter = step * _CALLS
+        self._counter = (epoch * _BATCHES + batch) * _CALLS
 
     def keep(self, clients: int, shape: tuple[int, ...], p: float) -> Tensor:
         """The next mask: an entry is False with probability p, rounded to 32 bits.
@@ -93,7 +96,6 @@ class Masks:
             Booleans (clients, *shape).
         """
         self._counter += 1
-        self.drawn += 1
         words = self._keys(clients).view(clients, 2, *[1] * len(shape))
         mixed = words[:, 0] ^ self._place(shape)
         _turn(mixed, *_FIRST)
@@ -107,7 +109,7 @@ class Masks:
         """Two words of 32 bits (clients, 2)."""
         own = self._seeds[self._first : self._first + clients]
         with np.errstate(over="ignore"):
-            mixed = own + _GAMMA * np.uint64(self._counter)
+            mixed = own + _GAMMA * np.uint64(self._counter % _WORD)
             for shift, factor in _MIX:
                 mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
             mixed ^= mixed >> _LAST_SHIFT

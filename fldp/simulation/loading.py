@@ -16,11 +16,13 @@ from fldp.simulation.clients import Population
 from fldp.simulation.inputs import (
     Records,
     as_records,
+    as_rows,
     as_targets,
     count,
     each,
     form,
     leaves,
+    length,
     same_form,
 )
 from fldp.simulation.isolation import alone
@@ -60,7 +62,7 @@ class LazyPopulation(Population):
         fn: Loader,
         clients: int,
         sizes: Sequence[int] | np.ndarray | Tensor | None = None,
-        together: int = 128,
+        together: int = 256,
     ) -> None:
         if not callable(fn):
             raise ValueError(f"fn is {fn!r}: give a function from a client's number to (x, y)")
@@ -245,7 +247,9 @@ class LazyPopulation(Population):
         except Exception as error:
             first_line = str(error).partition("\n")[0]
             raise ValueError(
-                f"loading client {client} failed ({type(error).__name__}: {first_line})"
+                f"loading client {client} failed ({type(error).__name__}: {first_line}): repair "
+                "fn, or give None for a client without records; who failed is as private as the "
+                "data"
             ) from error
         if found is None:
             return None
@@ -255,7 +259,7 @@ class LazyPopulation(Population):
                 "client without records"
             )
         given, targets = found
-        if targets is not None and hasattr(targets, "__len__") and len(targets) == 0:
+        if length(targets) == 0:
             return None
         # What is not finite stays: that client's update is not finite either, and counts nothing.
         x = as_records(given, f"client {client}'s x", finite=False)
@@ -365,14 +369,14 @@ class _Ahead:
 
 
 def _checked_sizes(sizes: Any, clients: int) -> Tensor:
-    values = np.asarray(sizes)
-    wrong = values.shape != (clients,) or values.dtype.kind not in "iu"
-    if wrong or (values < 0).any():
+    values = as_rows(sizes, "sizes")
+    whole_numbers = not (values.is_floating_point() or values.dtype == torch.bool)
+    if values.shape != (clients,) or not whole_numbers or int(values.min()) < 0:
         raise ValueError(
-            f"sizes has shape {values.shape} and type {values.dtype}: give a whole number of "
-            f"records from 0 for each of the {clients} clients"
+            f"sizes has shape {tuple(values.shape)} and type {values.dtype}: give a whole number "
+            f"of records from 0 for each of the {clients} clients"
         )
-    return torch.from_numpy(values.astype(np.int64))
+    return values.cpu().long()
 
 
 def _random_state() -> tuple[Any, ...]:

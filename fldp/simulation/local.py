@@ -6,37 +6,30 @@ Epochs, batches, learning rates and client sizes are a matter of utility alone.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
 from fldp import _moved
 from fldp._checks import real, shown, whole
 from fldp.mechanism.updates import Shapes, flatten, shapes, views
+from fldp.simulation.batching import batches, lengths, shuffled, usual
 from fldp.simulation.checkpoint import State
 from fldp.simulation.choice import Choice, choose
 from fldp.simulation.clients import Population
+from fldp.simulation.descent import Descent
 from fldp.simulation.draws import Draws
 from fldp.simulation.engines import Engine, check_model
-from fldp.simulation.inputs import Records, cast, fitted, leaves, take
+from fldp.simulation.inputs import Records, accepted, cast, leaves
 from fldp.simulation.isolation import Template, alone, copied, threads
 from fldp.simulation.loading import Cohort, LazyPopulation
+from fldp.simulation.naming import are_names, check_name, names
 from fldp.simulation.objective import Objective, try_out
 from fldp.simulation.rehearsal import traits
-
-# A shuffle's counter has room for this many words of a client in an epoch.
-_EPOCH = 1 << 32
-# Sorts after every 63-bit word: where a shuffle puts padding.
-_LAST = torch.iinfo(torch.int64).max
-# Names of parameters that a message lists.
-_SHOWN_NAMES = 12
 
 
 @dataclass(frozen=True)
@@ -215,7 +208,12 @@ class Algorithm:
 
     def _chunks(self, task: Task, ids: Tensor, chunk: int | None) -> Iterator[Tensor]:
         train, best = self._trainer(task, ids)
-        return (train(part) for part in ids.split(chunk or best))
+        parts = ids.split(chunk) if chunk else self._parts(task, ids, best)
+        return (train(part) for part in parts)
+
+    def _parts(self, task: Task, ids: Tensor, best: int) -> Sequence[Tensor]:
+        """The chunks of clients `ids`, neighbours, `best` of which are fast together."""
+        return ids.split(best)
 
     def _meanwhile(
         self, task: Task, population: LazyPopulation, ids: Tensor, chunk: int | None
@@ -311,7 +309,14 @@ class Algorithm:
         """Try model and loss together; ValueError where they, or the labels, do not fit."""
         like = self.form(model, flat, population)
         with alone(flat.device):
-            try_out(copied(model), like, population.targets, self._objective, population.labels)
+            loss = try_out(
+                copied(model), like, population.targets, self._objective, population.labels
+            )
+        if not loss.requires_grad:
+            raise ValueError(
+                "the loss does not depend on what is trained: return the model's outputs without "
+                "detach(), and a loss of them"
+            )
 
     def form(self, model: nn.Module, flat: Tensor, population: Population) -> Records:
         """The form in which `model` takes a population's records: tried on made-up ones.
@@ -333,9 +338,9 @@ class Algorithm:
         like = population.form
         weights = next(model.parameters()).detach()
         if all(part.is_floating_point() for part in leaves(like)):
-            return fitted(model, like, weights)
+            return accepted(model, like, weights)
         with alone(flat.device):
-            return fitted(copied(model), like, weights)
+            return accepted(copied(model), like, weights)
 
     def trained_by(self) -> str:
         """The engine that trains clients, and why it is this one; empty for code of one's own."""
@@ -438,18 +443,6 @@ def one_by_one(
     return torch.stack(rows)
 
 
-class _Batch(NamedTuple):
-    """The records of a step of k clients, the first of which is `first` in its chunk.
-
-    x (k, B, ...), y (k, B, ...), and what each counts, `share` (k, B).
-    """
-
-    x: Records
-    y: Tensor
-    share: Tensor
-    first: int
-
-
 @_moved.fields(mu="proximal")
 @dataclass
 class LocalSGD(Algorithm):
@@ -528,9 +521,11 @@ class LocalSGD(Algorithm):
         self.momentum = self.momentum and real("momentum", self.momentum, 1)
         self.weight_decay = self.weight_decay and real("weight_decay", self.weight_decay)
         self.proximal = self.proximal and real("proximal", self.proximal)
+        if self.threads is not None:
+            self.threads = whole("threads", self.threads)
         if isinstance(self.trainable, str):
             self.trainable = [self.trainable]
-        if not callable(self.trainable) and not _are_names(self.trainable):
+        if not callable(self.trainable) and not are_names(self.trainable):
             raise ValueError(
                 f"trainable is {shown(self.trainable)}: give names of parameters or modules, or a "
                 "function of a name"
@@ -543,17 +538,23 @@ class LocalSGD(Algorithm):
             return True
         if callable(wanted):
             return bool(wanted(name))
-        return any(_names(one, name) for one in wanted)
+        return any(names(one, name) for one in wanted)
 
     def prepare(self, model: nn.Module) -> nn.Module:
-        """See `Algorithm.prepare`; a name in `trainable` that trains nothing is refused."""
+        """See `Algorithm.prepare`; also refuses a name in `trainable` that trains nothing."""
+        for name, module in model.named_modules():
+            if hasattr(module, "_orig_mod"):
+                raise ValueError(
+                    f"layer {name!r} is compiled, for weights of one client: give the module that "
+                    "it was compiled from (its _orig_mod), or train in a LocalFunction"
+                )
         if self.trainable is not None and not callable(self.trainable):
             for wanted in self.trainable:
-                _check_name(wanted, model)
+                check_name(wanted, model)
         return super().prepare(model)
 
     def _trainer(self, task: Task, ids: Tensor) -> tuple[Callable[[Tensor], Tensor], int]:
-        batch = self.batch_size or int(task.population.sizes_of(ids).max())
+        batch = self.batch_size or usual(task.population.sizes_of(ids))
         with threads(self.threads):
             if isinstance(task.population, Cohort):
                 # Of clients that are loaded when drawn the labels are known only here.
@@ -561,6 +562,14 @@ class LocalSGD(Algorithm):
             targets = task.population.targets
             found = self._engine(task.model, task.flat, task.like, targets, batch)
         return partial(self._rows, task, found.engine), found.together
+
+    def _parts(self, task: Task, ids: Tensor, best: int) -> Sequence[Tensor]:
+        """Whole batches are as wide as the largest client: one far larger is not put with many."""
+        sizes = task.population.sizes_of(ids)
+        wide = usual(sizes)
+        if self.batch_size is not None or wide == int(sizes.max()):
+            return ids.split(best)
+        return ids.split(lengths(sizes.tolist(), best, best * wide))
 
     def _engine(
         self, model: nn.Module, flat: Tensor, like: Records, targets: Tensor, batch: int
@@ -640,148 +649,21 @@ class LocalSGD(Algorithm):
         ordered, largest = task.population.sizes_of(ids).sort(descending=True, stable=True)
         clients = ids[largest]
         sizes = ordered.tolist()
-        rows, mask = task.population.rows(clients)
-        descent = _Descent(self, task, engine, clients)
+        records = task.population.listed(clients)
+        begin = ordered.cumsum(0) - ordered
+        descent = Descent(self, task, engine, clients)
         batch = self.batch_size or sizes[0]
         for epoch in range(self.epochs):
-            order = rows
+            order = records
             if batch < sizes[0]:
-                order = _shuffled(task, clients, rows, mask, batch, epoch)
+                order = shuffled(task, clients, records, ordered, batch, epoch)
             rate = self.rate(task.round, epoch)
-            for step in _batches(task, order, sizes, batch):
-                descent.step(step, rate)
+            for step in batches(task, order, begin, sizes, batch):
+                descent.step(step, rate, epoch)
         moved = descent.weights.sub_(task.flat)
         if sizes[0] == sizes[-1]:
             return moved
         return moved[largest.argsort().to(moved.device)]
-
-
-def _are_names(wanted: object) -> bool:
-    if wanted is None:
-        return True
-    return isinstance(wanted, Sequence) and all(isinstance(one, str) for one in wanted)
-
-
-def _names(wanted: str, name: str) -> bool:
-    """Whether `wanted` is the parameter `name`, or a module that it is in."""
-    exact = wanted.rstrip(".")
-    return fnmatchcase(name, exact) or fnmatchcase(name, f"{exact}.*")
-
-
-def _check_name(wanted: str, model: nn.Module) -> None:
-    """ValueError with the names that there are where `wanted` names nothing that trains."""
-    there = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    if any(_names(wanted, name) for name in there):
-        return
-    if any(_names(wanted, name) for name, _ in model.named_parameters()):
-        raise ValueError(
-            f"trainable names {wanted!r}, which is frozen: call requires_grad_(True) on it, or "
-            "leave it out"
-        )
-    told = ", ".join(itertools.islice(there, _SHOWN_NAMES))
-    more = f" and {len(there) - _SHOWN_NAMES} more" if len(there) > _SHOWN_NAMES else ""
-    raise ValueError(f"trainable names {wanted!r}, and the model has {told}{more} to train")
-
-
-def _shuffled(
-    task: Task, clients: Tensor, rows: Tensor, mask: Tensor, batch: int, epoch: int
-) -> Tensor:
-    """Each client's records, a row each, in the order of its own shuffle; padding last.
-
-    Who needs one batch keeps its order, whatever the others need.
-    """
-    first = epoch * _EPOCH
-    words = task.draws.words("shuffle", task.round, clients.numpy(), rows.shape[1], first)
-    # 63 bits, so that none is negative as torch's signed type.
-    keys = torch.from_numpy((words >> np.uint64(1)).view(np.int64))
-    shuffled = rows.gather(1, keys.masked_fill_(~mask, _LAST).argsort(1))
-    several = mask.sum(1, keepdim=True) > batch
-    return torch.where(several, shuffled, rows)
-
-
-def _batches(task: Task, order: Tensor, sizes: list[int], most: int) -> Iterator[_Batch]:
-    """Batches of at most `most` records, in `order`, of the clients that still have any."""
-    for start in range(0, sizes[0], most):
-        left = [min(size - start, most) for size in sizes if size > start]
-        first = 0
-        for alike in _together(left, task.objective.pads):
-            rows = order[first : first + len(alike), start : start + alike[0]]
-            yield _batch(task, rows, alike, first)
-            first += len(alike)
-
-
-def _together(left: list[int], pads: bool) -> list[list[int]]:
-    """Neighbours whose batches are one: all of them, or those of one length without padding."""
-    if pads:
-        return [left]
-    return [list(group) for _, group in itertools.groupby(left)]
-
-
-def _batch(task: Task, picked: Tensor, left: list[int], first: int) -> _Batch:
-    """The records `picked` (k, B), of which client i has the first left[i], falling in i."""
-    flat = task.flat
-    wide = left[0]
-    share = flat.new_full((len(left), wide), 1 / wide)
-    if left[-1] < wide:
-        counts = torch.tensor(left).unsqueeze(1)
-        inside = torch.arange(wide) < counts
-        share = inside.to(flat) / counts.to(flat)
-        # Another record might overflow here, and 0 · NaN is NaN: with a larger client
-        # in the chunk, and so with padding, this client's update would be lost.
-        picked = torch.where(inside, picked, picked[:, :1])
-    picked = picked.to(task.population.device)
-    x = cast(take(task.population.x, picked), task.like)
-    y = task.population.y[picked].to(flat.device)
-    return _Batch(x, y, share, first)
-
-
-class _Descent:
-    """The weights (c, d) of a chunk's clients on their way down, largest client first."""
-
-    def __init__(self, algorithm: LocalSGD, task: Task, engine: Engine, clients: Tensor) -> None:
-        self.algorithm = algorithm
-        self.engine = engine
-        self.flat = task.flat
-        self.weights = task.flat.detach().expand(len(clients), -1).clone()
-        self.own = views(self.weights, task.layout)
-        # A plain step is added to the weights as it is computed: no gradient is ever held.
-        self.gradients = None if algorithm._plain else torch.empty_like(self.weights)
-        into = self.weights.data if self.gradients is None else self.gradients
-        self.target = views(into, task.layout)
-        self.velocity = torch.zeros_like(self.weights) if algorithm.momentum else None
-        self.correction = algorithm._correction(task.flat, clients)
-        engine.begin(task.draws.seeds(task.round, clients.numpy()), task.flat.device)
-
-    def step(self, batch: _Batch, rate: float) -> None:
-        """One step of the clients who have records in `batch`."""
-        rows = slice(batch.first, batch.first + len(batch.y))
-        weights = _rows(self.own, rows)
-        target = _rows(self.target, rows)
-        if self.gradients is None:
-            self.engine.accumulate(weights, target, -rate, batch.x, batch.y, batch.share)
-            return
-        gradient = self.gradients[rows].zero_()
-        self.engine.accumulate(weights, target, 1.0, batch.x, batch.y, batch.share)
-        self.weights[rows].add_(self._direction(gradient, rows), alpha=-rate)
-
-    def _direction(self, gradient: Tensor, rows: slice) -> Tensor:
-        """What the weights of clients `rows` move against, made of their `gradient` in place."""
-        weights = self.weights[rows]
-        pull = self.algorithm.proximal
-        # In the order of torch.optim.SGD: the loss's own gradient first, momentum last.
-        if self.correction is not None:
-            gradient.add_(self.correction[rows])
-        if pull:
-            gradient.add_(weights, alpha=pull).add_(self.flat, alpha=-pull)
-        if self.algorithm.weight_decay:
-            gradient.add_(weights, alpha=self.algorithm.weight_decay)
-        if self.velocity is None:
-            return gradient
-        return self.velocity[rows].mul_(self.algorithm.momentum).add_(gradient)
-
-
-def _rows(parts: Mapping[str, Tensor], rows: slice) -> dict[str, Tensor]:
-    return {name: part[rows] for name, part in parts.items()}
 
 
 @_moved.fields(mu="proximal")

@@ -80,6 +80,10 @@ def outputs(found: Any) -> Tensor:
     )
 
 
+class Unfit(ValueError):
+    """Model, loss and targets do not fit one another; the message says where."""
+
+
 class Objective:
     """A loss and a metric.
 
@@ -112,7 +116,7 @@ class Objective:
             check_callable("metric", metric, "a function of outputs and targets, or leave it out")
         reduction = getattr(loss, "reduction", "mean")
         if reduction != "mean":
-            raise ValueError(
+            raise Unfit(
                 f"loss has reduction={reduction!r}: give one with reduction='mean', so that a "
                 "client's learning rate does not depend on how many records it has"
             )
@@ -165,7 +169,7 @@ class Objective:
         loss = self.loss(*self.fit(found, y))
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             told = f"of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
-            raise ValueError(f"loss gave {told}: give the mean over a batch, one number")
+            raise Unfit(f"loss gave {told}: give the mean over a batch, one number")
         return loss.reshape(())
 
     def padded(self, found: Any, y: Tensor, share: Tensor) -> Tensor:
@@ -226,7 +230,7 @@ class Objective:
         elif y.ndim == out.ndim + 1 and y.shape[-1] == 1:
             y = y.squeeze(-1)
         if self.kind and out.shape != y.shape:
-            raise ValueError(
+            raise Unfit(
                 f"the model's outputs have shape {tuple(out.shape)} and the targets "
                 f"{tuple(y.shape)}: {self.kind} compares them entry by entry"
             )
@@ -239,14 +243,14 @@ class Objective:
         if y.is_floating_point():
             if self.loss is not None and out.shape == y.shape:
                 return out, y.to(out.dtype)
-            raise ValueError(
+            raise Unfit(
                 "the targets are real numbers: give loss=torch.nn.functional.mse_loss or another "
                 "loss for them; for classes give whole numbers (y.long())"
             )
         second = out.ndim >= 2 and out.shape[:1] + out.shape[2:] == y.shape
         last = self.loss is None and out.ndim >= 2 and out.shape[:-1] == y.shape
         if second and last and out.ndim > 2:
-            raise ValueError(
+            raise Unfit(
                 f"outputs of shape {tuple(out.shape)} may have their classes second or last: give "
                 "a loss that says which"
             )
@@ -254,14 +258,14 @@ class Objective:
             return out.movedim(-1, 1), y
         if second:
             return out, y
-        raise ValueError(
+        raise Unfit(
             f"the model's outputs have shape {tuple(out.shape)} and the labels {tuple(y.shape)}: "
             "cross-entropy wants scores for every class; give loss=... for another task "
             "(torch.nn.functional.binary_cross_entropy_with_logits for one output)"
         )
 
-    def check(self, found: Any, y: Tensor, low: int | None, high: int | None) -> None:
-        """Try the objective on outputs of made-up records; ValueError where it does not fit.
+    def check(self, found: Any, y: Tensor, low: int | None, high: int | None) -> Tensor:
+        """Try the objective on outputs of made-up records.
 
         Parameters
         ----------
@@ -273,38 +277,38 @@ class Objective:
             The smallest and the largest label that there is, those ignored left out; None where
             that is not known.
 
+        Returns
+        -------
+        Tensor
+            The loss.
+
         Raises
         ------
         ValueError
             It says what does not fit, and what to give.
         """
+        out, _ = self.fit(found, y)
+        if self._ignores(y):
+            _check_classes(out.shape[1], low, high)
+        loss = self._tried(found, y)
+        for label in (low, high):
+            if label is not None:
+                loss = self._tried(found, torch.full_like(y, label))
+        return loss
+
+    def _tried(self, found: Any, y: Tensor) -> Tensor:
+        """The loss; ValueError where there is none."""
         try:
-            out, _ = self.fit(found, y)
             loss = self.mean(found, y)
-        except ValueError:
+        except Unfit:
             raise
         except Exception as error:
-            raise ValueError(
+            raise Unfit(
                 f"loss does not run on the model's outputs ({type(error).__name__}: {error})"
             ) from error
         if not loss.is_floating_point():
-            raise ValueError(f"loss gave a {loss.dtype} number: there is nothing to differentiate")
-        if not self._ignores(y):
-            return
-        classes = out.shape[1]
-        if classes < 2:
-            raise ValueError(
-                "the model has a single output, and cross-entropy of a single class is 0: give "
-                "loss=torch.nn.functional.binary_cross_entropy_with_logits, or an output for "
-                "every class"
-            )
-        if high is not None and high >= classes:
-            raise ValueError(
-                f"there is a label {high} and the model has {classes} outputs, for the labels 0 "
-                f"to {classes - 1}: give it {high + 1}, or number the labels from 0"
-            )
-        if low is not None and low < 0:
-            raise ValueError(f"there is a label {low}: labels are whole numbers from 0")
+            raise Unfit(f"loss gave a {loss.dtype} number: there is nothing to differentiate")
+        return loss
 
     def weight(self, y: Tensor) -> int:
         """How many records, or labels that are not ignored, the mean over a batch is of.
@@ -341,8 +345,8 @@ def try_out(
     targets: Tensor,
     objective: Objective,
     labels: tuple[int | None, int | None],
-) -> None:
-    """Run a copy of a model, and the loss, on made-up records.
+) -> Tensor:
+    """The loss of a copy of a model on made-up records, with gradients where it has any.
 
     Parameters
     ----------
@@ -357,6 +361,10 @@ def try_out(
     labels : (int or None, int or None)
         The smallest and the largest label.
 
+    Returns
+    -------
+    Tensor
+
     Raises
     ------
     ValueError
@@ -365,14 +373,14 @@ def try_out(
     device = leaves(like)[0].device
     y = targets.new_zeros(2, *targets.shape[1:]).to(device)
     try:
-        with torch.no_grad():
+        with torch.enable_grad():
             found = call(module, made_up(like))
     except Exception as error:
-        raise ValueError(
+        raise Unfit(
             f"the model does not run on records like these ({_told(like)}): "
             f"{type(error).__name__}: {error}"
         ) from error
-    objective.check(found, y, *labels)
+    return objective.check(found, y, *labels)
 
 
 def _told(like: Records) -> str:
@@ -405,6 +413,23 @@ def label_range(y: Tensor) -> tuple[int | None, int | None]:
 def _mean_of(each: Tensor, counted: Tensor) -> Tensor:
     """The mean of the entries that count; 0 where none does, which moves nothing."""
     return (each * counted).sum() / counted.sum().clamp(min=1)
+
+
+def _check_classes(classes: int, low: int | None, high: int | None) -> None:
+    """Unfit where there are labels beyond the classes, or a single class."""
+    if classes < 2:
+        raise Unfit(
+            "the model has a single output, and cross-entropy of a single class is 0: give "
+            "loss=torch.nn.functional.binary_cross_entropy_with_logits, or an output for every "
+            "class"
+        )
+    if high is not None and high >= classes:
+        raise Unfit(
+            f"there is a label {high} and the model has {classes} outputs, for the labels 0 to "
+            f"{classes - 1}: give it {high + 1}, or number the labels from 0"
+        )
+    if low is not None and low < 0:
+        raise Unfit(f"there is a label {low}: labels are whole numbers from 0")
 
 
 def check_callable(name: str, value: object, remedy: str) -> None:

@@ -7,7 +7,6 @@ another one. Every client gets a copy of its own, and only the model's trained w
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fldp._checks import shown
+from fldp._checks import check_takes, shown, whole
 from fldp.mechanism.updates import as_tensor, load_
 from fldp.simulation.engines import TOGETHER
 from fldp.simulation.isolation import Template
@@ -76,15 +75,9 @@ class LocalFunction(Algorithm):
     threads: int | None = 1
 
     def __post_init__(self) -> None:
-        try:
-            inspect.signature(self.fn).bind(None, None, None)
-        except TypeError as error:
-            raise ValueError(
-                f"fn is {shown(self.fn)} ({error}): give a function fn(model, x, y)"
-            ) from None
-        except ValueError:
-            # A function written in C may not tell what it takes.
-            pass
+        check_takes("fn", self.fn, "(model, x, y)", 3)
+        if self.threads is not None:
+            self.threads = whole("threads", self.threads)
 
     def _trainer(self, task: Task, ids: Tensor) -> tuple[Callable[[Tensor], Tensor], int]:
         self.rehearse(task.model, task.flat, task.population)

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from fldp._checks import shown
-from fldp.simulation.inputs import is_missing
+from fldp.simulation.inputs import is_missing, length
 
 # Kinds of numpy's types that sort by themselves: numbers, times and texts.
 _SORTED = "biufmMSU"
@@ -49,8 +49,8 @@ def owners(groups: Ids | None, records: int) -> tuple[np.ndarray, np.ndarray]:
     >>> owners(["b", 1, "b", ("a", 2)], 4)[0].tolist()
     [1, 0, 1, 2]
     """
-    if groups is None or not hasattr(groups, "__len__") or len(groups) != records:
-        size = len(groups) if hasattr(groups, "__len__") else groups  # type: ignore[arg-type]
+    size = length(groups)
+    if groups is None or size != records:
         raise ValueError(f"groups has length {size}: give one group per record, {records} in all")
     ids = _column(groups)
     if isinstance(ids, np.ndarray):
@@ -83,24 +83,36 @@ def _column(groups: Any) -> np.ndarray | list[object]:
         if groups.dtype.kind in _SORTED:
             return groups
         return groups.tolist()
-    return list(groups)
+    return [_plain(value) for value in groups]
+
+
+def _plain(value: Any) -> Any:
+    """A tensor of one number as that number: tensors are equal to themselves alone."""
+    return value.item() if isinstance(value, Tensor) and value.ndim == 0 else value
 
 
 def _numbered(ids: list[object]) -> np.ndarray:
     """The place of each id among the distinct ones."""
     try:
         distinct = [*dict.fromkeys(ids)]
-    except TypeError:
-        odd = next(value for value in ids if not _is_hashable(value))
+        if not all(map(_is_hashable, distinct)):
+            raise TypeError
+    except Exception:  # whatever a stranger's object raises when it is hashed or compared
+        odd = next((value for value in ids if not _is_hashable(value)), ids[0])
         raise ValueError(
-            f"groups holds {shown(odd)}, a {type(odd).__name__}: an id must be hashable; give a "
-            "text, a number or a tuple"
+            f"groups holds {shown(odd)}, a {type(odd).__name__}: an id must be hashable and equal "
+            "to itself by value; give a text, a number or a tuple"
         ) from None
     place = {value: number for number, value in enumerate(_ordered(distinct))}
     return np.array([place[value] for value in ids], dtype=np.int64)
 
 
 def _is_hashable(value: object) -> bool:
+    """Whether an id has a hash, and one of its value: that of a tensor is of the object."""
+    if isinstance(value, Tensor):
+        return False
+    if isinstance(value, tuple):
+        return all(map(_is_hashable, value))
     try:
         hash(value)
     except TypeError:

@@ -214,8 +214,9 @@ def check_rows(template: Template, loss: Loss, device: torch.device) -> None:
         if not drawn and not _close(found, right, largest * _ROUNDING):
             raise ValueError(
                 f"Opacus' gradients of single records for parameter {name!r} are not those of each "
-                "record by itself: leave out hooks, what computes records with one another, and "
-                "layers whose batch is not the first dimension, or freeze it"
+                "record by itself: hold it in a layer of torch.nn whose batch is the first "
+                "dimension, without hooks and without what computes records with one another, or "
+                "freeze it"
             )
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-from fldp._checks import choice, real, whole
+from fldp._checks import choice, real, shown, whole
 from fldp.mechanism.clipping import as_clip
 from fldp.mechanism.intake import as_numbers, check_equal, check_weights
 from fldp.mechanism.noise import Gaussian
@@ -17,6 +19,7 @@ from fldp.mechanism.updates import flatten
 from fldp.plan import PrivacyPlan
 from fldp.simulation.averaging import Weights
 from fldp.simulation.clients import Population
+from fldp.simulation.engines import check_model
 from fldp.simulation.evaluation import Exam, Validation
 from fldp.simulation.isolation import copied
 from fldp.simulation.local import Algorithm
@@ -37,6 +40,18 @@ class CanaryHook(Protocol):
     def observe(self, release_mean: Tensor, round: int) -> None:
         """The mean that a round released (d,)."""
         ...
+
+
+# What an argument must be, and what to give.
+_KINDS: dict[str, tuple[type, str]] = {
+    "model": (nn.Module, "a torch nn.Module"),
+    "population": (Population, "a Population, such as fldp.clients.partition makes"),
+    "plan": (PrivacyPlan, "a plan of fldp.calibrate, or None (a RecordPlan goes into DPSGD)"),
+    "local": (Algorithm, "a local algorithm, such as LocalSGD(), or LocalFunction(fn)"),
+    "server": (FedAvg, "a server optimiser, such as FedAvg() or FedAdam()"),
+    "sampler": (Sampler, "a sampler, such as Poisson(q), or leave it out"),
+}
+_OPTIONAL = ("plan", "local", "server", "sampler")
 
 
 @dataclass
@@ -63,6 +78,16 @@ class Setting:
     cohort: float | None
     device: str | torch.device | None
     canaries: CanaryHook | None
+
+    def __post_init__(self) -> None:
+        for name, (kind, remedy) in _KINDS.items():
+            value = getattr(self, name)
+            if not isinstance(value, kind) and not (value is None and name in _OPTIONAL):
+                raise ValueError(f"{name} is {shown(value)}: give {remedy}")
+        if self.canaries is not None and not hasattr(self.canaries, "observe"):
+            raise ValueError(f"canaries is {shown(self.canaries)}: give an audit's canaries")
+        check_weights_exist(self.model)
+        check_device(self.device)
 
     @property
     def clients(self) -> int:
@@ -158,6 +183,7 @@ class Setting:
 
     def placed(self) -> nn.Module:
         """A copy of the model on the device where clients train."""
+        check_model(self.model)
         where = self.device
         if where is None:
             where = flatten(self.model).device
@@ -170,6 +196,62 @@ class Setting:
     def exam(self, objective: Objective) -> Exam | None:
         """The validation data, checked."""
         return None if self.validation is None else Exam(self.validation, objective)
+
+
+def check_weights_exist(model: nn.Module) -> None:
+    """ValueError where parameters or buffers have no shape or no values yet, or are complex.
+
+    Parameters
+    ----------
+    model : nn.Module
+        What is to be trained.
+
+    Raises
+    ------
+    ValueError
+        It names the first such tensor.
+    """
+    for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
+        if is_lazy(tensor):
+            raise ValueError(
+                f"{name!r} of the model has no shape yet: run the model on a record first, or give "
+                "its layers their sizes"
+            )
+        if tensor.is_meta:
+            raise ValueError(
+                f"{name!r} of the model is on the meta device, without values: load its weights"
+            )
+        if tensor.is_complex():
+            raise ValueError(
+                f"{name!r} of the model is complex: give real weights, such as its real and "
+                "imaginary parts"
+            )
+
+
+def check_device(device: str | torch.device | None) -> None:
+    """ValueError for a device that this machine does not have.
+
+    Parameters
+    ----------
+    device : str or torch.device or None
+        None is where the model is.
+
+    Raises
+    ------
+    ValueError
+        It names the device.
+    """
+    if device is None:
+        return
+    try:
+        if torch.zeros(1, device=torch.device(device)).is_meta:
+            raise ValueError("it holds no values")
+    except Exception as error:  # torch raises many kinds
+        first, _, _ = str(error).partition("\n")
+        raise ValueError(
+            f"device is {shown(device)}, which this machine does not offer ({first}): give 'cpu' "
+            "or 'cuda', or leave it out"
+        ) from error
 
 
 def _accounted(plan: PrivacyPlan, sampler: Sampler, local: Algorithm) -> None:

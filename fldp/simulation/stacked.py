@@ -111,7 +111,10 @@ class Stacked:
     def begin(self, seeds: Sequence[int], device: torch.device) -> None:
         """See `Engine.begin`."""
         self._masks = Masks(seeds, device)
-        self._step = 0
+
+    def turn(self, epoch: int, batch: int, first: int) -> None:
+        """See `Engine.turn`."""
+        self._masks.turn(epoch, batch, first)
 
     def renew(self) -> None:
         """Nothing to renew: no layer here keeps anything."""
@@ -162,8 +165,6 @@ class Stacked:
             p[name] = value.expand(len(y), *value.shape)
         h = x if self.image else x.flatten(2)
         tape = list[Back]()
-        self._masks.begin(self._step)
-        self._step += 1
         if self.image:
             h = x.transpose(0, 1).flatten(1, 2).contiguous(memory_format=torch.channels_last)
         for step in self.steps:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fldp._checks import whole
+from fldp._checks import check_takes, shown, whole
 from fldp._moved import renamed
 from fldp.mechanism.clipping import Clip
 from fldp.mechanism.noise import Gaussian
@@ -25,6 +25,7 @@ from fldp.simulation.history import History
 from fldp.simulation.isolation import threads
 from fldp.simulation.local import Algorithm
 from fldp.simulation.objective import Loss
+from fldp.simulation.outcome import summary
 from fldp.simulation.rounds import Run
 from fldp.simulation.sampling import Sampler
 from fldp.simulation.server import FedAvg
@@ -163,6 +164,7 @@ def train(
     (5, True)
     """
     _check_files(checkpoint, resume, canaries)
+    callbacks = _checked_callbacks(callbacks)
     if patience is not None:
         patience = whole("patience", patience)
         _check_choice(validation)
@@ -222,10 +224,24 @@ def _check_choice(validation: Validation | None) -> None:
         )
 
 
+def _checked_callbacks(
+    callbacks: Sequence[Callable[[int, History], Any]],
+) -> list[Callable[[int, History], Any]]:
+    """The callbacks in a list; ValueError for what cannot be called with (round, history)."""
+    if not isinstance(callbacks, Iterable) or isinstance(callbacks, str):
+        raise ValueError(f"callbacks is {shown(callbacks)}: give a list of functions")
+    found = list(callbacks)
+    for callback in found:
+        check_takes("a callback", callback, "(round, history)", 2)
+    return found
+
+
 def _check_files(
     checkpoint: str | os.PathLike[str] | None, resume: bool, canaries: CanaryHook | None
 ) -> None:
     """ValueError for a run that nothing could be resumed from, or whose audit would be."""
+    if checkpoint is not None and not isinstance(checkpoint, str | os.PathLike):
+        raise ValueError(f"checkpoint is {shown(checkpoint)}: give the path of a file")
     if checkpoint is None and resume:
         raise ValueError("resume is True, but there is no checkpoint: give its path")
     if checkpoint is not None and canaries is not None:
@@ -261,7 +277,7 @@ def _loop(
         if keeper is not None:
             keeper.save(run.state())
         if bar is not None:
-            bar.set_postfix_str(run.summary())
+            bar.set_postfix_str(summary(run.history))
             bar.update()
         stops = [callback(run.done, run.history) for callback in callbacks]
         if any(stop is True for stop in stops):
