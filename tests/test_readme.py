@@ -23,7 +23,7 @@ def paste(blocks: list[str]) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_w11_the_examples_run_as_pasted() -> None:
-    recipe, *blocks = BLOCKS
+    _, *blocks = BLOCKS
     assert len(blocks) == 2
     done = paste(blocks)
     assert done.returncode == 0, done.stderr
