@@ -273,3 +273,60 @@ def test_draws_are_a_clients_own_whoever_else_is_there(name: str) -> None:
             by_itself = rows(model, people, engine, [client], **batched)[0]
             torch.testing.assert_close(together[client], by_itself, atol=1e-12, rtol=1e-9)
     torch.testing.assert_close(rows(model, people, "auto", [3, 1], **batched), together[[3, 1]])
+
+
+class Words(nn.Module):
+    """A table of words, looked up in one of torch's ways."""
+
+    def __init__(self, look: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.look = look
+        self.table = nn.Parameter(torch.randn(7, CLASSES))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.look(x, self.table).mean(1)
+
+
+LOOKS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "plain": F.embedding,
+    "padding": lambda x, table: F.embedding(x, table, padding_idx=5),
+    "padding from behind": lambda x, table: F.embedding(x, table, padding_idx=-1),
+    "torch's own": lambda x, table: torch.embedding(table, x),
+    "torch's own, padding": lambda x, table: torch.embedding(table, x, 4),
+    "by frequency": lambda x, table: F.embedding(x, table, scale_grad_by_freq=True),
+    "bounded": lambda x, table: F.embedding(x, table, max_norm=0.5),
+    "sparse": lambda x, table: F.embedding(x, table, sparse=True),
+}
+
+
+def readers(x: Tensor) -> Population:
+    y = torch.arange(len(x)) % CLASSES
+    return Population(x, y, [[0, 1, 2, 3], [4], [5, 6]])
+
+
+@pytest.mark.parametrize("name", LOOKS)
+def test_words_that_no_trial_sees_are_looked_up_as_torch_does(name: str) -> None:
+    torch.manual_seed(2)
+    model = Words(LOOKS[name]).double()
+    people = readers(torch.randint(0, 7, (7, 6)))
+    together = rows(model, people, "auto", [0, 1, 2])
+    for client in range(3):
+        own = copy.deepcopy(model)
+        optimiser = torch.optim.SGD(own.parameters(), lr=RATE)
+        x, y = people.client(client)
+        F.cross_entropy(own(x), y).backward()
+        optimiser.step()
+        expected = flatten(own) - flatten(model)
+        found = rows(model, people, "auto", [client], epochs=1, momentum=0.0)[0]
+        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(rows(model, people, "loop", [client])[0], together[client])
+
+
+@pytest.mark.parametrize("engine", ["auto", "vmap", "loop"])
+@pytest.mark.parametrize("word", [7, 8, -1, -8, 100])
+def test_a_word_beyond_the_table_never_reads_another_clients(engine: str, word: int) -> None:
+    torch.manual_seed(2)
+    x = torch.randint(0, 7, (7, 6))
+    x[4, 0] = word
+    with pytest.raises(ValueError, match=r"failed on clients' records .*vocabulary"):
+        rows(Words(F.embedding), readers(x), engine, [0, 1, 2])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import partial
@@ -18,7 +19,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from fldp import _moved
-from fldp._checks import real, shown, whole
+from fldp._checks import check_takes, real, shown, whole
 from fldp.mechanism.updates import Shapes, shapes, views
 from fldp.simulation.checkpoint import State
 from fldp.simulation.choice import Choice, choose
@@ -38,6 +39,8 @@ _EPOCH = 1 << 32
 _FAR = 8
 # Sorts after every 63-bit word: where a shuffle puts padding.
 _LAST = torch.iinfo(torch.int64).max
+# A step's factor is a number in single precision.
+_MOST_RATE = torch.finfo(torch.float32).max
 # Names of parameters that a message lists.
 _SHOWN_NAMES = 12
 
@@ -489,6 +492,8 @@ class LocalSGD(Algorithm):
 
     def __post_init__(self) -> None:
         self.lr = real("lr", self.lr)
+        if self.lr > _MOST_RATE:
+            raise ValueError(f"lr is {self.lr!r}: give a number that single precision holds")
         self.epochs = whole("epochs", self.epochs)
         if self.batch_size is not None:
             self.batch_size = whole("batch_size", self.batch_size)
@@ -497,6 +502,8 @@ class LocalSGD(Algorithm):
         self.proximal = self.proximal and real("proximal", self.proximal)
         if self.threads is not None:
             self.threads = whole("threads", self.threads)
+        if self.schedule is not None:
+            check_takes("schedule", self.schedule, "(round, epoch)", len(("round", "epoch")))
         if isinstance(self.trainable, str):
             self.trainable = [self.trainable]
         if not callable(self.trainable) and not _are_names(self.trainable):
@@ -511,7 +518,13 @@ class LocalSGD(Algorithm):
         if wanted is None:
             return True
         if callable(wanted):
-            return bool(wanted(name))
+            try:
+                return bool(wanted(name))
+            except Exception as error:
+                raise ValueError(
+                    f"trainable failed on {name!r} ({type(error).__name__}: {error}): give a "
+                    "function from the name of a parameter to True or False"
+                ) from error
         return any(_names(one, name) for one in wanted)
 
     def prepare(self, model: nn.Module) -> nn.Module:
@@ -582,12 +595,13 @@ class LocalSGD(Algorithm):
             engine.renew()
             return self._descend(task, engine, torch.tensor([client]))[0]
 
-        if engine.single:
-            moved = one_by_one(train, task, self.threads, ids)
-        else:
-            with threads(self.threads):
-                engine.renew()
-                moved = self._descend(task, engine, ids)
+        with _told_as_ours():
+            if engine.single:
+                moved = one_by_one(train, task, self.threads, ids)
+            else:
+                with threads(self.threads):
+                    engine.renew()
+                    moved = self._descend(task, engine, ids)
         return self._finish(moved, task.population.sizes_of(ids), ids, task.round)
 
     @property
@@ -614,8 +628,33 @@ class LocalSGD(Algorithm):
         Returns
         -------
         float
+
+        Raises
+        ------
+        ValueError
+            Where `schedule` gives no finite number.
         """
-        return self.lr * (self.schedule(round, epoch) if self.schedule else 1.0)
+        if self.schedule is None:
+            return self.lr
+        try:
+            found = self.lr * float(self.schedule(round, epoch))
+        except Exception as error:
+            raise ValueError(
+                f"schedule({round}, {epoch}) failed ({type(error).__name__}: {error}): give a "
+                "function from the numbers of a round and an epoch to a factor"
+            ) from error
+        if not abs(found) <= _MOST_RATE:
+            raise ValueError(
+                f"schedule({round}, {epoch}) gives a rate of {found}: give a finite one"
+            )
+        return found
+
+    def begin(self, population: Population, rounds: int, rate: float) -> None:
+        """See `Algorithm.begin`; asks `schedule` for every round before the first."""
+        super().begin(population, rounds, rate)
+        for number in range(rounds if self.schedule else 0):
+            for epoch in range(self.epochs):
+                self.rate(number, epoch)
 
     def _descend(self, task: Task, engine: Engine, ids: Tensor) -> Tensor:
         """How far the weights of clients `ids` move (c, d)."""
@@ -638,6 +677,22 @@ class LocalSGD(Algorithm):
         if sizes[0] == sizes[-1]:
             return moved
         return moved[largest.argsort().to(moved.device)]
+
+
+@contextmanager
+def _told_as_ours() -> Iterator[None]:
+    """A block in which what model and loss raise on clients' records becomes a ValueError."""
+    try:
+        yield
+    except ValueError:
+        raise
+    except Exception as error:
+        first_line = str(error).partition("\n")[0]
+        raise ValueError(
+            f"model or loss failed on clients' records ({type(error).__name__}: {first_line}), as "
+            "told above, such as on words beyond the vocabulary: repair them, or leave such "
+            "records out; whether and how it fails is as private as the data"
+        ) from error
 
 
 def _are_names(wanted: object) -> bool:
