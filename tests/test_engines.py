@@ -17,6 +17,7 @@ from fldp.simulation.draws import Draws
 from fldp.simulation.interception import Interception
 from fldp.simulation.keyed import Masks
 from fldp.simulation.local import LocalSGD
+from fldp.simulation.objective import Objective
 
 SIZES = (5, 1, 3, 5, 2)
 EPOCHS, RATE, MOMENTUM = 3, 0.3, 0.5
@@ -266,7 +267,8 @@ def test_every_client_gets_what_torch_gives_it_alone(name: str, engine: str) -> 
 @pytest.mark.parametrize("name", ["dropout", "LSTM of layers", "encoder, time first", "causal"])
 def test_draws_are_a_clients_own_whoever_else_is_there(name: str) -> None:
     model, people = made(name)
-    batched = {"batch_size": 2}
+    # At a rate that does not magnify rounding.
+    batched = {"batch_size": 2, "lr": 0.05}
     together = rows(model, people, "auto", [0, 1, 2, 3, 4], **batched)
     for client in range(5):
         for engine in ("auto", "loop"):
@@ -330,3 +332,31 @@ def test_a_word_beyond_the_table_never_reads_another_clients(engine: str, word: 
     x[4, 0] = word
     with pytest.raises(ValueError, match=r"failed on clients' records .*vocabulary"):
         rows(Words(F.embedding), readers(x), engine, [0, 1, 2])
+
+
+def gaussian(out: Tensor, y: Tensor) -> Tensor:
+    """torch asks whether a variance is negative, which torch.func cannot answer."""
+    return F.gaussian_nll_loss(out[:, 0], y.double(), out[:, 1].exp())
+
+
+def noisy(out: Tensor, y: Tensor) -> Tensor:
+    return F.cross_entropy(F.dropout(out, 0.5), y)
+
+
+def branching(out: Tensor, y: Tensor) -> Tensor:
+    return F.cross_entropy(out, y) * (2 if float(out.detach().max()) > 0 else 1)
+
+
+@pytest.mark.parametrize("kind", [nn.Sequential, Own])
+@pytest.mark.parametrize("loss", [gaussian, noisy, branching])
+def test_a_loss_that_cannot_be_batched_trains_clients_in_turn(loss: Any, kind: Any) -> None:
+    model, people = vectors(nn.Tanh(), kind=kind).double(), federation(VECTOR)
+    found = []
+    for engine in ("auto", "loop"):
+        local = LocalSGD(engine=engine)
+        local.learn(Objective(loss))
+        flat = flatten(local.prepare(model))
+        local.rehearse(model, flat, people)
+        assert local.trained_by().startswith("loop")
+        found.append(torch.cat([*local.updates(model, flat, people, range(5), Draws(seed=5))]))
+    assert torch.equal(*found)

@@ -24,7 +24,7 @@ from fldp.simulation.inputs import (
     leaves,
     take,
 )
-from fldp.simulation.objective import IGNORED, Loss, Objective, label_range, try_out
+from fldp.simulation.objective import Loss, Objective, label_range, try_out
 
 # Bytes of all layers' outputs that a chunk of records may take.
 _BUDGET = 64 << 20
@@ -104,7 +104,7 @@ class Exam:
 
     def labels(self) -> tuple[int | None, int | None]:
         """The smallest and the largest label, those ignored left out; None where unknown."""
-        return label_range(self.parts[-1])
+        return label_range(self.parts[-1], self.objective.ignored)
 
     def score(self, model: nn.Module, like: Records) -> Score:
         """Metric and loss of a model; it is left in the mode it was in.
@@ -126,7 +126,7 @@ class Exam:
         device = leaves(like)[0].device
         measure = _measure(self.objective)
         total = 0.0
-        counted = 0
+        counted = 0.0
         try:
             with torch.no_grad():
                 for rows in self._chunks(model, like):
@@ -139,7 +139,7 @@ class Exam:
                     measure.add(*self.objective.fit(found, y))
         finally:
             model.train(training)
-        return Score(measure.result(), total / max(1, counted))
+        return Score(measure.result(), total / counted if counted else 0.0)
 
     def _chunks(self, model: nn.Module, like: Records) -> Iterator[slice]:
         fitting = _BUDGET // (_BYTES * activations(model, like))
@@ -228,14 +228,15 @@ class _Mean:
 class _Accuracy:
     """The share of labels that have the largest score; those ignored do not count."""
 
-    def __init__(self) -> None:
+    def __init__(self, ignored: int) -> None:
+        self._ignored = ignored
         self._right = 0
         self._count = 0
 
     def add(self, out: Tensor, y: Tensor) -> None:
         if y.is_floating_point():
             y = y.argmax(1)
-        counted = y != IGNORED
+        counted = y != self._ignored
         self._right += int(((out.argmax(1) == y) & counted).sum())
         self._count += int(counted.sum())
 
@@ -272,4 +273,4 @@ def _measure(objective: Objective) -> _Mean | _Accuracy | _Kept | _Nothing:
         return _Kept(objective.metric)
     if objective.metric is not None:
         return _Mean(objective.metric)
-    return _Accuracy() if objective.metric_name else _Nothing()
+    return _Accuracy(objective.ignored) if objective.metric_name else _Nothing()

@@ -321,10 +321,9 @@ class Algorithm:
     def _try_out(self, model: nn.Module, flat: Tensor, population: Population) -> None:
         """Try model and loss together; ValueError where they, or the labels, do not fit."""
         like = self.form(model, flat, population)
+        labels = population.labels(self._objective.ignored)
         with alone(flat.device):
-            loss = try_out(
-                copied(model), like, population.targets, self._objective, population.labels
-            )
+            loss = try_out(copied(model), like, population.targets, self._objective, labels)
         if not loss.requires_grad:
             raise ValueError(
                 "the loss does not depend on what is trained: return the model's outputs without "
