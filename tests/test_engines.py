@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +16,9 @@ from torch import Tensor, nn
 from fldp.mechanism.updates import flatten
 from fldp.simulation.clients import Population
 from fldp.simulation.draws import Draws
+from fldp.simulation.engines import check_model
 from fldp.simulation.interception import Interception
+from fldp.simulation.isolation import copied
 from fldp.simulation.keyed import Masks
 from fldp.simulation.local import LocalSGD
 from fldp.simulation.objective import Objective
@@ -206,6 +210,78 @@ MODELS: dict[str, tuple[Make, tuple[int, ...]]] = {
 }  # fmt: skip
 
 
+Hang = Callable[[nn.Module], Any]
+
+
+def container(model: nn.Module) -> None:
+    model.register_forward_hook(lambda module, given, out: out * 2)
+
+
+def inner_container(model: nn.Module) -> None:
+    model[1].register_forward_hook(lambda module, given, out: out * 2)
+
+
+def before(model: nn.Module) -> None:
+    model[0].register_forward_pre_hook(lambda module, given: (given[0] * 2,))
+
+
+def backwards(model: nn.Module) -> None:
+    model[2].register_full_backward_hook(lambda module, into, out: tuple(3 * g for g in into))
+    model[2].register_full_backward_pre_hook(lambda module, out: tuple(2 * g for g in out))
+
+
+def on_a_parameter(model: nn.Module) -> None:
+    model[0].weight.register_hook(lambda g: 2 * g.sign())
+
+
+def behind_a_parameter(model: nn.Module) -> None:
+    def clip(p: Tensor) -> None:
+        assert p.grad is not None
+        p.grad.clamp_(-0.01, 0.01)
+
+    model[0].weight.register_post_accumulate_grad_hook(clip)
+
+
+def own_forward(model: nn.Module) -> None:
+    inside = model[0].forward
+    model[0].forward = lambda x: inside(x) * 2
+
+
+def bound_forward(model: nn.Module) -> None:
+    def forward(self: nn.Module, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight) * 2
+
+    model[0].forward = forward.__get__(model[0])
+
+
+def held(model: nn.Module) -> None:
+    other = model[2].weight
+    model[0].register_forward_hook(lambda module, given, out: out + 3 * other.sum())
+
+
+HUNG: list[Hang] = [
+    container, inner_container, before, backwards, on_a_parameter, behind_a_parameter, own_forward,
+    bound_forward, held,
+]  # fmt: skip
+
+
+class Special(nn.Parameter):
+    """A parameter that computes otherwise: products are twice as large."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = super().__torch_function__(func, types, args, kwargs or {})
+        return found * 2 if func is F.linear else found
+
+
+def hung(hang: Hang) -> nn.Module:
+    model = nn.Sequential(
+        nn.Linear(6, 5), nn.Sequential(nn.Linear(5, 5), nn.Tanh()), nn.Linear(5, CLASSES)
+    )
+    hang(model.double())
+    return model
+
+
 def federation(shape: tuple[int, ...], sizes: tuple[int, ...] = SIZES) -> Population:
     generator = torch.Generator().manual_seed(3)
     n = sum(sizes)
@@ -219,25 +295,32 @@ def federation(shape: tuple[int, ...], sizes: tuple[int, ...] = SIZES) -> Popula
     return Population(x, y, index)
 
 
-def made(name: str) -> tuple[nn.Module, Population]:
+def made(make: Make) -> nn.Module:
     torch.manual_seed(1)
-    make, shape = MODELS[name]
-    return make().double(), federation(shape)
+    return make().double()
 
 
-def rows(model: nn.Module, people: Population, engine: str, ids: list[int], **more: Any) -> Tensor:
+def rows(
+    model: nn.Module,
+    people: Population,
+    engine: str,
+    ids: list[int],
+    single: bool = False,
+    **more: Any,
+) -> Tensor:
+    """Updates; `single` keeps the vector of the model in single precision."""
     settings = {"lr": RATE, "epochs": EPOCHS, "momentum": MOMENTUM} | more
     local = LocalSGD(engine=engine, **settings)
-    prepared = local.prepare(copy.deepcopy(model))
-    found = local.updates(prepared, flatten(prepared), people, ids, Draws(seed=5), round=2)
+    prepared = local.prepare(copied(model))
+    vector = flatten(prepared).float() if single else flatten(prepared)
+    found = local.updates(prepared, vector, people, ids, Draws(seed=5), round=2)
     return torch.cat(list(found))
 
 
-def alone(model: nn.Module, people: Population, client: int) -> Tensor:
+def alone(own: nn.Module, people: Population, client: int) -> Tensor:
     """What torch makes of a client: its ordinary optimiser on a module of its own."""
-    own = copy.deepcopy(model)
     trained = [p for p in own.parameters() if p.requires_grad]
-    before = [p.detach().clone() for p in trained]
+    start = [p.detach().clone() for p in trained]
     optimiser = torch.optim.SGD(trained, lr=RATE, momentum=MOMENTUM)
     masks = Masks(Draws(seed=5).seeds(2, [client]), CPU)
     x, y = people.client(client)
@@ -248,33 +331,168 @@ def alone(model: nn.Module, people: Population, client: int) -> Tensor:
             out = own(x.double())
         F.cross_entropy(out, y).backward()
         optimiser.step()
-    moved = [(p.detach() - b).reshape(-1) for p, b in zip(trained, before, strict=True)]
+    moved = [(p.detach() - b).reshape(-1) for p, b in zip(trained, start, strict=True)]
     return torch.cat(moved)
+
+
+def check(make: Make, people: Population, engine: str) -> None:
+    ids = list(range(len(SIZES)))
+    found = rows(made(make), people, engine, ids)
+    for client in ids:
+        expected = alone(made(make), people, client)
+        assert expected.norm() > 0
+        assert float((found[client] - expected).norm() / expected.norm()) < 1e-9, client
 
 
 @pytest.mark.parametrize("engine", ["auto", "vmap", "loop"])
 @pytest.mark.parametrize("name", MODELS)
 def test_every_client_gets_what_torch_gives_it_alone(name: str, engine: str) -> None:
-    model, people = made(name)
-    ids = list(range(len(SIZES)))
-    found = rows(model, people, engine, ids)
-    for client in ids:
-        expected = alone(model, people, client)
-        assert expected.norm() > 0
-        assert float((found[client] - expected).norm() / expected.norm()) < 1e-9, client
+    make, shape = MODELS[name]
+    check(make, federation(shape), engine)
 
 
+@pytest.mark.parametrize("hang", HUNG, ids=lambda hang: hang.__name__)
+def test_r02_what_hangs_on_a_model_is_run(hang: Hang) -> None:
+    people = federation(VECTOR)
+    check(lambda: hung(hang), people, "auto")
+    plain = alone(made(lambda: hung(lambda model: None)), people, 0)
+    assert (alone(made(lambda: hung(hang)), people, 0) - plain).norm() > 0.01 * plain.norm()
+
+
+def test_r02_a_patched_class_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    inside = nn.Linear.forward
+    monkeypatch.setattr(nn.Linear, "forward", lambda self, x: 2 * inside(self, x))
+    check(lambda: hung(lambda model: None), federation(VECTOR), "auto")
+
+
+def test_r02_hooks_for_all_modules_are_run() -> None:
+    handle = nn.modules.module.register_module_forward_hook(lambda m, given, out: 1.5 * out)
+    try:
+        check(lambda: hung(lambda model: None), federation(VECTOR), "auto")
+    finally:
+        handle.remove()
+
+
+def test_r02_a_parameter_of_another_type_is_asked() -> None:
+    def special(model: nn.Module) -> None:
+        model[0].weight = Special(model[0].weight.detach())
+
+    check(lambda: hung(special), federation(VECTOR), "auto")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dropout", "LSTM of layers", "encoder, time first", "causal"])
 def test_draws_are_a_clients_own_whoever_else_is_there(name: str) -> None:
-    model, people = made(name)
-    # At a rate that does not magnify rounding.
-    batched = {"batch_size": 2, "lr": 0.05}
-    together = rows(model, people, "auto", [0, 1, 2, 3, 4], **batched)
+    make, shape = MODELS[name]
+    model, people = made(make), federation(shape)
+    settings = {"batch_size": 2, "lr": 0.05}
+    together = rows(model, people, "auto", [0, 1, 2, 3, 4], **settings)
     for client in range(5):
         for engine in ("auto", "loop"):
-            by_itself = rows(model, people, engine, [client], **batched)[0]
+            by_itself = rows(model, people, engine, [client], **settings)[0]
             torch.testing.assert_close(together[client], by_itself, atol=1e-12, rtol=1e-9)
-    torch.testing.assert_close(rows(model, people, "auto", [3, 1], **batched), together[[3, 1]])
+    torch.testing.assert_close(rows(model, people, "auto", [3, 1], **settings), together[[3, 1]])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["auto", "vmap", "loop"])
+def test_r03_a_group_norm_on_channels_last_images_does_not_crash(engine: str) -> None:
+    """torch 2.13 dies of these where nobody asks for the slope of the images."""
+    program = f"""
+import torch, fldp
+from torch import nn
+from fldp.mechanism.updates import flatten
+
+class Permuted(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.head = nn.GroupNorm(1, 2), nn.Linear(72, 3)
+    def forward(self, x):
+        last = x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+        return self.head(self.norm(last).flatten(1))
+
+def first():
+    return nn.Sequential(nn.GroupNorm(1, 2), nn.Flatten(), nn.Linear(72, 3))
+
+def frozen():
+    model = nn.Sequential(
+        nn.Conv2d(2, 4, 3), nn.GroupNorm(2, 4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
+    model[0].requires_grad_(False)
+    return model
+
+x, y = torch.randn(40, 2, 6, 6), torch.randint(0, 3, (40,))
+for make in (first, frozen, Permuted):
+    for form in (torch.contiguous_format, torch.channels_last):
+        people = fldp.clients.partition(x.to(memory_format=form), y, clients=4, seed=0)
+        local = fldp.LocalSGD(lr=0.1, engine={engine!r})
+        model = local.prepare(make().to(memory_format=form))
+        for rows in local.updates(model, flatten(model), people, range(4)):
+            assert bool(rows.isfinite().all()) and float(rows.norm()) > 0
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-500:] or done.returncode
+
+
+@pytest.mark.parametrize("name", ["dropout", "LSTM of layers", "encoder", "dropout of channels"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("single", [True, False])
+def test_other_precisions(name: str, dtype: torch.dtype, single: bool) -> None:
+    make, shape = MODELS[name]
+    people = federation(shape)
+    exact = rows(made(make), people, "loop", [0, 2], lr=0.05)
+    found = rows(made(make).to(dtype), people, "auto", [0, 2], single, lr=0.05)
+    assert found.dtype == (torch.float32 if single else dtype)
+    slack = 10 * torch.finfo(dtype).eps ** 0.5
+    assert float((found.double() - exact).norm() / exact.norm()) < slack
+
+
+@pytest.mark.parametrize("engine", ["auto", "loop"])
+def test_weights_of_several_types(engine: str) -> None:
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(6, 5), nn.Linear(5, CLASSES).double()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.second(self.first(x).double())
+
+    torch.manual_seed(1)
+    model, people = Mixed(), federation(VECTOR)
+    found = rows(model, people, engine, [0, 1, 2])
+    exact = rows(model.double(), people, "loop", [0, 1, 2])
+    torch.testing.assert_close(found.double(), exact, atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("layer", "words"),
+    [
+        (nn.BatchNorm1d(16), r"nn\.GroupNorm\(1, 16\)"),
+        (nn.BatchNorm2d(16), r"nn\.GroupNorm\(8, 16\)"),
+        (nn.BatchNorm2d(48), r"nn\.GroupNorm\(24, 48\)"),
+        (nn.BatchNorm2d(1), r"nn\.GroupNorm\(1, 1\)"),
+        (nn.InstanceNorm2d(16, track_running_stats=True), r"nn\.GroupNorm\(8, 16\)"),
+        (nn.BatchNorm2d(16, track_running_stats=False), "depends on the others in its batch"),
+        (nn.LazyLinear(3), "no shape yet"),
+    ],
+    ids=str,
+)
+def test_r10_what_cannot_be_trained_is_refused_for_a_true_reason(
+    layer: nn.Module, words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        check_model(nn.Sequential(layer))
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm2d(2), nn.InstanceNorm2d(2)], ids=str)
+def test_r10_statistics_that_stand_still_are_the_models_own(layer: nn.Module) -> None:
+    check_model(nn.Sequential(layer.eval()))
+
+
+@pytest.mark.parametrize("engine", ["auto", "loop"])
+def test_h06_a_group_of_one_value_is_refused_by_name(engine: str) -> None:
+    model = nn.Sequential(nn.Linear(6, 16), nn.GroupNorm(16, 16), nn.Linear(16, CLASSES))
+    with pytest.raises(ValueError, match=r"layer '1' is a GroupNorm with 16 groups.*LayerNorm"):
+        rows(model, federation(VECTOR), engine, [0])
 
 
 class Words(nn.Module):

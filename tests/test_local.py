@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import fldp
@@ -18,10 +16,11 @@ from fldp.mechanism.aggregation import PrivateAggregator
 from fldp.mechanism.clipping import clip
 from fldp.mechanism.updates import flatten, load_, shapes
 from fldp.plan import calibrate
+from fldp.simulation.batching import usual
 from fldp.simulation.clients import Population
 from fldp.simulation.draws import Draws
 from fldp.simulation.isolation import threads
-from fldp.simulation.local import FedProx, LocalSGD, _lengths, _usual
+from fldp.simulation.local import FedProx, LocalSGD
 from fldp.simulation.own import LocalFunction
 from fldp.simulation.scaffold import Scaffold
 
@@ -174,18 +173,6 @@ def test_the_result_does_not_depend_on_the_chunk() -> None:
         )  # fmt: skip
 
 
-@settings(deadline=None)
-@given(st.lists(st.integers(1, 400), min_size=1, max_size=60), st.integers(1, 20))
-def test_neighbours_are_put_together_as_far_as_memory_reaches(sizes: list[int], most: int) -> None:
-    usual = _usual(torch.tensor(sizes))
-    lengths = _lengths(sizes, most, most * usual)
-    assert sum(lengths) == len(sizes)
-    for part in torch.tensor(sizes).split(lengths):
-        assert 1 <= len(part) <= most
-        # Only who is far too large for it goes beyond, and goes alone.
-        assert len(part) == 1 or len(part) * int(part.max()) <= most * usual
-
-
 def test_one_heavy_client_does_not_make_all_others_train_alone() -> None:
     x, y = torch.randn(3_000, 4), torch.arange(3_000) % 3
     people = Population(x, y, [[i, i + 1] for i in range(60)] + [range(100, 3_000)])
@@ -198,8 +185,8 @@ def test_one_heavy_client_does_not_make_all_others_train_alone() -> None:
     torch.testing.assert_close(torch.cat(chunks), torch.cat(alone), atol=1e-6, rtol=1e-5)
     # Sizes that differ little are dealt with as ever: as many together as are fast.
     even = people.sizes[:60]
-    assert _usual(even) == 2
-    assert _usual(torch.tensor([1, 2, 8])) == 8
+    assert usual(even) == 2
+    assert usual(torch.tensor([1, 2, 8])) == 8
 
 
 def test_an_empty_cohort_gives_no_chunk_and_the_model_stays_as_it_was() -> None:

@@ -159,7 +159,7 @@ def test_p03_engines_and_chunks_agree(name: str) -> None:
 def test_p03_a_batch_order_is_a_clients_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """The largest client joins or leaves, ids come in another order: nobody else's batches move."""
     orders: dict[tuple[int, int], set[str]] = {}
-    shuffled = local_module._shuffled
+    shuffled = local_module.shuffled
 
     def spy(
         task: Any, clients: Tensor, records: Tensor, sizes: Tensor, batch: int, epoch: int
@@ -169,7 +169,7 @@ def test_p03_a_batch_order_is_a_clients_own(monkeypatch: pytest.MonkeyPatch) -> 
             orders.setdefault((i, epoch), set()).add(str(own.tolist()))
         return found
 
-    monkeypatch.setattr(local_module, "_shuffled", spy)
+    monkeypatch.setattr(local_module, "shuffled", spy)
     model, population = nn.Linear(8, 3), people([7, 30, 12, 2, 9])
     local = fldp.LocalSGD(lr=0.1, epochs=2, batch_size=2)
     for ids in ([0, 1, 2, 3, 4], [4, 0], [2, 3], [3, 1]):

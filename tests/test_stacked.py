@@ -106,7 +106,7 @@ def tied() -> nn.Module:
 
 @pytest.mark.parametrize("model", [
     nn.Sequential(Doubled(6, 3)), hooked(), tied(), nn.Sequential(nn.Linear(6, 3), nn.Softmax(1)),
-    nn.Sequential(nn.Dropout(0.5), nn.Linear(6, 3)), nn.Sequential(nn.PReLU(), nn.Linear(6, 3)),
+    nn.Sequential(nn.Dropout1d(0.5), nn.Linear(6, 3)), nn.Sequential(nn.PReLU(), nn.Linear(6, 3)),
 ], ids=["subclass", "hook", "tied", "softmax", "dropout", "prelu"])  # fmt: skip
 def test_other_models_are_left_to_other_engines(model: nn.Module) -> None:
     with pytest.raises(Unsupported):
@@ -134,9 +134,10 @@ def test_the_choice_of_engine_and_chunk() -> None:
     vector = (6,)
     assert told(nn.Linear(6, 3), vector) == ("Stacked", 512)
     assert told(Wide(nn.Linear(6, 3)), vector)[0] == "Vmapped"
-    assert told(Wide(nn.Linear(6, 20_000)), vector) == ("Loop", 16)
-    assert told(nn.Sequential(nn.Linear(6, 9), nn.Dropout(0.1)), vector) == ("Loop", 16)
+    assert told(Wide(nn.Linear(6, 20_000)), vector)[0] == "Vmapped"
+    assert told(Wide(nn.Linear(6, 40_000)), vector) == ("Loop", 16)
+    assert told(nn.Sequential(nn.Linear(6, 9), nn.Dropout(0.1)), vector)[0] == "Stacked"
     small = told(nn.Sequential(nn.Linear(6, 20_000), nn.Linear(20_000, 3)), vector)
     assert small[0] == "Stacked"
     assert small[1] < 10
-    assert told(Recurrent(), (5, 3)) == ("Loop", 16)
+    assert told(Recurrent(), (5, 3))[0] == "Vmapped"

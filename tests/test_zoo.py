@@ -68,7 +68,7 @@ def alone(
     masks = Masks(Draws(0).seeds(0, [client]), torch.device("cpu"))
     for step in range(EPOCHS):
         optimiser.zero_grad()
-        masks.begin(step)
+        masks.turn(step, 0)
         with Interception(masks):
             found = call(own, cast(x, like))
         objective.mean(found, y).backward()

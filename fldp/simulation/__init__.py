@@ -8,8 +8,10 @@ from fldp._lazy import attach
 
 if TYPE_CHECKING:
     from fldp.simulation import averaging as averaging
+    from fldp.simulation import batching as batching
     from fldp.simulation import checkpoint as checkpoint
     from fldp.simulation import clients as clients
+    from fldp.simulation import descent as descent
     from fldp.simulation import dpsgd as dpsgd
     from fldp.simulation import draws as draws
     from fldp.simulation import engines as engines
@@ -19,7 +21,10 @@ if TYPE_CHECKING:
     from fldp.simulation import isolation as isolation
     from fldp.simulation import loading as loading
     from fldp.simulation import local as local
+    from fldp.simulation import monitor as monitor
+    from fldp.simulation import naming as naming
     from fldp.simulation import objective as objective
+    from fldp.simulation import outcome as outcome
     from fldp.simulation import own as own
     from fldp.simulation import persample as persample
     from fldp.simulation import rounds as rounds
@@ -31,8 +36,9 @@ if TYPE_CHECKING:
     from fldp.simulation import training as training
 
 _MODULES = (
-    "averaging checkpoint clients dpsgd draws engines evaluation history inputs isolation loading "
-    "local objective own persample rounds sampling scaffold server setting stacked training"
+    "averaging batching checkpoint clients descent dpsgd draws engines evaluation history inputs "
+    "isolation loading local monitor naming objective outcome own persample rounds sampling "
+    "scaffold server setting stacked training"
 )
 __all__ = [*_MODULES.split()]
 __getattr__ = attach(__name__, {}, {name: name for name in __all__})

@@ -159,6 +159,8 @@ def choose(
     lacking = ""
     if name in ("auto", "stacked"):
         try:
+            if any(p.dtype != flat.dtype for p in model.parameters()):
+                raise Unsupported("weights of another type than the vector of the model")
             stacked = Stacked(model, like, objective)
             if odd := _once(case, "loss", lambda: _odd_loss(case, template, stacked, loop)):
                 raise Unsupported(odd)

@@ -13,8 +13,8 @@ from fldp._checks import choice, real, shown, whole
 from fldp.simulation.inputs import (
     Array,
     Records,
-    as_numbers,
     as_records,
+    as_rows,
     as_targets,
     collated,
     count,
@@ -586,14 +586,14 @@ def _flattened(
     """Records in client order, and sizes, of lists of record numbers or of a table of them."""
     wanted = f"index must hold record numbers below {records}, padded at the end with -1"
     if isinstance(index, Tensor | np.ndarray):
-        table = as_numbers(index, "index").cpu().numpy()
+        table = as_rows(index, "index").cpu().numpy()
         if table.ndim != 2:
             raise ValueError(f"{wanted}: it has shape {table.shape}, give a row for each client")
         sizes = (table >= 0).sum(1)
         order = table[np.arange(table.shape[1]) < sizes[:, None]]
     else:
         _check_iterable("index", index, "a list of record numbers for each client")
-        parts = [as_numbers(part, "index").cpu().numpy() for part in index]
+        parts = [as_rows(part, "index").cpu().numpy() for part in index]
         if any(part.ndim != 1 for part in parts):
             raise ValueError(f"{wanted}: give a list of them for each client")
         sizes = np.array([len(part) for part in parts], dtype=np.int64)

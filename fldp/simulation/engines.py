@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any, Protocol
@@ -199,7 +200,9 @@ class Vmapped:
         self, weights: Views, target: Views, scale: float, x: Records, y: Tensor, share: Tensor
     ) -> None:
         """See `Engine.accumulate`."""
-        with torch.enable_grad():
+        with torch.enable_grad(), warnings.catch_warnings():
+            # What torch.func batches by a loop of its own is not for a user to change.
+            warnings.filterwarnings("ignore", "There is a performance drop")
             leaves = {
                 f"model.{name}": part.detach().to(self._types[name]).requires_grad_()
                 for name, part in weights.items()

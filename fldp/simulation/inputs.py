@@ -324,7 +324,7 @@ def as_records(values: Any, name: str = "x", finite: bool = True) -> Records:
 
 
 def _inputs(values: Any, name: str, finite: bool) -> Tensor:
-    found = as_numbers(values, name)
+    found = as_rows(values, name)
     if found.is_floating_point() or found.dtype in (torch.uint8, torch.bool):
         found = found.float()
         if finite:
@@ -354,7 +354,7 @@ def as_targets(values: Any, name: str = "y", finite: bool = True) -> Tensor:
     ValueError
         It says what is wrong with them.
     """
-    found = as_numbers(values, name)
+    found = as_rows(values, name)
     if not found.is_floating_point():
         return found.long()
     found = found.float()
@@ -363,7 +363,7 @@ def as_targets(values: Any, name: str = "y", finite: bool = True) -> Tensor:
     return found
 
 
-def as_numbers(values: Any, name: str) -> Tensor:
+def as_rows(values: Any, name: str) -> Tensor:
     """`values` as a tensor with a row a record; ValueError where they are no numbers.
 
     Parameters

@@ -216,6 +216,27 @@ def _recurrent(mode: Interception, func: Any, *args: Any) -> Any:
     return data, *(torch.cat(parts) for parts in zip(*ends, strict=True))
 
 
+def _cell(
+    mode: Interception,
+    func: Any,
+    input: Tensor,
+    hx: Any,
+    into: Tensor,
+    across: Tensor,
+    *biases: Tensor | None,
+) -> Any:
+    """One step of `nn.LSTMCell` and its kin."""
+    if not mode.together:
+        return func(input, hx, into, across, *biases)
+    state = (hx,) if isinstance(hx, Tensor) else tuple(hx)
+    first, second = biases or (None, None)
+    given = _linear(mode, F.linear, input, into, first)
+    moved = _linear(mode, F.linear, state[0], across, second)
+    kind = func.__name__.removesuffix("_cell")
+    found = recurrent.step(kind, given, moved if kind == "gru" else given + moved, state)
+    return found if len(found) > 1 else found[0]
+
+
 def _linear(
     mode: Interception, func: Any, input: Tensor, weight: Tensor, bias: Tensor | None = None
 ) -> Tensor:
@@ -329,16 +350,22 @@ def _group_norm(
     num_groups: int,
     weight: Tensor | None = None,
     bias: Tensor | None = None,
+    eps: float = 1e-5,
     *settings: Any,
-    **named: Any,
 ) -> Tensor:
     """torch 2.13 crashes in the backward pass of a group norm on images that store their channels
     last, where the images themselves need no gradient.
     """
-    if not mode.together and not input.requires_grad:
-        mode.replaced.add("group norm")
-        input = input.contiguous()
-    return func(input, num_groups, weight, bias, *settings, **named)
+    if not mode.together:
+        if not input.requires_grad:
+            mode.replaced.add("group norm")
+            input = input.contiguous()
+        return func(input, num_groups, weight, bias, eps, *settings)
+    found = mode.run(partial(kernels.group_norm, num_groups, eps), input)
+    shape = (-1, *[1] * (input.ndim - 2))
+    if weight is not None:
+        found = found * weight.view(shape)
+    return found if bias is None else found + bias.view(shape)
 
 
 _STANDINS: dict[Any, Standin] = {
@@ -358,5 +385,8 @@ _STANDINS: dict[Any, Standin] = {
     torch.group_norm: _group_norm,
 }
 _STANDINS |= dict.fromkeys((torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu), _recurrent)
+_STANDINS |= dict.fromkeys(
+    (torch.lstm_cell, torch.gru_cell, torch.rnn_tanh_cell, torch.rnn_relu_cell), _cell
+)
 _STANDINS |= dict.fromkeys((F.conv1d, F.conv2d, F.conv3d), _convolution)
 _STANDINS |= dict.fromkeys((torch.matmul, Tensor.matmul, Tensor.__matmul__), _matmul)

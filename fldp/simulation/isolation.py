@@ -392,6 +392,8 @@ class Template:
         if self.plain:
             return self.model
         shared: dict[int, Any] = {
-            id(p): nn.Parameter(p.detach()) for p in self.model.parameters() if p.requires_grad
+            id(p): nn.Parameter(p.detach())
+            for p in self.model.parameters()
+            if p.requires_grad and type(p) is nn.Parameter
         }
         return _copied(self.model, shared, self._parts)

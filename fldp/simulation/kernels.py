@@ -135,6 +135,11 @@ def embedding(ids: Tensor, weight: Tensor, padding: int | None = None) -> Tensor
     return torch.where((ids == padding).unsqueeze(-1), found.detach(), found)
 
 
+def group_norm(groups: int, eps: float, x: Tensor) -> Tensor:
+    """The groups of each client's channels, (c, B, channels, ...), without factors and offsets."""
+    return F.group_norm(x.flatten(0, 1).contiguous(), groups, eps=eps).view(x.shape)
+
+
 def attention(
     settings: dict[str, Any], q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None
 ) -> Tensor:

@@ -15,8 +15,8 @@ from fldp._checks import whole
 from fldp.simulation.clients import Population
 from fldp.simulation.inputs import (
     Records,
-    as_numbers,
     as_records,
+    as_rows,
     as_targets,
     count,
     each,
@@ -369,7 +369,7 @@ class _Ahead:
 
 
 def _checked_sizes(sizes: Any, clients: int) -> Tensor:
-    values = as_numbers(sizes, "sizes")
+    values = as_rows(sizes, "sizes")
     whole_numbers = not (values.is_floating_point() or values.dtype == torch.bool)
     if values.shape != (clients,) or not whole_numbers or int(values.min()) < 0:
         raise ValueError(

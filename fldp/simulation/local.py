@@ -6,43 +6,34 @@ Epochs, batches, learning rates and client sizes are a matter of utility alone.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
 from fldp import _moved
 from fldp._checks import check_takes, real, shown, whole
 from fldp.mechanism.updates import Shapes, shapes, views
+from fldp.simulation.batching import batches, lengths, shuffled, usual
 from fldp.simulation.checkpoint import State
 from fldp.simulation.choice import Choice, choose
 from fldp.simulation.clients import Population
+from fldp.simulation.descent import Descent
 from fldp.simulation.draws import Draws
 from fldp.simulation.engines import Engine, check_model
-from fldp.simulation.inputs import Records, accepted, cast, leaves, take
+from fldp.simulation.inputs import Records, accepted, cast, leaves
 from fldp.simulation.isolation import Template, alone, copied, threads
 from fldp.simulation.loading import Cohort, LazyPopulation
+from fldp.simulation.naming import are_names, check_name, names
 from fldp.simulation.objective import Objective, try_out
 from fldp.simulation.rehearsal import traits
 
-# A shuffle's counter has room for this many words of a client in an epoch.
-_EPOCH = 1 << 32
-# Times the median from which a client is too large to be padded to with others: below it, padding
-# costs less than more chunks do.
-_FAR = 8
-# Sorts after every 63-bit word: where a shuffle puts padding.
-_LAST = torch.iinfo(torch.int64).max
 # A step's factor is a number in single precision.
 _MOST_RATE = torch.finfo(torch.float32).max
-# Names of parameters that a message lists.
-_SHOWN_NAMES = 12
 
 
 @dataclass(frozen=True)
@@ -405,20 +396,6 @@ def one_by_one(
     return torch.stack(rows)
 
 
-class _Batch(NamedTuple):
-    """The records of a step of k clients, the first of which is `first` in its chunk.
-
-    x (k, B, ...), y (k, B, ...), and what each counts, `share` (k, B). `number` is that of the
-    batch among a client's own in an epoch.
-    """
-
-    x: Records
-    y: Tensor
-    share: Tensor
-    first: int
-    number: int
-
-
 @_moved.fields(mu="proximal")
 @dataclass
 class LocalSGD(Algorithm):
@@ -505,7 +482,7 @@ class LocalSGD(Algorithm):
             check_takes("schedule", self.schedule, "(round, epoch)", len(("round", "epoch")))
         if isinstance(self.trainable, str):
             self.trainable = [self.trainable]
-        if not callable(self.trainable) and not _are_names(self.trainable):
+        if not callable(self.trainable) and not are_names(self.trainable):
             raise ValueError(
                 f"trainable is {shown(self.trainable)}: give names of parameters or modules, or a "
                 "function of a name"
@@ -524,7 +501,7 @@ class LocalSGD(Algorithm):
                     f"trainable failed on {name!r} ({type(error).__name__}: {error}): give a "
                     "function from the name of a parameter to True or False"
                 ) from error
-        return any(_names(one, name) for one in wanted)
+        return any(names(one, name) for one in wanted)
 
     def prepare(self, model: nn.Module) -> nn.Module:
         """See `Algorithm.prepare`; also refuses a name in `trainable` that trains nothing."""
@@ -536,11 +513,11 @@ class LocalSGD(Algorithm):
                 )
         if self.trainable is not None and not callable(self.trainable):
             for wanted in self.trainable:
-                _check_name(wanted, model)
+                check_name(wanted, model)
         return super().prepare(model)
 
     def _trainer(self, task: Task, ids: Tensor) -> tuple[Callable[[Tensor], Tensor], int]:
-        batch = self.batch_size or _usual(task.population.sizes_of(ids))
+        batch = self.batch_size or usual(task.population.sizes_of(ids))
         with threads(self.threads):
             if isinstance(task.population, Cohort):
                 # Of clients that are loaded when drawn the labels are known only here.
@@ -552,10 +529,10 @@ class LocalSGD(Algorithm):
     def _parts(self, task: Task, ids: Tensor, best: int) -> Sequence[Tensor]:
         """Whole batches are as wide as the largest client: one far larger is not put with many."""
         sizes = task.population.sizes_of(ids)
-        usual = _usual(sizes)
-        if self.batch_size is not None or usual == int(sizes.max()):
+        wide = usual(sizes)
+        if self.batch_size is not None or wide == int(sizes.max()):
             return ids.split(best)
-        return ids.split(_lengths(sizes.tolist(), best, best * usual))
+        return ids.split(lengths(sizes.tolist(), best, best * wide))
 
     def _engine(
         self, model: nn.Module, flat: Tensor, like: Records, targets: Tensor, batch: int
@@ -663,14 +640,14 @@ class LocalSGD(Algorithm):
         sizes = ordered.tolist()
         records = task.population.listed(clients)
         begin = ordered.cumsum(0) - ordered
-        descent = _Descent(self, task, engine, clients)
+        descent = Descent(self, task, engine, clients)
         batch = self.batch_size or sizes[0]
         for epoch in range(self.epochs):
             order = records
             if batch < sizes[0]:
-                order = _shuffled(task, clients, records, ordered, batch, epoch)
+                order = shuffled(task, clients, records, ordered, batch, epoch)
             rate = self.rate(task.round, epoch)
-            for step in _batches(task, order, begin, sizes, batch):
+            for step in batches(task, order, begin, sizes, batch):
                 descent.step(step, rate, epoch)
         moved = descent.weights.sub_(task.flat)
         if sizes[0] == sizes[-1]:
@@ -692,172 +669,6 @@ def _told_as_ours() -> Iterator[None]:
             "told above, such as on words beyond the vocabulary: repair them, or leave such "
             "records out; whether and how it fails is as private as the data"
         ) from error
-
-
-def _are_names(wanted: object) -> bool:
-    if wanted is None:
-        return True
-    return isinstance(wanted, Sequence) and all(isinstance(one, str) for one in wanted)
-
-
-def _names(wanted: str, name: str) -> bool:
-    """Whether `wanted` is the parameter `name`, or a module that it is in."""
-    exact = wanted.rstrip(".")
-    return fnmatchcase(name, exact) or fnmatchcase(name, f"{exact}.*")
-
-
-def _check_name(wanted: str, model: nn.Module) -> None:
-    """ValueError with the names that there are where `wanted` names nothing that trains."""
-    there = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    if any(_names(wanted, name) for name in there):
-        return
-    if any(_names(wanted, name) for name, _ in model.named_parameters()):
-        raise ValueError(
-            f"trainable names {wanted!r}, which is frozen: call requires_grad_(True) on it, or "
-            "leave it out"
-        )
-    told = ", ".join(itertools.islice(there, _SHOWN_NAMES))
-    more = f" and {len(there) - _SHOWN_NAMES} more" if len(there) > _SHOWN_NAMES else ""
-    raise ValueError(f"trainable names {wanted!r}, and the model has {told}{more} to train")
-
-
-def _usual(sizes: Tensor) -> int:
-    """The largest size; or the median, where the largest is far above it."""
-    largest = int(sizes.max())
-    median = int(sizes.median())
-    return median if largest > _FAR * median else largest
-
-
-def _lengths(sizes: list[int], clients: int, records: int) -> list[int]:
-    """How many neighbours to put together: at most `clients`, and `records` with their padding."""
-    lengths = []
-    together = 0
-    widest = 0
-    for size in sizes:
-        widest = max(widest, size)
-        if together and (together == clients or (together + 1) * widest > records):
-            lengths.append(together)
-            together = 0
-            widest = size
-        together += 1
-    return [*lengths, together]
-
-
-def _shuffled(
-    task: Task, clients: Tensor, records: Tensor, sizes: Tensor, batch: int, epoch: int
-) -> Tensor:
-    """`records`, client after client, each client's own in the order of its own shuffle.
-
-    Who needs one batch keeps its order, whatever the others need. Clients come largest first: a
-    table for those of similar size has little padding.
-    """
-    begin = sizes.cumsum(0) - sizes
-    shuffled = records.clone()
-    first = 0
-    several = int((sizes > batch).sum())
-    while first < several:
-        width = int(sizes[first])
-        alike = slice(first, min(several, int((2 * sizes > width).sum())))
-        inside = torch.arange(width) < sizes[alike].unsqueeze(1)
-        start = begin[alike].unsqueeze(1)
-        ids = clients[alike].numpy()
-        words = task.draws.words("shuffle", task.round, ids, width, epoch * _EPOCH)
-        # 63 bits, so that none is negative as torch's signed type.
-        keys = torch.from_numpy((words >> np.uint64(1)).view(np.int64))
-        drawn = start + keys.masked_fill_(~inside, _LAST).argsort(1)
-        places = start + torch.arange(width)
-        shuffled[places[inside]] = records[drawn[inside]]
-        first = alike.stop
-    return shuffled
-
-
-def _batches(
-    task: Task, order: Tensor, begin: Tensor, sizes: list[int], most: int
-) -> Iterator[_Batch]:
-    """Batches of at most `most` records, in `order`, of the clients that still have any."""
-    for start in range(0, sizes[0], most):
-        left = [min(size - start, most) for size in sizes if size > start]
-        first = 0
-        for alike in _together(left, task.objective.pads):
-            places = begin[first : first + len(alike)] + start
-            yield _batch(task, order, places, alike, first)._replace(number=start // most)
-            first += len(alike)
-
-
-def _together(left: list[int], pads: bool) -> list[list[int]]:
-    """Neighbours whose batches are one: all of them, or those of one length without padding."""
-    if pads:
-        return [left]
-    return [list(group) for _, group in itertools.groupby(left)]
-
-
-def _batch(task: Task, order: Tensor, places: Tensor, left: list[int], first: int) -> _Batch:
-    """The next left[i] records of each client i, falling in i: in `order` from places[i] on."""
-    flat = task.flat
-    wide = left[0]
-    share = flat.new_full((len(left), wide), 1 / wide)
-    steps = torch.arange(wide).expand(len(left), wide)
-    if left[-1] < wide:
-        counts = torch.tensor(left).unsqueeze(1)
-        inside = steps < counts
-        share = inside.to(flat) / counts.to(flat)
-        # Another record might overflow here, and 0 · NaN is NaN: with a larger client
-        # in the chunk, and so with padding, this client's update would be lost.
-        steps = steps * inside
-    picked = order[places.unsqueeze(1) + steps].to(task.population.device)
-    x = cast(take(task.population.x, picked), task.like)
-    y = task.population.y[picked].to(flat.device)
-    return _Batch(x, y, share, first, 0)
-
-
-class _Descent:
-    """The weights (c, d) of a chunk's clients on their way down, largest client first."""
-
-    def __init__(self, algorithm: LocalSGD, task: Task, engine: Engine, clients: Tensor) -> None:
-        self.algorithm = algorithm
-        self.engine = engine
-        self.flat = task.flat
-        self.weights = task.flat.detach().expand(len(clients), -1).clone()
-        self.own = views(self.weights, task.layout)
-        # A plain step is added to the weights as it is computed: no gradient is ever held.
-        self.gradients = None if algorithm._plain else torch.empty_like(self.weights)
-        into = self.weights.data if self.gradients is None else self.gradients
-        self.target = views(into, task.layout)
-        self.velocity = torch.zeros_like(self.weights) if algorithm.momentum else None
-        self.correction = algorithm._correction(task.flat, clients)
-        engine.begin(task.draws.seeds(task.round, clients.numpy()), task.flat.device)
-
-    def step(self, batch: _Batch, rate: float, epoch: int) -> None:
-        """One step of the clients who have records in `batch`."""
-        self.engine.turn(epoch, batch.number, batch.first)
-        rows = slice(batch.first, batch.first + len(batch.y))
-        weights = _rows(self.own, rows)
-        target = _rows(self.target, rows)
-        if self.gradients is None:
-            self.engine.accumulate(weights, target, -rate, batch.x, batch.y, batch.share)
-            return
-        gradient = self.gradients[rows].zero_()
-        self.engine.accumulate(weights, target, 1.0, batch.x, batch.y, batch.share)
-        self.weights[rows].add_(self._direction(gradient, rows), alpha=-rate)
-
-    def _direction(self, gradient: Tensor, rows: slice) -> Tensor:
-        """What the weights of clients `rows` move against, made of their `gradient` in place."""
-        weights = self.weights[rows]
-        pull = self.algorithm.proximal
-        # In the order of torch.optim.SGD: the loss's own gradient first, momentum last.
-        if self.correction is not None:
-            gradient.add_(self.correction[rows])
-        if pull:
-            gradient.add_(weights, alpha=pull).add_(self.flat, alpha=-pull)
-        if self.algorithm.weight_decay:
-            gradient.add_(weights, alpha=self.algorithm.weight_decay)
-        if self.velocity is None:
-            return gradient
-        return self.velocity[rows].mul_(self.algorithm.momentum).add_(gradient)
-
-
-def _rows(parts: Mapping[str, Tensor], rows: slice) -> dict[str, Tensor]:
-    return {name: part[rows] for name, part in parts.items()}
 
 
 @_moved.fields(mu="proximal")

@@ -168,11 +168,31 @@ def _steps(
     for given, onto in parts:
         held.append(state[0].detach())
         moved = torch.baddbmm(onto, state[0], recurrent)
-        state = _CELLS[kind](given, moved, state)
+        state = step(kind, given, moved, state)
         if projection is not None:
             state = (torch.bmm(state[0], projection), state[1])
         outputs.append(state[0])
     return torch.stack(outputs, 1), state
+
+
+def step(kind: str, given: Tensor, moved: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """One step of a cell behind its matrices.
+
+    Parameters
+    ----------
+    kind : str
+        "lstm", "gru", "rnn_tanh" or "rnn_relu".
+    given, moved : Tensor
+        (..., gates): the input's share, and the state's; `moved` is their sum but for "gru".
+    state : tuple of Tensor
+        The hidden state (..., width), and an LSTM's cells.
+
+    Returns
+    -------
+    tuple of Tensor
+        The next state.
+    """
+    return _CELLS[kind](given, moved, state)
 
 
 def _lstm(given: Tensor, moved: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fldp.simulation.inputs import Records, call, leaves, made_up
+from fldp.simulation.inputs import Records, call, each, leaves, made_up
 from fldp.simulation.interception import Interception
 from fldp.simulation.isolation import Template, alone, oddity
 from fldp.simulation.keyed import Masks
@@ -116,7 +116,7 @@ def _try(template: Template, like: Records) -> Traits:
     with alone(device) as start:
         try:
             first = _trial(template, one, start)
-            _trial(template, made_up(like, phase=2.0), start)
+            other = _other(template, like, start)
             again = _trial(template, one, start).outputs
         except _Empty as error:
             raise ValueError(str(error)) from None
@@ -133,7 +133,18 @@ def _try(template: Template, like: Records) -> Traits:
                 "its own: one client's update would depend on another's. Keep state in the "
                 "module's buffers or attributes, and draw from torch's global generator"
             )
-    return Traits("", first.moved, first.draws, first.replaced, mixes)
+    draws = first.draws or other.draws
+    return Traits("", first.moved or other.moved, draws, first.replaced or other.replaced, mixes)
+
+
+def _other(template: Template, like: Records, start: Callable[[int], None]) -> _Trial:
+    """A trial on records of both signs, where the model takes such: some layers draw for one."""
+    records = made_up(like, phase=2.0)
+    centred = each(lambda part: 2 * part - 1 if part.is_floating_point() else part, records)
+    try:
+        return _trial(template, centred, start)
+    except Exception:  # a model may want pixels, or shares
+        return _trial(template, records, start)
 
 
 def _trial(template: Template, records: Records, start: Callable[[int], None]) -> _Trial:

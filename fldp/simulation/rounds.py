@@ -14,19 +14,17 @@ import torch
 from torch import Tensor
 
 from fldp import accounting
-from fldp._text import fill, up
 from fldp.mechanism.noise import as_noise
 from fldp.mechanism.updates import Layout, flatten, load_
-from fldp.plan import PrivacyPlan
 from fldp.plan.ledger import Ledger
 from fldp.simulation.averaging import Averaging
 from fldp.simulation.checkpoint import compare, crowd, described, fingerprint, outline
 from fldp.simulation.draws import Draws
 from fldp.simulation.history import History
-from fldp.simulation.inputs import accepted, same_form
-from fldp.simulation.isolation import alone, copied, is_all_plain
+from fldp.simulation.isolation import copied
 from fldp.simulation.local import LocalSGD
-from fldp.simulation.objective import try_out
+from fldp.simulation.monitor import Monitor
+from fldp.simulation.outcome import guarantee
 from fldp.simulation.sampling import drawn
 from fldp.simulation.server import FedAvg
 from fldp.simulation.setting import Setting
@@ -83,14 +81,13 @@ class Run:
         self.objective = given.objective()
         self.local.learn(self.objective)
         self.exam = given.exam(self.objective)
-        self.like = self.local.form(self.model, self.flat, self.population)
         self.draws = Draws(given.seed)
         # Lives as long as the run: what a round's noise depends on is in every checkpoint.
         self.noise = as_noise(given.noise, given.generator)
         self.reproducible = self.noise.reproducible
         self.averaging = self._averaging(given)
         self.done = 0
-        # The best score on the validation data, and the vector that reached it.
+        # The best merit on the validation data, and the vector that reached it.
         self.best = (-math.inf, self.flat)
         self.history = History(self.plan, measure=self.objective.metric_name)
         self.history.private |= {name: [] for name in ("cohort", *_SEEN)}
@@ -107,9 +104,7 @@ class Run:
         self.local.begin(self.population, self.total, self.cohort / self.clients)
         self.local.rehearse(self.model, self.flat, self.population)
         self.history.engine = self.local.trained_by()
-        self._check_exam()
-        # For validation: one copy serves all rounds where nothing in it moves.
-        self._shown = copied(self.model) if is_all_plain(self.model) else None
+        self.monitor = Monitor.of(self.exam, self.model)
         self._begun_with: dict[str, str] = {}
         self._repeats = False
 
@@ -234,6 +229,15 @@ class Run:
             history.head = book.head
         self._validate()
 
+    def _validate(self) -> None:
+        if self.monitor is None:
+            return
+        reported = self.server.report(self.flat)
+        merit = self.monitor.note(reported, self.history)
+        if merit > self.best[0]:
+            self.best = (merit, reported.clone())
+            self.history.best_round = self.done
+
     def _move(self, mean: Tensor) -> None:
         """A release moves the model; a round that was skipped does not."""
         if self.canaries is not None:
@@ -259,54 +263,6 @@ class Run:
         made_up = ids[start:]
         if self.canaries is not None and len(made_up):
             yield made_up, self.canaries.rows(made_up, self.done).to(self.flat)
-
-    def _check_exam(self) -> None:
-        """ValueError where model, loss and validation data do not fit, before anything is drawn."""
-        if self.exam is None:
-            return
-        x, y = self.exam.form()
-        with alone(self.flat.device):
-            module = copied(self.model).eval()
-            if same_form(x, self.population.form):
-                like = self.like
-            else:
-                like = accepted(module, x, next(module.parameters()).detach())
-            try_out(module, like, y, self.objective, self.exam.labels())
-        self._exam_like = like
-
-    def _validate(self) -> None:
-        if self.exam is None:
-            return
-        reported = self.server.report(self.flat)
-        shown = copied(self.model) if self._shown is None else self._shown
-        score = self.exam.score(load_(shown, reported), self._exam_like)
-        if self.exam.private:
-            self.history.private["metric"].append(score.metric)
-            self.history.private["loss"].append(score.loss)
-            return
-        self.history.metric.append(score.metric)
-        self.history.loss.append(score.loss)
-        merit = score.merit(self.objective)
-        if merit > self.best[0]:
-            self.best = (merit, reported.clone())
-            self.history.best_round = self.done
-
-    def summary(self) -> str:
-        parts = []
-        if self.plan is not None:
-            parts.append(f"ε={up(self.history.now)}/{self.plan.target_epsilon:g}")
-        if self.history.loss:
-            name = self.history.measure or "loss"
-            value = (self.history.metric if self.history.measure else self.history.loss)[-1]
-            parts.append(f"{name}={value:.3f}")
-        private = self.history.private
-        parts.append(f"clipped={private['clipped_fraction'][-1]:.0%} (private)")
-        useless = int(private["malformed"][-1] + private["zero"][-1])
-        if useless:
-            parts.append(f"malformed or zero={useless} (private)")
-        if private.get("skipped", [0])[-1]:
-            parts.append("skipped")
-        return " ".join(parts)
 
     def _pieces(self) -> dict[str, Any]:
         pieces = {
@@ -367,42 +323,5 @@ class Run:
         chosen = patience is not None and self.exam is not None
         vector = self.best[1] if chosen else self.server.report(self.flat)
         self.history.model = load_(copied(self.model), vector)
-        self.history.statement = self._statement(chosen)
+        self.history.statement = guarantee(self, chosen)
         return self.history
-
-    def _statement(self, chosen: bool) -> str:
-        own = self.local.statement()
-        if self.plan is None:
-            nothing = "No noise was added: this run guarantees nothing to anybody."
-            client = f"{own}\nClient level: this run guarantees nothing."
-            return client if own else nothing
-        lines = []
-        if self.canaries is not None:
-            lines.append(
-                f"The run contained {self.canaries.count} canary clients, whose updates an audit "
-                "made up; the model was trained on them too."
-            )
-        if chosen:
-            lines.append(
-                f"The model was chosen by its validation {self.history.chosen_by}. If those "
-                "records are the clients' own, that choice is not covered."
-            )
-        if self.history.before and self.history.events:
-            # The first line is about this plan alone.
-            roughly = "approximately " if self.plan.accountant == "gdp" else ""
-            lines.append(
-                f"The ledger holds {len(self.history.before)} other entries of this population: "
-                f"together with them {roughly}ε = {up(self.history.now)} so far."
-            )
-        lines += [part for part in (*self.averaging.words(), self.local.limits(), own) if part]
-        plan = self.plan.statement(self.reproducible, self._most(self.plan))
-        return "\n".join([plan, *map(fill, lines)])
-
-    def _most(self, plan: PrivacyPlan) -> int | None:
-        """With a seed: the most rounds of any client in all of the plan's, those to come drawn."""
-        if self.history.participations is None:
-            return None
-        served, sampler = self.served.clone(), copy.deepcopy(self.sampler)
-        for number in range(self.done, plan.rounds):
-            served[drawn(sampler, self.clients, self.draws, number)] += 1
-        return min(int(served.max()) + self.lost, plan.rounds)

@@ -25,6 +25,7 @@ from fldp.simulation.history import History
 from fldp.simulation.isolation import threads
 from fldp.simulation.local import Algorithm
 from fldp.simulation.objective import Loss
+from fldp.simulation.outcome import summary
 from fldp.simulation.rounds import Run
 from fldp.simulation.sampling import Sampler
 from fldp.simulation.server import FedAvg
@@ -276,7 +277,7 @@ def _loop(
         if keeper is not None:
             keeper.save(run.state())
         if bar is not None:
-            bar.set_postfix_str(run.summary())
+            bar.set_postfix_str(summary(run.history))
             bar.update()
         stops = [callback(run.done, run.history) for callback in callbacks]
         if any(stop is True for stop in stops):
