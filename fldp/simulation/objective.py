@@ -115,8 +115,10 @@ class Objective:
 
     def __init__(self, loss: Loss | None = None, metric: Any = None) -> None:
         check_callable("loss", loss, "a function such as torch.nn.functional.mse_loss")
-        if not hasattr(metric, "update"):
-            check_callable("metric", metric, "a function of outputs and targets, or leave it out")
+        keeps = all(hasattr(metric, name) for name in ("reset", "update", "compute"))
+        if isinstance(metric, type) or not keeps:
+            remedy = "a function of outputs and targets, or an object with reset, update, compute"
+            check_callable("metric", metric, remedy)
         reduction = getattr(loss, "reduction", "mean")
         if reduction != "mean":
             raise Unfit(
