@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fldp._checks import choice
-from fldp.simulation.engines import ENGINES, TOGETHER, Engine, Loop, Vmapped
+from fldp.simulation.engines import ENGINES, Engine, Loop, Vmapped, in_turn
 from fldp.simulation.inputs import Records, activations, call, each, made_up
 from fldp.simulation.isolation import Template, alone, oddities
 from fldp.simulation.objective import Objective
@@ -155,7 +155,7 @@ def choose(
     seen = traits(model, template, like)
     loop = Loop(template, objective, seen.replaced or bool(seen.failed))
     if name == "loop":
-        return Choice(loop, TOGETHER, "asked for")
+        return Choice(loop, in_turn(flat), "asked for")
     lacking = ""
     if name in ("auto", "stacked"):
         try:
@@ -177,9 +177,9 @@ def choose(
     if obstacle and name == "vmap":
         raise ValueError(f"engine is 'vmap', but {obstacle}: use engine='loop'")
     if obstacle:
-        return Choice(loop, TOGETHER, obstacle)
+        return Choice(loop, in_turn(flat), obstacle)
     if name == "auto" and (large := case.too_large(entries)):
-        return Choice(loop, TOGETHER, large)
+        return Choice(loop, in_turn(flat), large)
     together = case.together(entries, _WIDE_BUDGET)
     return Choice(Vmapped(template, objective), together, lacking or "asked for")
 

@@ -26,7 +26,25 @@ _GROUPS = 32
 
 # Clients that train by themselves and whose updates are handed on together, so that what is saved
 # and restored around a client's random numbers is saved and restored once for so many.
-TOGETHER = 16
+_TOGETHER = 16
+# Bytes of updates that wait to be handed on: rows of large models are not put together.
+_WAITING = 64 << 20
+
+
+def in_turn(flat: Tensor) -> int:
+    """How many clients that train one by one are handed on together.
+
+    Parameters
+    ----------
+    flat : Tensor
+        The global model (d,).
+
+    Returns
+    -------
+    int
+        At least 1.
+    """
+    return max(1, min(_TOGETHER, _WAITING // (flat.numel() * flat.element_size())))
 
 
 class Engine(Protocol):

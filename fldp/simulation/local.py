@@ -393,6 +393,8 @@ def one_by_one(
         for i, seed in zip(ids.tolist(), seeds, strict=True):
             start(seed)
             rows.append(train(i))
+    if len(rows) == 1:
+        return rows[0].unsqueeze(0)
     return torch.stack(rows)
 
 
