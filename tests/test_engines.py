@@ -578,3 +578,21 @@ def test_a_loss_that_cannot_be_batched_trains_clients_in_turn(loss: Any, kind: A
         assert local.trained_by().startswith("loop")
         found.append(torch.cat([*local.updates(model, flat, people, range(5), Draws(seed=5))]))
     assert torch.equal(*found)
+
+
+class Normalised(nn.Module):
+    """Its forward pass puts a weight of length 1 in its weight's place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(6, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.head.weight
+        weight.data = weight.data / weight.data.norm()
+        return self.head(x)
+
+
+def test_a_weight_that_a_forward_pass_replaces_is_the_clients() -> None:
+    torch.manual_seed(1)
+    check(Normalised, federation(VECTOR), "auto")

@@ -290,6 +290,11 @@ class Loop:
                     found = call(self.model, take(x, (i, slice(count))))
                 loss = self._objective.mean(found, y[i, :count])
                 parts = self._gradients(loss)
+            for name, leaf in self.parameters.items():
+                own = weights[name][i]
+                # A forward pass may put other values in its weight's place.
+                if leaf.dtype == own.dtype and leaf.data_ptr() != own.data_ptr():
+                    own.copy_(leaf.detach())
             for name, part in parts.items():
                 target[name][i].add_(part, alpha=scale)
 
