@@ -86,11 +86,12 @@ def first(text: str) -> str:
 
 
 def plain(specimen: Specimen, local: LocalSGD, model: nn.Module, people: Population) -> None:
-    """The loop over clients that a user of torch writes first."""
+    """The loop over clients that a user of torch writes first, each client's update at its end."""
     objective = Objective(specimen.loss)
     like = local.form(model, flatten(model).float(), people)
     start = {name: value.clone() for name, value in model.state_dict().items()}
     own = copy.deepcopy(model)
+    flat = flatten(model)
     for i in range(len(people)):
         x, y = people.client(i)
         x = cast(x, like)
@@ -100,6 +101,7 @@ def plain(specimen: Specimen, local: LocalSGD, model: nn.Module, people: Populat
             optimiser.zero_grad()
             objective.mean(call(own, take(x, picked)), y[picked]).backward()
             optimiser.step()
+        flatten(own).sub_(flat)
 
 
 def rounds(local: LocalSGD, model: nn.Module, people: Population) -> Callable[[], None]:

@@ -21,6 +21,7 @@ from fldp.simulation.interception import Interception
 from fldp.simulation.isolation import copied
 from fldp.simulation.keyed import Masks
 from fldp.simulation.local import LocalSGD
+from fldp.simulation.objective import Objective
 
 SIZES = (5, 1, 3, 5, 2)
 EPOCHS, RATE, MOMENTUM = 3, 0.3, 0.5
@@ -492,3 +493,106 @@ def test_h06_a_group_of_one_value_is_refused_by_name(engine: str) -> None:
     model = nn.Sequential(nn.Linear(6, 16), nn.GroupNorm(16, 16), nn.Linear(16, CLASSES))
     with pytest.raises(ValueError, match=r"layer '1' is a GroupNorm with 16 groups.*LayerNorm"):
         rows(model, federation(VECTOR), engine, [0])
+
+
+class Words(nn.Module):
+    """A table of words, looked up in one of torch's ways."""
+
+    def __init__(self, look: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.look = look
+        self.table = nn.Parameter(torch.randn(7, CLASSES))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.look(x, self.table).mean(1)
+
+
+LOOKS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "plain": F.embedding,
+    "padding": lambda x, table: F.embedding(x, table, padding_idx=5),
+    "padding from behind": lambda x, table: F.embedding(x, table, padding_idx=-1),
+    "torch's own": lambda x, table: torch.embedding(table, x),
+    "torch's own, padding": lambda x, table: torch.embedding(table, x, 4),
+    "by frequency": lambda x, table: F.embedding(x, table, scale_grad_by_freq=True),
+    "bounded": lambda x, table: F.embedding(x, table, max_norm=0.5),
+    "sparse": lambda x, table: F.embedding(x, table, sparse=True),
+}
+
+
+def readers(x: Tensor) -> Population:
+    y = torch.arange(len(x)) % CLASSES
+    return Population(x, y, [[0, 1, 2, 3], [4], [5, 6]])
+
+
+@pytest.mark.parametrize("name", LOOKS)
+def test_words_that_no_trial_sees_are_looked_up_as_torch_does(name: str) -> None:
+    torch.manual_seed(2)
+    model = Words(LOOKS[name]).double()
+    people = readers(torch.randint(0, 7, (7, 6)))
+    together = rows(model, people, "auto", [0, 1, 2])
+    for client in range(3):
+        own = copy.deepcopy(model)
+        optimiser = torch.optim.SGD(own.parameters(), lr=RATE)
+        x, y = people.client(client)
+        F.cross_entropy(own(x), y).backward()
+        optimiser.step()
+        expected = flatten(own) - flatten(model)
+        found = rows(model, people, "auto", [client], epochs=1, momentum=0.0)[0]
+        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(rows(model, people, "loop", [client])[0], together[client])
+
+
+@pytest.mark.parametrize("engine", ["auto", "vmap", "loop"])
+@pytest.mark.parametrize("word", [7, 8, -1, -8, 100])
+def test_a_word_beyond_the_table_never_reads_another_clients(engine: str, word: int) -> None:
+    torch.manual_seed(2)
+    x = torch.randint(0, 7, (7, 6))
+    x[4, 0] = word
+    with pytest.raises(ValueError, match=r"failed on clients' records .*vocabulary"):
+        rows(Words(F.embedding), readers(x), engine, [0, 1, 2])
+
+
+def gaussian(out: Tensor, y: Tensor) -> Tensor:
+    """torch asks whether a variance is negative, which torch.func cannot answer."""
+    return F.gaussian_nll_loss(out[:, 0], y.double(), out[:, 1].exp())
+
+
+def noisy(out: Tensor, y: Tensor) -> Tensor:
+    return F.cross_entropy(F.dropout(out, 0.5), y)
+
+
+def branching(out: Tensor, y: Tensor) -> Tensor:
+    return F.cross_entropy(out, y) * (2 if float(out.detach().max()) > 0 else 1)
+
+
+@pytest.mark.parametrize("kind", [nn.Sequential, Own])
+@pytest.mark.parametrize("loss", [gaussian, noisy, branching])
+def test_a_loss_that_cannot_be_batched_trains_clients_in_turn(loss: Any, kind: Any) -> None:
+    model, people = vectors(nn.Tanh(), kind=kind).double(), federation(VECTOR)
+    found = []
+    for engine in ("auto", "loop"):
+        local = LocalSGD(engine=engine)
+        local.learn(Objective(loss))
+        flat = flatten(local.prepare(model))
+        local.rehearse(model, flat, people)
+        assert local.trained_by().startswith("loop")
+        found.append(torch.cat([*local.updates(model, flat, people, range(5), Draws(seed=5))]))
+    assert torch.equal(*found)
+
+
+class Normalised(nn.Module):
+    """Its forward pass puts a weight of length 1 in its weight's place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(6, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.head.weight
+        weight.data = weight.data / weight.data.norm()
+        return self.head(x)
+
+
+def test_a_weight_that_a_forward_pass_replaces_is_the_clients() -> None:
+    torch.manual_seed(1)
+    check(Normalised, federation(VECTOR), "auto")

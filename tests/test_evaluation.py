@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import TensorDataset
+from torch.utils.data import Dataset, TensorDataset
 
 import fldp
 from fldp.simulation import evaluation
@@ -185,3 +186,67 @@ def test_memory_does_not_grow_with_the_records() -> None:
     of_records = 1800 * 28 * 28 * 4 / 1024
     # All at once the layers' outputs of 1,800 images more take 700 MB; in kB as Linux tells them.
     assert many - few < of_records + 150_000
+
+
+class Kept:
+    """A metric of torchmetrics' kind whose answer is given."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+    def reset(self) -> None: ...
+
+    def update(self, out: Tensor, y: Tensor) -> None: ...
+
+    def compute(self) -> Any:
+        return self.answer
+
+
+class Late(Dataset[Any]):
+    """Fifty pairs, the last of which is odd."""
+
+    def __init__(self, odd: Any) -> None:
+        self.odd = odd
+
+    def __len__(self) -> int:
+        return 50
+
+    def __getitem__(self, i: int) -> Any:
+        x, y = torch.ones(4), 1
+        if i < 49:
+            return x, y
+        return self.odd(x, y) if callable(self.odd) else self.odd
+
+
+PAIR = (torch.ones(5, 4), torch.tensor([0, 1, 2, 0, 1]))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"metric": lambda out, y: out.argmax(1) == y},
+        {"metric": lambda out, y: None},
+        {"metric": lambda out, y: 1 / 0},
+        {"metric": lambda out: 0.0},
+        {"metric": Kept(torch.ones(2))},
+        {"metric": Kept({"a": 1.0})},
+        {"metric": dict},
+        {"validation": Late(lambda x, y: (x, 3))},
+        {"validation": Late(lambda x, y: (x, -5))},
+        {"validation": Late(lambda x, y: (x[:2], y))},
+        {"validation": Late(lambda x, y: 1 / 0)},
+        {"validation": Late(None)},
+        {"validation": {"x": PAIR[0], "y": PAIR[1]}},
+        {"validation": "words"},
+    ],
+)
+def test_an_exam_that_cannot_be_taken_is_refused_before_the_first_round(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
+    people = fldp.clients.Population(*PAIR, [[0, 1], [2, 3], [4]])
+    plan = fldp.calibrate(epsilon=8.0, delta=0.1, rounds=2, clients=3, cohort=None)
+    ledger = tmp_path / "ledger"
+    given = {"validation": PAIR} | options
+    with pytest.raises(ValueError, match=r"metric|validation|Dataset"):
+        fldp.train(nn.Linear(4, 3), people, plan, clip=1.0, ledger=ledger, **given)
+    assert not ledger.exists()

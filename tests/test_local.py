@@ -544,3 +544,30 @@ def test_updates_of_refuses_batch_statistics() -> None:
     model = nn.Sequential(nn.BatchNorm1d(64), nn.Linear(64, 10))
     with pytest.raises(ValueError, match="BatchNorm1d"):
         LocalSGD(lr=0.5).updates_of(model, people)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"schedule": 3}, "schedule"),
+        ({"schedule": lambda round: 1.0}, "schedule"),
+        ({"lr": 1e40}, "single precision"),
+    ],
+)
+def test_a_rate_that_is_none_is_refused_at_once(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        LocalSGD(**options)
+
+
+@pytest.mark.parametrize("factor", ["a", None, float("nan"), float("inf"), [1.0]])
+def test_a_schedule_is_asked_for_all_rounds_before_the_first(factor: Any) -> None:
+    people = fldp.clients.partition(*fldp.datasets.digits(), clients=50, seed=0)
+    local = LocalSGD(schedule=lambda round, epoch: factor if round == 3 else 1.0)
+    with pytest.raises(ValueError, match=r"schedule\(3, 0\)"):
+        local.begin(people, 4, 0.5)
+    local.begin(people, 3, 0.5)
+
+
+def test_a_predicate_that_fails_is_told_in_words() -> None:
+    with pytest.raises(ValueError, match="trainable failed on 'weight'"):
+        LocalSGD(trainable=lambda name: bool(1 / 0)).prepare(nn.Linear(2, 2))

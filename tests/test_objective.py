@@ -82,8 +82,6 @@ def test_nothing_counts_where_every_label_is_ignored() -> None:
 @pytest.mark.parametrize(
     "loss",
     [
-        nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2, 3], dtype=torch.float64)),
-        nn.CrossEntropyLoss(ignore_index=0),
         nn.NLLLoss(),
         lambda out, y: F.cross_entropy(out, y) * 2,
     ],
@@ -187,3 +185,81 @@ def test_padding_never_counts(records: int, padding: int, seed: int) -> None:
     share[:records] = 1 / records
     padded = Objective().padded(out, labels, share)
     assert torch.allclose(padded, F.cross_entropy(out[:records], labels[:records]))
+
+
+WEIGHTS = torch.tensor([0.1, 2.0, 0.3], dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"weight": WEIGHTS},
+        {"ignore_index": 1},
+        {"ignore_index": 255},
+        {"weight": WEIGHTS, "ignore_index": 0, "label_smoothing": 0.2},
+    ],
+)
+def test_a_weighted_cross_entropy_is_torchs_in_any_chunks(options: dict[str, Any]) -> None:
+    loss = nn.CrossEntropyLoss(**options)
+    objective = Objective(loss)
+    assert not objective.classifies
+    out, y = drawn(0, 6, 3), torch.tensor([0, 1, 2, 1, 0, 2])
+    if objective.ignored > 2:
+        y[1] = objective.ignored
+    assert torch.allclose(objective.mean(out, y), loss(out, y))
+    share = torch.tensor([1 / 3] * 3 + [0.0] * 3)
+    assert torch.allclose(objective.padded(out, y, share), loss(out[:3], y[:3]))
+    parts = [(out[:2], y[:2]), (out[2:], y[2:])]
+    weights = [objective.weight(part) for _, part in parts]
+    whole = sum(float(objective.mean(*p)) * w for p, w in zip(parts, weights, strict=True))
+    assert whole / sum(weights) == pytest.approx(float(loss(out, y)))
+    # One record's count divides what another adds: alone they are as they are.
+    assert not objective.alike(y)
+    assert try_out(nn.Linear(4, 3).double(), torch.zeros(0, 4).double(), LABELS, objective, (0, 2))
+
+
+class Running(nn.Module):
+    """It takes a running mean off, as losses that centre do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(3))
+
+    def forward(self, out: Tensor, y: Tensor) -> Tensor:
+        self.mean = 0.9 * self.mean + 0.1 * out.detach().mean(0)
+        return F.cross_entropy(out - self.mean, y)
+
+
+class Counting:
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, out: Tensor, y: Tensor) -> Tensor:
+        self.calls += 1
+        return F.cross_entropy(out, y)
+
+
+def remembering() -> Any:
+    seen = [1.0]
+
+    def loss(out: Tensor, y: Tensor) -> Tensor:
+        found = F.cross_entropy(out, y)
+        seen.append(float(found.detach()))
+        return found * seen[-2]
+
+    return loss
+
+
+@pytest.mark.parametrize("loss", [Running(), Counting(), remembering()])
+def test_a_loss_that_carries_from_client_to_client_is_refused(loss: Any) -> None:
+    with pytest.raises(ValueError, match="from one client to another"):
+        try_out(nn.Linear(4, 3), torch.zeros(0, 4), LABELS, Objective(loss), (0, 2))
+
+
+def test_whether_a_loss_draws_is_found_out_and_leaves_no_trace() -> None:
+    out, y = drawn(0, 2, 3), torch.tensor([0, 1])
+    before = torch.get_rng_state()
+    noisy = Objective(lambda out, y: F.cross_entropy(F.dropout(out, 0.5), y))
+    assert noisy.draws(out, y)
+    assert not Objective(lambda out, y: F.cross_entropy(out, y)).draws(out, y)
+    assert torch.equal(torch.get_rng_state(), before)

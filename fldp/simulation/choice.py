@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fldp._checks import choice
-from fldp.simulation.engines import ENGINES, TOGETHER, Engine, Loop, Vmapped
-from fldp.simulation.inputs import Records, activations, each, made_up
+from fldp.simulation.engines import ENGINES, Engine, Loop, Vmapped, in_turn
+from fldp.simulation.inputs import Records, activations, call, each, made_up
 from fldp.simulation.isolation import Template, alone, oddities
 from fldp.simulation.objective import Objective
 from fldp.simulation.rehearsal import Traits, signature, traits
@@ -153,29 +155,58 @@ def choose(
     seen = traits(model, template, like)
     loop = Loop(template, objective, seen.replaced or bool(seen.failed))
     if name == "loop":
-        return Choice(loop, TOGETHER, "asked for")
+        return Choice(loop, in_turn(flat), "asked for")
     lacking = ""
     if name in ("auto", "stacked"):
         try:
             if any(p.dtype != flat.dtype for p in model.parameters()):
                 raise Unsupported("weights of another type than the vector of the model")
             stacked = Stacked(model, like, objective)
+            if odd := _once(case, "loss", lambda: _odd_loss(case, template, stacked, loop)):
+                raise Unsupported(odd)
             return Choice(stacked, case.together(stacked.activations, _BUDGET))
         except Unsupported as reason:
             lacking = f"no stacked kernel for {reason}"
     if name == "stacked":
         raise ValueError(f"engine is 'stacked', but there is {lacking}: use engine='auto'")
     entries, obstacle = 0, _apart(model, seen)
+    if not obstacle and _once(case, "draws", lambda: _draws(case, template)):
+        obstacle = "the loss draws random numbers, which clients would share"
     if not obstacle:
-        entries, obstacle = _tried(case, template, loop)
+        entries, obstacle = _once(case, "torch.func", lambda: _tried(case, template, loop))
     if obstacle and name == "vmap":
         raise ValueError(f"engine is 'vmap', but {obstacle}: use engine='loop'")
     if obstacle:
-        return Choice(loop, TOGETHER, obstacle)
+        return Choice(loop, in_turn(flat), obstacle)
     if name == "auto" and (large := case.too_large(entries)):
-        return Choice(loop, TOGETHER, large)
+        return Choice(loop, in_turn(flat), large)
     together = case.together(entries, _WIDE_BUDGET)
     return Choice(Vmapped(template, objective), together, lacking or "asked for")
+
+
+def _draws(case: Case, template: Template) -> bool:
+    """Whether the loss draws random numbers; a ValueError where it keeps anything."""
+    if case.objective.kind:
+        return False
+    with alone(case.flat.device):
+        found = call(template.fresh(), made_up(case.like))
+        y = case.targets.new_zeros(2, *case.targets.shape[1:]).to(case.flat.device)
+        return case.objective.draws(found, y)
+
+
+def _odd_loss(case: Case, template: Template, stacked: Stacked, loop: Loop) -> str:
+    """Why this loss is not one for stacked kernels; empty where it is.
+
+    The losses of torch that are taken apart entry by entry are known to be.
+    """
+    if case.objective.pads:
+        return ""
+    if _draws(case, template):
+        return "a loss that draws random numbers"
+    try:
+        return "" if _agree(case, stacked, loop) else "this loss: torch.func gives other gradients"
+    except Exception as error:  # whatever a stranger's loss raises where it is batched
+        return f"this loss ({type(error).__name__})"
 
 
 def _apart(model: nn.Module, seen: Traits) -> str:
@@ -193,24 +224,29 @@ def _apart(model: nn.Module, seen: Traits) -> str:
     return ""
 
 
-_known: weakref.WeakKeyDictionary[nn.Module, tuple[object, tuple[int, str]]] = (
+# By model: what was asked, with the loss, which must stay the same object, and what was found.
+_known: weakref.WeakKeyDictionary[nn.Module, dict[str, tuple[object, object, Any]]] = (
     weakref.WeakKeyDictionary()
 )
 
 
-def _tried(case: Case, template: Template, loop: Loop) -> tuple[int, str]:
-    """Entries of the activations of a record, and why `torch.func` cannot train this module.
-
-    Tried once for a model.
-    """
+def _once(case: Case, what: str, find: Callable[[], Any]) -> Any:
+    """What `find` finds of a case; it is asked again only where model or loss are others."""
     asked = (
         signature(case.model, case.like),
         (case.targets.shape[1:], case.targets.dtype, case.flat.dtype),
-        id(case.objective.loss),
     )
-    before = _known.get(case.model)
-    if before is not None and before[0] == asked:
-        return before[1]
+    held = _known.setdefault(case.model, {})
+    before = held.get(what)
+    if before is not None and before[0] == asked and before[1] is case.objective.loss:
+        return before[2]
+    found = find()
+    held[what] = (asked, case.objective.loss, found)
+    return found
+
+
+def _tried(case: Case, template: Template, loop: Loop) -> tuple[int, str]:
+    """Entries of the activations of a record, and why `torch.func` cannot train this module."""
     entries = 0
     try:
         engine = Vmapped(template, case.objective)
@@ -220,7 +256,6 @@ def _tried(case: Case, template: Template, loop: Loop) -> tuple[int, str]:
     except Exception as error:  # whatever the module raises, the loop still runs it
         first_line = str(error).partition("\n")[0]
         found = f"torch.func cannot batch this model ({type(error).__name__}: {first_line})"
-    _known[case.model] = (asked, (entries, found))
     return entries, found
 
 

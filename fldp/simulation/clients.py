@@ -24,7 +24,7 @@ from fldp.simulation.inputs import (
     length,
     take,
 )
-from fldp.simulation.objective import label_range
+from fldp.simulation.objective import IGNORED, label_range
 from fldp.simulation.owners import Ids, owners
 
 if TYPE_CHECKING:
@@ -177,10 +177,19 @@ class Population:
         """None of the targets: their shape and type."""
         return self.y[:0]
 
-    @property
-    def labels(self) -> tuple[int | None, int | None]:
-        """The smallest and the largest label; None for real numbers, and where it is not known."""
-        return label_range(self.y)
+    def labels(self, ignored: int = IGNORED) -> tuple[int | None, int | None]:
+        """The smallest and the largest label; None for real numbers, and where it is not known.
+
+        Parameters
+        ----------
+        ignored : int
+            What is no label.
+
+        Returns
+        -------
+        (int or None, int or None)
+        """
+        return label_range(self.y, ignored)
 
     def to(self, device: torch.device | str) -> Population:
         """The same population with its records on `device`; who holds them stays on the CPU.

@@ -24,7 +24,7 @@ from fldp.mechanism.updates import load_
 from fldp.plan.records import RecordPlan
 from fldp.simulation.checkpoint import State
 from fldp.simulation.clients import Population
-from fldp.simulation.engines import TOGETHER
+from fldp.simulation.engines import in_turn
 from fldp.simulation.inputs import call, each, leaves, made_up, take
 from fldp.simulation.isolation import Template
 from fldp.simulation.local import Algorithm, Task, one_by_one
@@ -186,7 +186,7 @@ class DPSGD(Algorithm):
         self.begin(task.population, 1, 0.0)
         self.rehearse(task.model, task.flat, task.population)
         train = partial(self._one, Template(task.model), task)
-        return partial(one_by_one, train, task, self.threads), TOGETHER
+        return partial(one_by_one, train, task, self.threads), in_turn(task.flat)
 
     def _one(self, template: Template, task: Task, i: int) -> Tensor:
         """The update (d,) of client i; zeros once it has served its rounds."""

@@ -26,7 +26,25 @@ _GROUPS = 32
 
 # Clients that train by themselves and whose updates are handed on together, so that what is saved
 # and restored around a client's random numbers is saved and restored once for so many.
-TOGETHER = 16
+_TOGETHER = 16
+# Bytes of updates that wait to be handed on: rows of large models are not put together.
+_WAITING = 64 << 20
+
+
+def in_turn(flat: Tensor) -> int:
+    """How many clients that train one by one are handed on together.
+
+    Parameters
+    ----------
+    flat : Tensor
+        The global model (d,).
+
+    Returns
+    -------
+    int
+        At least 1.
+    """
+    return max(1, min(_TOGETHER, _WAITING // (flat.numel() * flat.element_size())))
 
 
 class Engine(Protocol):
@@ -272,6 +290,11 @@ class Loop:
                     found = call(self.model, take(x, (i, slice(count))))
                 loss = self._objective.mean(found, y[i, :count])
                 parts = self._gradients(loss)
+            for name, leaf in self.parameters.items():
+                own = weights[name][i]
+                # A forward pass may put other values in its weight's place.
+                if leaf.dtype == own.dtype and leaf.data_ptr() != own.data_ptr():
+                    own.copy_(leaf.detach())
             for name, part in parts.items():
                 target[name][i].add_(part, alpha=scale)
 

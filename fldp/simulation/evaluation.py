@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from fldp._checks import shown
 from fldp.simulation.clients import Population
 from fldp.simulation.inputs import (
     Records,
@@ -22,9 +24,10 @@ from fldp.simulation.inputs import (
     count,
     form,
     leaves,
+    length,
     take,
 )
-from fldp.simulation.objective import IGNORED, Loss, Objective, label_range, try_out
+from fldp.simulation.objective import Loss, Objective, label_range, try_out
 
 # Bytes of all layers' outputs that a chunk of records may take.
 _BUDGET = 64 << 20
@@ -67,6 +70,8 @@ class Exam:
         self.objective = objective
         # Clients' own records: what is found on them is as private as they are.
         self.private = isinstance(data, Population)
+        # Whether records are read only when they are needed, so that nobody has looked at all.
+        self.reads = False
         self._read: Callable[[slice], tuple[Records, Tensor]]
         if isinstance(data, Population):
             x, y = data.x, data.y
@@ -80,17 +85,24 @@ class Exam:
         self.parts: list[Tensor] = [*leaves(x), y]
 
     def _of_dataset(self, data: Any) -> None:
-        if not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
+        size = length(data)
+        if size is None or not hasattr(data, "__getitem__") or isinstance(data, str | Mapping):
             raise ValueError(
                 f"validation is a {type(data).__name__}: give (x, y), a Population, or a Dataset "
                 "with a length"
             )
-        self.length = len(data)
+        self.length = size
+        self.reads = True
         if self.length == 0:
             raise ValueError("validation is empty: give records, or leave it out")
 
         def read(rows: slice) -> tuple[Records, Tensor]:
-            return collated([data[i] for i in range(self.length)[rows]])
+            try:
+                items = [data[i] for i in range(self.length)[rows]]
+            except Exception as error:
+                told = f"{type(error).__name__}: {error}"
+                raise ValueError(f"validation's Dataset cannot be read ({told})") from error
+            return collated(items)
 
         self._read = read
         # Its first record stands for all: a large one is not read as a whole.
@@ -104,7 +116,7 @@ class Exam:
 
     def labels(self) -> tuple[int | None, int | None]:
         """The smallest and the largest label, those ignored left out; None where unknown."""
-        return label_range(self.parts[-1])
+        return label_range(self.parts[-1], self.objective.ignored)
 
     def score(self, model: nn.Module, like: Records) -> Score:
         """Metric and loss of a model; it is left in the mode it was in.
@@ -126,20 +138,39 @@ class Exam:
         device = leaves(like)[0].device
         measure = _measure(self.objective)
         total = 0.0
-        counted = 0
+        counted = 0.0
         try:
             with torch.no_grad():
                 for rows in self._chunks(model, like):
                     x, y = self._read(rows)
                     y = y.to(device)
-                    found = call(model, cast(x, like))
-                    weight = self.objective.weight(y)
-                    total += float(self.objective.mean(found, y)) * weight
+                    with _told_as_ours(rows):
+                        found = call(model, cast(x, like))
+                        weight = self.objective.weight(y)
+                        total += float(self.objective.mean(found, y)) * weight
                     counted += weight
                     measure.add(*self.objective.fit(found, y))
         finally:
             model.train(training)
-        return Score(measure.result(), total / max(1, counted))
+        return Score(measure.result(), total / counted if counted else 0.0)
+
+    def rehearse(self, model: nn.Module, like: Records) -> None:
+        """Take the exam once where records or metric are a stranger's: it shows what is wrong.
+
+        Parameters
+        ----------
+        model : nn.Module
+            A copy that may be run.
+        like : Records
+            The form in which it takes records.
+
+        Raises
+        ------
+        ValueError
+            Where records cannot be read, or do not fit model, loss or metric.
+        """
+        if self.reads or self.objective.metric is not None:
+            self.score(model, like)
 
     def _chunks(self, model: nn.Module, like: Records) -> Iterator[slice]:
         fitting = _BUDGET // (_BYTES * activations(model, like))
@@ -185,6 +216,8 @@ def evaluate(
     >>> 0 <= accuracy <= 1
     True
     """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model is {shown(model)}: give a torch nn.Module")
     objective = Objective(loss, metric)
     exam = Exam(x if y is None else (x, y), objective)
     weights = next((p.detach() for p in model.parameters()), torch.zeros(0))
@@ -197,6 +230,32 @@ def evaluate(
     finally:
         model.train(training)
     return exam.score(model, like)
+
+
+@contextmanager
+def _told_as_ours(rows: slice) -> Iterator[None]:
+    """A block in which what model and loss raise on held-out records becomes a ValueError."""
+    try:
+        yield
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"model or loss failed on records {rows.start} to {rows.stop - 1} of validation "
+            f"({type(error).__name__}: {error}): labels must be among the model's outputs, and "
+            "words among its vocabulary"
+        ) from error
+
+
+def _number(ask: Callable[[], Any]) -> float:
+    """What a metric answers, as a number; ValueError where it does not."""
+    try:
+        return float(ask())
+    except Exception as error:
+        raise ValueError(
+            f"metric gives no number ({type(error).__name__}: {error}): it is called as "
+            "metric(outputs, targets), or has reset(), update(outputs, targets) and compute()"
+        ) from error
 
 
 def _pair(data: Sequence[Any]) -> tuple[Records, Tensor]:
@@ -218,7 +277,7 @@ class _Mean:
         self._count = 0
 
     def add(self, out: Tensor, y: Tensor) -> None:
-        self._sum += float(self._metric(out, y)) * len(y)
+        self._sum += _number(lambda: self._metric(out, y)) * len(y)
         self._count += len(y)
 
     def result(self) -> float:
@@ -228,14 +287,15 @@ class _Mean:
 class _Accuracy:
     """The share of labels that have the largest score; those ignored do not count."""
 
-    def __init__(self) -> None:
+    def __init__(self, ignored: int) -> None:
+        self._ignored = ignored
         self._right = 0
         self._count = 0
 
     def add(self, out: Tensor, y: Tensor) -> None:
         if y.is_floating_point():
             y = y.argmax(1)
-        counted = y != IGNORED
+        counted = y != self._ignored
         self._right += int(((out.argmax(1) == y) & counted).sum())
         self._count += int(counted.sum())
 
@@ -248,13 +308,22 @@ class _Kept:
 
     def __init__(self, metric: Any) -> None:
         self._metric = metric
-        metric.reset()
+        self._asked(metric.reset)
 
     def add(self, out: Tensor, y: Tensor) -> None:
-        self._metric.update(out, y)
+        self._asked(self._metric.update, out, y)
+
+    def _asked(self, step: Callable[..., Any], *given: Tensor) -> None:
+        """A step that answers nothing."""
+
+        def ask() -> float:
+            step(*given)
+            return 0.0
+
+        _number(ask)
 
     def result(self) -> float:
-        return float(self._metric.compute())
+        return _number(self._metric.compute)
 
 
 class _Nothing:
@@ -272,4 +341,4 @@ def _measure(objective: Objective) -> _Mean | _Accuracy | _Kept | _Nothing:
         return _Kept(objective.metric)
     if objective.metric is not None:
         return _Mean(objective.metric)
-    return _Accuracy() if objective.metric_name else _Nothing()
+    return _Accuracy(objective.ignored) if objective.metric_name else _Nothing()

@@ -307,6 +307,42 @@ def _unguarded(func: types.FunctionType) -> types.FunctionType:
     return copied
 
 
+def _embedding(
+    mode: Interception,
+    func: Any,
+    input: Tensor,
+    weight: Tensor,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Tensor:
+    if not mode.together:
+        return func(input, weight, padding_idx, max_norm, norm_type, scale_grad_by_freq, sparse)
+    if max_norm is not None or scale_grad_by_freq or sparse:
+        raise RuntimeError("an embedding with these settings serves one client at a time")
+    padding = None if padding_idx is None else padding_idx % len(weight)
+    return mode.run(partial(kernels.embedding, padding=padding), input, weight)
+
+
+def _look_up(
+    mode: Interception,
+    func: Any,
+    weight: Tensor,
+    indices: Tensor,
+    padding_idx: int = -1,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Tensor:
+    """`torch.embedding`, in which no word is padding where it says -1."""
+    if not mode.together:
+        return func(weight, indices, padding_idx, scale_grad_by_freq, sparse)
+    padding = None if padding_idx < 0 else padding_idx
+    settings = {"scale_grad_by_freq": scale_grad_by_freq, "sparse": sparse}
+    return _embedding(mode, func, indices, weight, padding, **settings)
+
+
 def _group_norm(
     mode: Interception,
     func: Any,
@@ -343,6 +379,8 @@ _STANDINS: dict[Any, Standin] = {
     F.linear: _linear,
     F.scaled_dot_product_attention: _attention,
     F.multi_head_attention_forward: _multi_head,
+    F.embedding: _embedding,
+    torch.embedding: _look_up,
     F.group_norm: _group_norm,
     torch.group_norm: _group_norm,
 }

@@ -99,6 +99,42 @@ def convolution(
     return found.unflatten(1, (c, -1)).transpose(0, 1)
 
 
+def embedding(ids: Tensor, weight: Tensor, padding: int | None = None) -> Tensor:
+    """`F.embedding` of each client: one look-up in all of their tables.
+
+    torch.func has one as well, which reads the table of the next client where a word lies beyond
+    its own, and moves the words that are padding.
+
+    Parameters
+    ----------
+    ids : Tensor
+        Words (c, ...).
+    weight : Tensor
+        Tables (c, words, width).
+    padding : int, optional
+        A word, from 0, whose row does not move.
+
+    Returns
+    -------
+    Tensor
+        (c, ..., width).
+
+    Raises
+    ------
+    IndexError
+        For a word that is not in its client's table, as torch's own.
+    """
+    c, words = weight.shape[:2]
+    if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < words:
+        raise IndexError("index out of range in self")
+    begin = torch.arange(0, c * words, words, device=ids.device)
+    places = ids + begin.view(c, *[1] * (ids.ndim - 1))
+    found = F.embedding(places, weight.flatten(0, 1))
+    if padding is None:
+        return found
+    return torch.where((ids == padding).unsqueeze(-1), found.detach(), found)
+
+
 def group_norm(groups: int, eps: float, x: Tensor) -> Tensor:
     """The groups of each client's channels, (c, B, channels, ...), without factors and offsets."""
     return F.group_norm(x.flatten(0, 1).contiguous(), groups, eps=eps).view(x.shape)

@@ -26,6 +26,7 @@ from fldp.simulation.inputs import (
     same_form,
 )
 from fldp.simulation.isolation import alone
+from fldp.simulation.objective import IGNORED
 
 # From a client's number to its records and targets, or to None.
 Loader = Callable[[int], Any]
@@ -117,8 +118,7 @@ class LazyPopulation(Population):
         """See `Population.targets`."""
         return self._targets
 
-    @property
-    def labels(self) -> tuple[int | None, int | None]:
+    def labels(self, ignored: int = IGNORED) -> tuple[int | None, int | None]:
         """Not known: see `Population.labels`."""
         return None, None
 

@@ -7,6 +7,7 @@ Epochs, batches, learning rates and client sizes are a matter of utility alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,7 +16,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from fldp import _moved
-from fldp._checks import real, shown, whole
+from fldp._checks import check_takes, real, shown, whole
 from fldp.mechanism.updates import Shapes, flatten, shapes, views
 from fldp.simulation.batching import batches, lengths, shuffled, usual
 from fldp.simulation.checkpoint import State
@@ -30,6 +31,9 @@ from fldp.simulation.loading import Cohort, LazyPopulation
 from fldp.simulation.naming import are_names, check_name, names
 from fldp.simulation.objective import Objective, try_out
 from fldp.simulation.rehearsal import traits
+
+# A step's factor is a number in single precision.
+_MOST_RATE = torch.finfo(torch.float32).max
 
 
 @dataclass(frozen=True)
@@ -308,10 +312,9 @@ class Algorithm:
     def _try_out(self, model: nn.Module, flat: Tensor, population: Population) -> None:
         """Try model and loss together; ValueError where they, or the labels, do not fit."""
         like = self.form(model, flat, population)
+        labels = population.labels(self._objective.ignored)
         with alone(flat.device):
-            loss = try_out(
-                copied(model), like, population.targets, self._objective, population.labels
-            )
+            loss = try_out(copied(model), like, population.targets, self._objective, labels)
         if not loss.requires_grad:
             raise ValueError(
                 "the loss does not depend on what is trained: return the model's outputs without "
@@ -440,6 +443,8 @@ def one_by_one(
         for i, seed in zip(ids.tolist(), seeds, strict=True):
             start(seed)
             rows.append(train(i))
+    if len(rows) == 1:
+        return rows[0].unsqueeze(0)
     return torch.stack(rows)
 
 
@@ -515,6 +520,8 @@ class LocalSGD(Algorithm):
 
     def __post_init__(self) -> None:
         self.lr = real("lr", self.lr)
+        if self.lr > _MOST_RATE:
+            raise ValueError(f"lr is {self.lr!r}: give a number that single precision holds")
         self.epochs = whole("epochs", self.epochs)
         if self.batch_size is not None:
             self.batch_size = whole("batch_size", self.batch_size)
@@ -523,6 +530,8 @@ class LocalSGD(Algorithm):
         self.proximal = self.proximal and real("proximal", self.proximal)
         if self.threads is not None:
             self.threads = whole("threads", self.threads)
+        if self.schedule is not None:
+            check_takes("schedule", self.schedule, "(round, epoch)", len(("round", "epoch")))
         if isinstance(self.trainable, str):
             self.trainable = [self.trainable]
         if not callable(self.trainable) and not are_names(self.trainable):
@@ -537,7 +546,13 @@ class LocalSGD(Algorithm):
         if wanted is None:
             return True
         if callable(wanted):
-            return bool(wanted(name))
+            try:
+                return bool(wanted(name))
+            except Exception as error:
+                raise ValueError(
+                    f"trainable failed on {name!r} ({type(error).__name__}: {error}): give a "
+                    "function from the name of a parameter to True or False"
+                ) from error
         return any(names(one, name) for one in wanted)
 
     def prepare(self, model: nn.Module) -> nn.Module:
@@ -608,12 +623,13 @@ class LocalSGD(Algorithm):
             engine.renew()
             return self._descend(task, engine, torch.tensor([client]))[0]
 
-        if engine.single:
-            moved = one_by_one(train, task, self.threads, ids)
-        else:
-            with threads(self.threads):
-                engine.renew()
-                moved = self._descend(task, engine, ids)
+        with _told_as_ours():
+            if engine.single:
+                moved = one_by_one(train, task, self.threads, ids)
+            else:
+                with threads(self.threads):
+                    engine.renew()
+                    moved = self._descend(task, engine, ids)
         return self._finish(moved, task.population.sizes_of(ids), ids, task.round)
 
     @property
@@ -640,8 +656,33 @@ class LocalSGD(Algorithm):
         Returns
         -------
         float
+
+        Raises
+        ------
+        ValueError
+            Where `schedule` gives no finite number.
         """
-        return self.lr * (self.schedule(round, epoch) if self.schedule else 1.0)
+        if self.schedule is None:
+            return self.lr
+        try:
+            found = self.lr * float(self.schedule(round, epoch))
+        except Exception as error:
+            raise ValueError(
+                f"schedule({round}, {epoch}) failed ({type(error).__name__}: {error}): give a "
+                "function from the numbers of a round and an epoch to a factor"
+            ) from error
+        if not abs(found) <= _MOST_RATE:
+            raise ValueError(
+                f"schedule({round}, {epoch}) gives a rate of {found}: give a finite one"
+            )
+        return found
+
+    def begin(self, population: Population, rounds: int, rate: float) -> None:
+        """See `Algorithm.begin`; asks `schedule` for every round before the first."""
+        super().begin(population, rounds, rate)
+        for number in range(rounds if self.schedule else 0):
+            for epoch in range(self.epochs):
+                self.rate(number, epoch)
 
     def _descend(self, task: Task, engine: Engine, ids: Tensor) -> Tensor:
         """How far the weights of clients `ids` move (c, d)."""
@@ -664,6 +705,22 @@ class LocalSGD(Algorithm):
         if sizes[0] == sizes[-1]:
             return moved
         return moved[largest.argsort().to(moved.device)]
+
+
+@contextmanager
+def _told_as_ours() -> Iterator[None]:
+    """A block in which what model and loss raise on clients' records becomes a ValueError."""
+    try:
+        yield
+    except ValueError:
+        raise
+    except Exception as error:
+        first_line = str(error).partition("\n")[0]
+        raise ValueError(
+            f"model or loss failed on clients' records ({type(error).__name__}: {first_line}), as "
+            "told above, such as on words beyond the vocabulary: repair them, or leave such "
+            "records out; whether and how it fails is as private as the data"
+        ) from error
 
 
 @_moved.fields(mu="proximal")

@@ -64,6 +64,7 @@ class Monitor:
             module = copied(model).eval()
             like = accepted(module, x, weights)
             try_out(module, like, y, exam.objective, exam.labels())
+            exam.rehearse(module, like)
         return cls(exam, model, like)
 
     def note(self, flat: Tensor, history: History) -> float:

@@ -16,7 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fldp._checks import shown
 from fldp.simulation.inputs import Records, call, leaves, made_up
+from fldp.simulation.isolation import alone
+from fldp.simulation.rehearsal import kept_by, random_state
 
 Loss = Callable[[Any, Tensor], Tensor]
 # torch's own name of what is no target at all, such as the padding of a sentence.
@@ -112,8 +115,10 @@ class Objective:
 
     def __init__(self, loss: Loss | None = None, metric: Any = None) -> None:
         check_callable("loss", loss, "a function such as torch.nn.functional.mse_loss")
-        if not hasattr(metric, "update"):
-            check_callable("metric", metric, "a function of outputs and targets, or leave it out")
+        keeps = all(hasattr(metric, name) for name in ("reset", "update", "compute"))
+        if isinstance(metric, type) or not keeps:
+            remedy = "a function of outputs and targets, or an object with reset, update, compute"
+            check_callable("metric", metric, remedy)
         reduction = getattr(loss, "reduction", "mean")
         if reduction != "mean":
             raise Unfit(
@@ -125,7 +130,12 @@ class Objective:
         self.kind = _kind(loss)
         # Of each entry by itself; None for a loss that is known as a whole only.
         self._entries = _entries(loss, self.kind)
-        self._module = isinstance(loss, nn.Module)
+        # The label that is none, and how much each of the others counts.
+        self.ignored = IGNORED
+        self._weights: Tensor | None = None
+        if type(loss) is nn.CrossEntropyLoss:
+            self.ignored = loss.ignore_index
+            self._weights = loss.weight
 
     @property
     def pads(self) -> bool:
@@ -136,7 +146,7 @@ class Objective:
     def classifies(self) -> bool:
         """Whether the loss is plain cross-entropy, as far as no target is ignored."""
         if type(self.loss) is nn.CrossEntropyLoss:
-            return self.pads and self.loss.label_smoothing == 0
+            return _counts_all(self.loss) and self.loss.label_smoothing == 0
         return self.loss is None or self.loss is F.cross_entropy
 
     def mean(self, found: Any, y: Tensor) -> Tensor:
@@ -163,7 +173,7 @@ class Objective:
             out, y = self.fit(found, y)
             each = self._entries(out, y)
             if self._ignores(y):
-                return _mean_of(each, y != IGNORED)
+                return _mean_of(each, self._counts(y))
             return each.mean()
         assert self.loss is not None
         loss = self.loss(*self.fit(found, y))
@@ -194,11 +204,37 @@ class Objective:
         each = self._entries(out, y)
         if not self._ignores(y):
             return (each.reshape(len(share), -1).mean(1) * share).sum()
-        return _mean_of(each, (y != IGNORED) & (share > 0).view(-1, *[1] * (y.ndim - 1)))
+        inside = (share > 0).view(-1, *[1] * (y.ndim - 1))
+        return _mean_of(each * inside, self._counts(y) * inside)
 
     def _ignores(self, y: Tensor) -> bool:
         """Whether there may be entries that are no part of the mean."""
         return self.kind == "cross_entropy" and not y.is_floating_point()
+
+    def _counts(self, y: Tensor) -> Tensor:
+        """How much each label counts in the mean: nothing, once, or as its class is weighted."""
+        counted = y != self.ignored
+        if self._weights is None:
+            return counted
+        return self._weights.to(y.device)[y * counted] * counted
+
+    def alike(self, y: Tensor) -> bool:
+        """Whether every record counts the same in the mean, whatever the others are.
+
+        Parameters
+        ----------
+        y : Tensor
+            Targets (n, ...).
+
+        Returns
+        -------
+        bool
+        """
+        if not self.pads:
+            return False
+        if not self._ignores(y):
+            return True
+        return y.ndim == 1 and self._weights is None and not bool((y == self.ignored).any())
 
     def fit(self, found: Any, y: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs and targets as the loss takes them.
@@ -264,6 +300,49 @@ class Objective:
             "(torch.nn.functional.binary_cross_entropy_with_logits for one output)"
         )
 
+    def draws(self, found: Any, y: Tensor) -> bool:
+        """Whether the loss draws random numbers; a ValueError where it keeps anything.
+
+        Parameters
+        ----------
+        found : object
+            What the model returned on made-up records.
+        y : Tensor
+            Made-up targets for them.
+
+        Returns
+        -------
+        bool
+
+        Raises
+        ------
+        ValueError
+            For a loss that is another after a call, in an attribute or in what it gives: what one
+            client leaves in it would reach the next.
+        """
+        if self.kind:
+            return False
+        assert self.loss is not None
+        with alone(y.device) as start:
+            before = kept_by(self.loss)
+            start(0)
+            drawn = random_state()
+            first = self._tried(found, y).detach()
+            draws = drawn != random_state()
+            start(0)
+            # Another batch in between: of the first record alone, seen twice.
+            self._tried(outputs(found)[[0, 0]], y[[0, 0]])
+            start(0)
+            again = self._tried(found, y).detach()
+            same = torch.equal(first, again) or bool(first.isnan() & again.isnan())
+            if not same or kept_by(self.loss) != before:
+                raise Unfit(
+                    f"loss {shown(self.loss)} keeps something from one call to the next, which "
+                    "would carry from one client to another: give a function of outputs and "
+                    "targets alone, or train in a LocalFunction"
+                )
+        return draws
+
     def check(self, found: Any, y: Tensor, low: int | None, high: int | None) -> Tensor:
         """Try the objective on outputs of made-up records.
 
@@ -294,6 +373,7 @@ class Objective:
         for label in (low, high):
             if label is not None:
                 loss = self._tried(found, torch.full_like(y, label))
+        self.draws(found, y)
         return loss
 
     def _tried(self, found: Any, y: Tensor) -> Tensor:
@@ -310,8 +390,8 @@ class Objective:
             raise Unfit(f"loss gave a {loss.dtype} number: there is nothing to differentiate")
         return loss
 
-    def weight(self, y: Tensor) -> int:
-        """How many records, or labels that are not ignored, the mean over a batch is of.
+    def weight(self, y: Tensor) -> float:
+        """How many records, or labels as they count, the mean over a batch is of.
 
         Parameters
         ----------
@@ -320,11 +400,11 @@ class Objective:
 
         Returns
         -------
-        int
+        float
         """
         if not self._ignores(y):
             return len(y)
-        return int((y != IGNORED).sum())
+        return float(self._counts(y).sum())
 
     @property
     def metric_name(self) -> str:
@@ -390,13 +470,15 @@ def _told(like: Records) -> str:
     return ", ".join(f"{n}: {_told(part)}" for n, part in zip(names, leaves(like), strict=True))
 
 
-def label_range(y: Tensor) -> tuple[int | None, int | None]:
+def label_range(y: Tensor, ignored: int = IGNORED) -> tuple[int | None, int | None]:
     """The smallest and the largest whole number among labels, those ignored left out.
 
     Parameters
     ----------
     y : Tensor
         Targets of any shape; real ones have no labels.
+    ignored : int
+        What is no label.
 
     Returns
     -------
@@ -404,15 +486,16 @@ def label_range(y: Tensor) -> tuple[int | None, int | None]:
     """
     if y.is_floating_point():
         return None, None
-    counted = y[y != IGNORED]
+    counted = y[y != ignored]
     if not counted.numel():
         return None, None
     return int(counted.min()), int(counted.max())
 
 
 def _mean_of(each: Tensor, counted: Tensor) -> Tensor:
-    """The mean of the entries that count; 0 where none does, which moves nothing."""
-    return (each * counted).sum() / counted.sum().clamp(min=1)
+    """The mean of entries that are 0 where they do not count; 0 of none, which moves nothing."""
+    total = counted.sum()
+    return each.sum() / torch.where(total > 0, total, 1)
 
 
 def _check_classes(classes: int, low: int | None, high: int | None) -> None:
@@ -474,13 +557,11 @@ def _entries(loss: Loss | None, kind: str) -> Loss | None:
         return partial(F.cross_entropy, reduction="none")
     if not isinstance(loss, nn.Module):
         return partial(getattr(F, kind), reduction="none")
-    if isinstance(loss, nn.CrossEntropyLoss) and not _counts_all(loss):
-        return None
     apart = copy.copy(loss)
     apart.reduction = "none"  # type: ignore[assignment]
     return apart
 
 
 def _counts_all(loss: nn.CrossEntropyLoss) -> bool:
-    """Whether a cross-entropy counts every target once: with weights its mean is another."""
+    """Whether a cross-entropy counts every label once, and ignores what torch ignores."""
     return loss.weight is None and loss.ignore_index == IGNORED

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from fldp._checks import check_takes, shown, whole
 from fldp.mechanism.updates import as_tensor, load_
-from fldp.simulation.engines import TOGETHER
+from fldp.simulation.engines import in_turn
 from fldp.simulation.isolation import Template
 from fldp.simulation.local import Algorithm, Task, one_by_one
 
@@ -82,7 +82,7 @@ class LocalFunction(Algorithm):
     def _trainer(self, task: Task, ids: Tensor) -> tuple[Callable[[Tensor], Tensor], int]:
         self.rehearse(task.model, task.flat, task.population)
         train = partial(self._one, Template(task.model), task)
-        return partial(one_by_one, train, task, self.threads), TOGETHER
+        return partial(one_by_one, train, task, self.threads), in_turn(task.flat)
 
     def _one(self, template: Template, task: Task, client: int) -> Tensor:
         """The update (d,) of a client."""

@@ -18,7 +18,7 @@ from opacus import GradSampleModule
 from torch import Tensor, nn
 
 from fldp.simulation.isolation import Template, alone
-from fldp.simulation.objective import IGNORED, Objective, outputs
+from fldp.simulation.objective import Objective, outputs
 from fldp.simulation.rehearsal import holdings
 
 # The mean loss of a model on those of some made-up records that are numbered.
@@ -122,8 +122,7 @@ def mean_of_each(objective: Objective, found: Any, y: Tensor) -> Tensor:
     Tensor
         Of shape ().
     """
-    counts = objective.kind == "cross_entropy" and not y.is_floating_point()
-    if objective.pads and not (counts and (y.ndim > 1 or bool((y == IGNORED).any()))):
+    if objective.alike(y):
         return objective.mean(found, y)
     out = outputs(found)
     singles = [objective.mean(out[i : i + 1], y[i : i + 1]) for i in range(len(y))]

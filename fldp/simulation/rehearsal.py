@@ -152,7 +152,7 @@ def _trial(template: Template, records: Records, start: Callable[[int], None]) -
     before = holdings(module)
     outputs = dict[str, Tensor]()
     start(0)
-    drawn = _random_state()
+    drawn = random_state()
     parts = list(module.named_modules())
     handles = [part.register_forward_hook(_recorder(name, outputs)) for name, part in parts]
     handles += [
@@ -174,7 +174,7 @@ def _trial(template: Template, records: Records, start: Callable[[int], None]) -
     after = holdings(module)
     moved = tuple(n for n in sorted(before.keys() | after.keys()) if before.get(n) != after.get(n))
     said = found[0].detach()
-    return _Trial(outputs, said, moved, drawn != _random_state(), bool(mode.replaced))
+    return _Trial(outputs, said, moved, drawn != random_state(), bool(mode.replaced))
 
 
 def _mixes(template: Template, like: Records, first: _Trial, start: Callable[[int], None]) -> bool:
@@ -230,7 +230,14 @@ def _floats(value: object) -> list[Tensor]:
     return _floats(getattr(value, "logits", []))
 
 
-def _random_state() -> tuple[object, ...]:
+def random_state() -> tuple[object, ...]:
+    """Where the global random numbers of torch, numpy and Python stand.
+
+    Returns
+    -------
+    tuple
+        To be compared.
+    """
     ours = torch.get_rng_state().numpy().tobytes()
     return ours, random.getstate(), _told(np.random.get_state(), set())  # noqa: NPY002
 
@@ -276,6 +283,22 @@ def holdings(model: nn.Module) -> dict[str, object]:
             if tensor is not None:
                 found[prefix + name] = _told(tensor, set())
     return found
+
+
+def kept_by(holder: object) -> object:
+    """What an object holds; of a function nothing is seen but which it is.
+
+    Parameters
+    ----------
+    holder : object
+        A module, or any object.
+
+    Returns
+    -------
+    object
+        It compares equal as long as nothing in it has changed.
+    """
+    return holdings(holder) if isinstance(holder, nn.Module) else _told(holder, set())
 
 
 # Where a module keeps what has names; their contents are told one by one.
