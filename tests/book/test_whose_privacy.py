@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from scipy.stats import binom
 
 import fldp
+from fldp.accounting import gaussian_delta, gaussian_epsilon
 
 HERE = Path(__file__).resolve().parent.parent.parent
 BOOK = HERE / "book" / "whose-privacy-from-whom.ipynb"
@@ -65,3 +68,18 @@ def test_a_record_has_the_replace_one_epsilon_and_the_server_none() -> None:
     assert one.adjacency == "zero-out"
     with pytest.raises(ValueError, match="adjacency is 'add-or-remove' with trust='local'"):
         fldp.calibrate(**ask, trust="local", adjacency="add-or-remove")
+
+
+def test_the_insiders_bound_is_one_for_runs_of_so_many_participations() -> None:
+    """A promise with δ for all runs allows δ / Pr[k = 15] among those with 15 participations."""
+    plan = fldp.calibrate(epsilon=8.0, delta=1e-3, rounds=60, clients=480, cohort=120)
+    mu = math.sqrt(15) / plan.noise_multiplier
+    allowed = 1e-3 / binom.pmf(15, plan.rounds, plan.sampling_rate)
+    assert gaussian_delta(mu, plan.cohort_known()["epsilon"]) <= allowed
+    truth = gaussian_epsilon(mu, allowed)
+    assert truth == pytest.approx(13.06, abs=0.01)
+    cells = json.loads(BOOK.read_text(encoding="utf-8"))["cells"]
+    printed = "".join("".join(o.get("text", "")) for c in cells for o in c.get("outputs", []))
+    bounds = re.findall(r"(outsider|insider): at least (\d+)", printed)
+    assert [name for name, _ in bounds] == ["outsider", "insider"]
+    assert int(bounds[0][1]) < plan.epsilon() < int(bounds[1][1]) < truth
