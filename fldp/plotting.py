@@ -221,7 +221,7 @@ def accuracy_against_epsilon(
     runs : array
         Accuracies (len(epsilons), seeds).
     baseline : array, optional
-        Accuracies without noise (seeds,), drawn as a line with a band. None: no line.
+        Accuracies without privacy (seeds,), drawn as a line with a band. None: no line.
     ax : Axes, optional
         None: new ones.
     label : str, optional
@@ -254,7 +254,7 @@ def accuracy_against_epsilon(
         level = np.asarray(baseline, dtype=float)
         low = level.mean() - level.std()
         high = level.mean() + level.std()
-        ax.axhline(level.mean(), color=PALETTE["grey"], linestyle="--", label="no noise")
+        ax.axhline(level.mean(), color=PALETTE["grey"], linestyle="--", label="without privacy")
         ax.axhspan(low, high, color=PALETTE["grey"], alpha=_FAINT, linewidth=0)
     ax.set_xscale("log")
     ax.set_xticks(list(epsilons), [f"{e:g}" for e in epsilons])

@@ -23,8 +23,9 @@ def paste(blocks: list[str]) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_w11_the_examples_run_as_pasted() -> None:
-    assert len(BLOCKS) == 2
-    done = paste(BLOCKS)
+    _, *blocks = BLOCKS
+    assert len(blocks) == 2
+    done = paste(blocks)
     assert done.returncode == 0, done.stderr
     first, *statement = done.stdout.splitlines()
     accuracy, epsilon = map(float, first.split())
@@ -34,8 +35,21 @@ def test_w11_the_examples_run_as_pasted() -> None:
 
 
 @pytest.mark.slow
+def test_the_recipe_gives_what_readme_and_front_page_say() -> None:
+    front = (HERE / "book" / "index.md").read_text(encoding="utf-8")
+    done = paste(BLOCKS[:1])
+    assert done.returncode == 0, done.stderr
+    kindest = re.search(r"1 +every model +client +zero-out +central +([\d.]+)", done.stdout)
+    assert kindest is not None, done.stdout
+    assert "claims ε\n    = 1" in done.stdout
+    given = round(float(kindest[1]))
+    assert f"claims ε = 1 and gives {given}" in README
+    assert f"give {given}, on the kindest reading" in front
+
+
+@pytest.mark.slow
 def test_w11_a_name_that_no_block_defines_is_found() -> None:
-    done = paste([*BLOCKS, "print(mean_of_nobody)"])
+    done = paste([*BLOCKS[1:], "print(mean_of_nobody)"])
     assert "NameError" in done.stderr
 
 

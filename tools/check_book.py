@@ -48,6 +48,10 @@ FOLDED, VARIES = "hide-input", "varies"
 RECORD = "application/papermill.record/text/plain"
 CHECKED = "# NBVAL_CHECK_OUTPUT"
 PLAIN = "**In plain words"
+# Words of the glossary that every page uses: no chapter has to link them.
+EVERYDAY = ["client", "cohort", "delta", "epsilon", "population", "record", "release", "round"]
+# A term of so many letters or fewer is an abbreviation, whose case tells.
+ABBREVIATED = 4
 BANNED = re.compile(
     r"\b(simpl[ey]|powerful|crucial|important(?:ly)?|obviously|trivial(?:ly)?)\b", re.I
 )
@@ -312,6 +316,30 @@ def check_cells(measured: Measures, code: list[dict[str, Any]]) -> None:
                 measured.breaches.append(f"code cells: {what} {value:g} lines, at most {limit}")
 
 
+@cache
+def glossary(root: Path) -> tuple[str, ...]:
+    """The terms of the glossary."""
+    path = root / "book" / "glossary.md"
+    if not path.exists():
+        return ()
+    found = next(part for part in myst.directives(path.read_text("utf-8")) if "gloss" in part.name)
+    return tuple(line for line in found.body.splitlines() if line and line[0] != " ")
+
+
+def check_terms(measured: Measures, texts: list[str], root: Path) -> None:
+    """A term of the glossary that a chapter uses is linked somewhere in it."""
+    linked = {
+        role.target.lower() for text in texts for role in myst.roles(text) if role.name == "term"
+    }
+    said = " ".join(myst.prose(text) for text in texts)
+    for term in glossary(root):
+        if term.lower() in linked or term in EVERYDAY:
+            continue
+        case = re.RegexFlag(0) if len(term) <= ABBREVIATED else re.IGNORECASE
+        if re.search(rf"(?<![\w-]){re.escape(term)}s?(?![\w-])", said, case):
+            measured.breaches.append(f"uses {term!r} and never links it: {{term}}`{term}`")
+
+
 def check_style(measured: Measures, cells: list[dict[str, Any]], headings: list[str]) -> None:
     """What is asked of chapters alone: plain prose, little code, few questions."""
     own = list(main_line(cells))
@@ -469,6 +497,7 @@ def measure(path: Path, referred: Counter[str], root: Path) -> Measures:
     check_boxes(measured, referred, root)
     if kind == "chapter":
         check_style(measured, cells, headings)
+        check_terms(measured, markdown, root)
     if measured.without_alt:
         measured.breaches.append(f"{measured.without_alt} figure(s) without alt text")
     return measured

@@ -39,6 +39,7 @@ FIGURE = {
 }
 
 
+GLOSSARY = ":::{glossary}\nadjacency\n  Who is a neighbour.\n\nAUC\n  An area.\n:::\n"
 ASKED = "Write down how many of the clients are told apart by an observer like this one.\n\n"
 PLAIN = "Most sentences of a chapter say more than six words. " * 70 + "\n\n"
 
@@ -84,6 +85,7 @@ def run(root: Path, capsys: pytest.CaptureFixture[str], **changes: Any) -> tuple
         markdown_cell(parts["end"]),
     ]
     (root / "book" / "a-chapter.ipynb").write_text(json.dumps({"cells": cells}))
+    (root / "book" / "glossary.md").write_text(GLOSSARY)
     (root / "_toc.yml").write_text(
         "parts:\n- caption: Part I\n  chapters:\n  - file: book/a-chapter\n"
     )
@@ -127,6 +129,7 @@ def test_a_chapter_in_style_passes_and_its_pair_is_listed(
         ),
         ("body", "of it.", "of it." + "\n\n## More\n\nMore." * 9, "11 sections, at most 10"),
         ("body", "**In plain words.**", "So.", "thm-a: no **In plain words** ... after it"),
+        ("body", "of it.", "of it by adjacency.", "uses 'adjacency' and never links it"),
         ("body", "of it.", "of 94 percent of it.", "the prose says 94"),
         ("end", "## Summary", "## The end", "no section '## Summary'"),
         ("end", ":label: ex-1", ":label: ex-9", "without solution"),
