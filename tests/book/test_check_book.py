@@ -233,8 +233,6 @@ def test_a_stored_print_that_comes_out_differently_is_stale() -> None:
     assert measured.breaches == ["stale: stored '0.93', comes out '0.94'"]
 
 
-# The chapters are being written to these measures.
-@pytest.mark.skip(reason="chapters are being written to these measures")
 @pytest.mark.slow
 def test_the_book_meets_its_measures(capsys: pytest.CaptureFixture[str]) -> None:
     status = check_book.main([])
