@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from fldp.mechanism.updates import flatten, shapes
+from fldp.simulation.algorithm import Task
 from fldp.simulation.batching import Batch, batches, lengths, shuffled, usual
 from fldp.simulation.clients import Population
 from fldp.simulation.draws import Draws
-from fldp.simulation.local import Task
 from fldp.simulation.objective import Objective
 
 

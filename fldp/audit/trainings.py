@@ -22,11 +22,12 @@ from fldp.audit.scores import own_stream
 from fldp.audit.trials import from_trials
 from fldp.mechanism.clipping import Clip, as_clip
 from fldp.mechanism.updates import flatten
+from fldp.simulation.algorithm import Algorithm
 from fldp.simulation.clients import Population, check_labels
 from fldp.simulation.history import History
 from fldp.simulation.inputs import Records, accepted, call, cast, each, form, take
 from fldp.simulation.isolation import copied
-from fldp.simulation.local import Algorithm, LocalSGD
+from fldp.simulation.local import LocalSGD
 from fldp.simulation.objective import outputs
 from fldp.simulation.training import train
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from fldp._lazy import attach
 
 if TYPE_CHECKING:
+    from fldp.simulation import algorithm as algorithm
     from fldp.simulation import averaging as averaging
     from fldp.simulation import batching as batching
     from fldp.simulation import checkpoint as checkpoint
@@ -36,9 +37,9 @@ if TYPE_CHECKING:
     from fldp.simulation import training as training
 
 _MODULES = (
-    "averaging batching checkpoint clients descent dpsgd draws engines evaluation history inputs "
-    "isolation loading local monitor naming objective outcome own persample rounds sampling "
-    "scaffold server setting stacked training"
+    "algorithm averaging batching checkpoint clients descent dpsgd draws engines evaluation "
+    "history inputs isolation loading local monitor naming objective outcome own persample rounds "
+    "sampling scaffold server setting stacked training"
 )
 __all__ = [*_MODULES.split()]
 __getattr__ = attach(__name__, {}, {name: name for name in __all__})

@@ -22,12 +22,12 @@ from fldp._checks import real, shown, whole
 from fldp.mechanism.noise import gaussian_
 from fldp.mechanism.updates import load_
 from fldp.plan.records import RecordPlan
+from fldp.simulation.algorithm import Algorithm, Task, one_by_one
 from fldp.simulation.checkpoint import State
 from fldp.simulation.clients import Population
 from fldp.simulation.engines import in_turn
 from fldp.simulation.inputs import call, each, leaves, made_up, take
 from fldp.simulation.isolation import Template
-from fldp.simulation.local import Algorithm, Task, one_by_one
 from fldp.simulation.persample import (
     RECORDS,
     check_layers,

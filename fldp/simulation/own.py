@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from fldp._checks import check_takes, shown, whole
 from fldp.mechanism.updates import as_tensor, load_
+from fldp.simulation.algorithm import Algorithm, Task, one_by_one
 from fldp.simulation.engines import in_turn
 from fldp.simulation.isolation import Template
-from fldp.simulation.local import Algorithm, Task, one_by_one
 
 # What Opacus and torch's data parallelism put before all names of a module that they wrap.
 _AROUND = ("_module.", "module.")

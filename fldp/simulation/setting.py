@@ -17,12 +17,12 @@ from fldp.mechanism.intake import as_numbers, check_equal, check_weights
 from fldp.mechanism.noise import Gaussian
 from fldp.mechanism.updates import flatten
 from fldp.plan import PrivacyPlan
+from fldp.simulation.algorithm import Algorithm
 from fldp.simulation.averaging import Weights
 from fldp.simulation.clients import Population
 from fldp.simulation.engines import check_model
 from fldp.simulation.evaluation import Exam, Validation
 from fldp.simulation.isolation import copied
-from fldp.simulation.local import Algorithm
 from fldp.simulation.objective import Loss, Objective
 from fldp.simulation.sampling import Everyone, Poisson, Sampler, check_sampler, for_plan
 from fldp.simulation.server import FedAvg

@@ -18,12 +18,12 @@ from fldp.mechanism.clipping import Clip
 from fldp.mechanism.noise import Gaussian
 from fldp.plan import PrivacyPlan
 from fldp.plan.ledger import Ledger
+from fldp.simulation.algorithm import Algorithm
 from fldp.simulation.checkpoint import Checkpoint
 from fldp.simulation.clients import Population
 from fldp.simulation.evaluation import Validation, evaluate
 from fldp.simulation.history import History
 from fldp.simulation.isolation import threads
-from fldp.simulation.local import Algorithm
 from fldp.simulation.objective import Loss
 from fldp.simulation.outcome import summary
 from fldp.simulation.rounds import Run
