@@ -159,29 +159,40 @@ def choose(
     lacking = ""
     if name in ("auto", "stacked"):
         try:
-            if any(p.dtype != flat.dtype for p in model.parameters()):
-                raise Unsupported("weights of another type than the vector of the model")
-            stacked = Stacked(model, like, objective)
-            if odd := _once(case, "loss", lambda: _odd_loss(case, template, stacked, loop)):
-                raise Unsupported(odd)
-            return Choice(stacked, case.together(stacked.activations, _BUDGET))
+            return _stacked(case, template, loop)
         except Unsupported as reason:
             lacking = f"no stacked kernel for {reason}"
     if name == "stacked":
         raise ValueError(f"engine is 'stacked', but there is {lacking}: use engine='auto'")
-    entries, obstacle = 0, _apart(model, seen)
-    if not obstacle and _once(case, "draws", lambda: _draws(case, template)):
-        obstacle = "the loss draws random numbers, which clients would share"
-    if not obstacle:
-        entries, obstacle = _once(case, "torch.func", lambda: _tried(case, template, loop))
+    entries, obstacle = _obstacle(case, template, seen, loop)
     if obstacle and name == "vmap":
         raise ValueError(f"engine is 'vmap', but {obstacle}: use engine='loop'")
+    if not obstacle and name == "auto":
+        obstacle = case.too_large(entries)
     if obstacle:
         return Choice(loop, in_turn(flat), obstacle)
-    if name == "auto" and (large := case.too_large(entries)):
-        return Choice(loop, in_turn(flat), large)
     together = case.together(entries, _WIDE_BUDGET)
     return Choice(Vmapped(template, objective), together, lacking or "asked for")
+
+
+def _stacked(case: Case, template: Template, loop: Loop) -> Choice:
+    """Stacked kernels; raises Unsupported where a layer, a type or the loss has none."""
+    if any(p.dtype != case.flat.dtype for p in case.model.parameters()):
+        raise Unsupported("weights of another type than the vector of the model")
+    stacked = Stacked(case.model, case.like, case.objective)
+    if odd := _once(case, "loss", lambda: _odd_loss(case, template, stacked, loop)):
+        raise Unsupported(odd)
+    return Choice(stacked, case.together(stacked.activations, _BUDGET))
+
+
+def _obstacle(case: Case, template: Template, seen: Traits, loop: Loop) -> tuple[int, str]:
+    """Entries of the activations of a record, and why `torch.func` cannot train this model."""
+    if apart := _apart(case.model, seen):
+        return 0, apart
+    if _once(case, "draws", lambda: _draws(case, template)):
+        return 0, "the loss draws random numbers, which clients would share"
+    found: tuple[int, str] = _once(case, "torch.func", lambda: _tried(case, template, loop))
+    return found
 
 
 def _draws(case: Case, template: Template) -> bool:
