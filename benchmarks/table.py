@@ -177,6 +177,7 @@ def others() -> Iterator[str]:
             for run in found["runs"]
         ]  # fmt: skip
         yield from table(["model", "rounds", "ε", "accuracy", "a run", "digest"], rows)
+        yield from many(found.get("curves", {}))
     if found := load("audits"):
         faults, correct = found["faults"], found["correct"]
         caught = sum(row["audit"] or row["neighbour_test"] for row in faults.values())
@@ -190,6 +191,25 @@ def others() -> Iterator[str]:
             for epsilon, row in found["power"].items()
         ]
         yield from table(["ε", "found, Gaussian", "found, one-run", "found, Clopper-Pearson"], rows)
+
+
+def many(found: dict[str, Any]) -> Iterator[str]:
+    """What many clients buy, on MNIST."""
+    if not found:
+        return
+    setting = found["setting"]
+    yield (
+        f"What many clients buy: a linear model, {setting['images']} images a client, one client "
+        f"in ten a round, {setting['rounds']} rounds, δ = {setting['delta']:g}, "
+        f"{setting['seeds']} seeds; clip and momentum chosen on validation data.\n"
+    )
+    rows = [
+        [f"{row['clients']:,}", f"{row['epsilon'] or 'none'}",
+         f"{row['noise_multiplier'] or 0:.2f}", f"{row['clip'] or 'none'}", f"{row['momentum']}",
+         f"{row['accuracy_mean']:.3f} ± {row['accuracy_sd'] or 0:.3f}"]
+        for row in found["rows"]
+    ]  # fmt: skip
+    yield from table(["clients", "ε", "z", "clip", "momentum", "accuracy"], rows)
 
 
 def populations() -> Iterator[str]:
