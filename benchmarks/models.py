@@ -36,12 +36,18 @@ LARGE, FEW = 1_000_000, 4
 _ENDS = re.compile(r"[:;(]| and cross-entropy| whose ")
 INTRODUCTION = """# What runs
 
+A round trains many small models from the same weights, and an *engine* is a way to do so: `loop`
+trains one client after the other, `vmap` runs the model for many clients at once by `torch.func`,
+and `stacked` has the layers that it knows written out for all clients together. The updates are the
+same.
+
 Every row is a model and a task, tried in every engine with records made up for it, and compared
 with `torch.optim.SGD` at each client alone (`tests/test_zoo.py`; equal to 1e-5 in double precision,
 with the same dropout masks). `engine="auto"` takes the engine that is named; `history.engine` says
 which it was, and why. The gain is the time of a round of {clients} clients in a plain loop over
 copies of the model, divided by its time with that engine: measured on one thread, all of a row in
-turn (`python -m benchmarks.models`). Where it says *refused*, the run ends with these words before
+turn (`python -m benchmarks.models`). Below 1, the loop of the package, which checks more, is slower
+than the plain one. Where it says *refused*, the run ends with these words before
 anybody is drawn.
 
 | Model | Task | `engine="auto"` | Gain | stacked | vmap | loop |

@@ -213,7 +213,7 @@ def test_many_clients_in_one_call():
         ({"epsilon": -1}, "epsilon is -1"),
         ({"delta": 2}, "delta is 2"),
         ({"participations": 0}, "participations is 0"),
-        ({"adjacency": "zero-out"}, "adjacency is 'zero-out'"),
+        ({"adjacency": "zero"}, "adjacency is 'zero'"),
         ({"accountant": "x"}, "accountant is 'x'"),
     ],
 )
@@ -229,3 +229,16 @@ def test_words_and_numbers():
     assert "one z for all" in text
     assert "<pre>" in plan._repr_html_()
     assert plan.to_dict()["epsilons"] == plan.epsilons.tolist()
+
+
+def test_no_record_is_promised_that_its_presence_is_hidden():
+    """Sizes are public: the statement says zero-out, whichever name was given, at one number."""
+    plan = calibrate_records(**BASE, client_sizes=[10, 160])
+    older = calibrate_records(**BASE, client_sizes=[10, 160], adjacency="add-or-remove")
+    other = calibrate_records(**BASE, client_sizes=[10, 160], adjacency="replace-one")
+    assert older.to_dict() == plan.to_dict()
+    assert older.noise_multiplier < other.noise_multiplier
+    text = str(plan)
+    assert "one record; zero-out: " in text and "add-or-remove" not in text
+    assert "number n of records" in text
+    assert "one record; replace-one: " in str(other)

@@ -25,8 +25,14 @@ _ACCOUNTED, _ACCOUNTED_BY_OPACUS = 160, 32
 _RATIOS = (1.01, 1.02, 1.03, 1.05, 1.1, 1.2, 1.5, 2.0, 4.0, 1e18)
 # The share of δ that pays for a client which is drawn more often than was accounted.
 _DRAWS = 0.1
-# Of records; whether a record's update is zero is no question that DP-SGD answers.
-_ADJACENCIES = ("add-or-remove", "replace-one")
+# Of records. A client's number of records n is public, since S and the divisor follow from it: so
+# that a record is there cannot be hidden, only what it contributes. "add-or-remove" is the older
+# name of "zero-out" here, with the same numbers.
+_ADJACENCIES = ("zero-out", "replace-one", "add-or-remove")
+_COMPARED = {
+    "zero-out": "the gradients of this record are zero",
+    "replace-one": "this record is another one",
+}
 
 
 class _Steps(NamedTuple):
@@ -84,7 +90,9 @@ class RecordPlan:
         The rounds of a client that are accounted.
     client_sampling_rate
         u, the chance of a client to be asked in a round.
-    adjacency, accountant
+    adjacency
+        "zero-out" or "replace-one", of records.
+    accountant
         As in `calibrate_records`.
     """
 
@@ -124,12 +132,15 @@ class RecordPlan:
             f"Every record: ({up(self.epsilon)}, {up(self.delta)})-differential privacy at the "
             f"record level ({self.adjacency}) after {self.rounds} rounds; on {len(self.epsilons)} "
             f"clients ε goes from {up(spread[0])} (median {up(spread[1])}) to {up(spread[2])}.\n"
+            f"Unit: one record; {self.adjacency}: the run is compared with one in which "
+            f"{_COMPARED[self.adjacency]}. Public, and so the same in both: each client's number n "
+            f"of records, its S below, the divisor {self.batch_size}.\n"
             "Against: the server and all others, who may know who took part. Trusted: the record's "
             "own client.\n"
             f"Noise: DP-SGD in every local step, {each}, the largest "
             f"{down(self.noise_multiplier, 5)}.\n"
             f"Sampling: S = ceil(n/{self.batch_size}) steps per local epoch; in each every "
-            "record takes part by its own coin at rate 1/S (Opacus' loader). Sizes n are public.\n"
+            "record takes part by its own coin at rate 1/S (Opacus' loader).\n"
             f"Accounted: {self.participations} of {self.rounds} rounds, {self.local_epochs} local "
             "epochs each. The steps of a round share one draw of the client: its rate "
             f"{self.client_sampling_rate:g} amplifies none of them.\n"
@@ -212,7 +223,7 @@ def calibrate_records(
     client_sampling_rate: float = 1.0,
     per_client: bool = False,
     participations: int | None = None,
-    adjacency: str = "add-or-remove",
+    adjacency: str = "zero-out",
     accountant: str = "pld",
 ) -> RecordPlan:
     """Noise for DP-SGD inside the clients so that no record's guarantee is weaker than (ε, δ).
@@ -239,7 +250,8 @@ def calibrate_records(
         Accounts for this many rounds of a client instead: the training must then stop asking a
         client after them. None: as `client_sampling_rate` says.
     adjacency
-        "add-or-remove" or "replace-one", of records.
+        "zero-out" or "replace-one", of records. "add-or-remove" is read as "zero-out", which has
+        the same noise: sizes are public, so a record's presence is not hidden.
     accountant
         As in :func:`fldp.epsilon`.
 
@@ -267,6 +279,7 @@ def calibrate_records(
     batch = whole("batch_size", batch_size)
     u = real("client_sampling_rate", client_sampling_rate)
     choice("adjacency", adjacency, _ADJACENCIES)
+    adjacency = "zero-out" if adjacency == "add-or-remove" else adjacency
     choice("accountant", accountant, ACCOUNTANTS)
     given = sizes_of_clients(client_sizes)
     if u > 1:
