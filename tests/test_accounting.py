@@ -600,3 +600,12 @@ def test_a06_a_delta_below_the_smallest_that_is_told_apart_is_refused() -> None:
     for event in (Event(1.0, 0.5, "poisson", 3, known=True), Event(1.0)):
         with pytest.raises(ValueError, match="at least 1e-300"):
             accounting.epsilon_of([event], 5e-324, "zero-out")
+
+
+@pytest.mark.parametrize("epsilon", [1e200, 1e300, 1.7e308])
+def test_delta_far_beyond_any_use_is_answered_without_a_warning(epsilon: float) -> None:
+    found = accounting.delta(
+        noise_multiplier=1.0, epsilon=epsilon, rounds=10, sampling_rate=0.1, adjacency="zero-out"
+    )
+    # The least that is stated: rounded up, never 0.
+    assert 0 <= found <= 1e-300

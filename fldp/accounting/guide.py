@@ -35,6 +35,9 @@ _FELT_BY_BLOCK = 1e-2
 # is flat: log delta to 1e-3.
 _TILTS = np.geomspace(1e-7, 1e17, 49)
 _CLOSER = (12, 12)
+# Beyond it a product with the largest tilt would overflow; delta falls with epsilon, so that its
+# value there bounds every later one.
+_FARTHEST = 1e200
 # Where a window is looked for, as multiples of the saddle's tilt: densely around the candidates
 # below, and far out on both sides for laws that are far from normal.
 _AROUND = np.concatenate(
@@ -233,7 +236,8 @@ class Guide:
 
     def renyi_log_delta(self, epsilon: float) -> float:
         """log delta from the Rényi divergence of the best order, likewise."""
-        found = least(lambda t: self.log_mgf(t) - t * epsilon + _order_term(t), _TILTS, _CLOSER)
+        far = min(epsilon, _FARTHEST)
+        found = least(lambda t: self.log_mgf(t) - t * far + _order_term(t), _TILTS, _CLOSER)
         return min(0.0, found)
 
     def bends(self, tilt: float) -> bool:

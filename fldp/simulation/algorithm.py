@@ -387,6 +387,7 @@ class Algorithm:
 
         Examples
         --------
+        >>> from fldp.simulation.local import LocalSGD
         >>> people = Population(torch.ones(6, 4), torch.arange(6) % 2, [[0, 1], [2, 3], [4, 5]])
         >>> LocalSGD(lr=0.1).updates_of(nn.Linear(4, 2), people).shape
         torch.Size([3, 10])
