@@ -14,7 +14,7 @@ export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 export PYTHONPATH :=
 
-.PHONY: help ready book test check lab bench notebooks colab lock release-check clean
+.PHONY: help ready book test check lab bench notebooks colab lock release-check fuzz clean
 .DEFAULT_GOAL := help
 
 help:
@@ -27,6 +27,7 @@ help:
 	@echo "make colab      write the Colab version of every notebook into _build/colab/"
 	@echo "make lock       pin requirements.in into requirements.txt (UPGRADE=--upgrade moves every pin)"
 	@echo "make release-check   a clean clone, built and tested with the distribution's own python3"
+	@echo "make fuzz            models, records and losses put together at random, ten times as many"
 	@echo "make clean      remove everything that make has made"
 
 $(READY): requirements.txt pyproject.toml tools/bootstrap.sh
@@ -67,6 +68,10 @@ colab: $(READY)
 
 lock: $(READY)
 	$(BIN)/python tools/lock.py $(UPGRADE)
+
+# Examples that the tests, which try the same ones at every run, have not seen.
+fuzz: $(READY)
+	FLDP_HYPOTHESIS=search $(BIN)/python -m pytest tests/test_fuzz.py -n $(WORKERS)
 
 release-check:
 	python3 tools/release_check.py

@@ -6,6 +6,7 @@ Functions are imported (``from conftest import plan_for``); fixtures need no imp
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,16 @@ from torch import Tensor, nn
 import fldp
 
 # Times vary with the machine and with what else it does; a test's `settings` inherit this.
-settings.register_profile("fldp", deadline=None)
-settings.load_profile("fldp")
+# The same examples at every run: `make fuzz` looks for others.
+settings.register_profile("fldp", deadline=None, derandomize=True)
+settings.register_profile("search", deadline=None)
+PROFILE = os.environ.get("FLDP_HYPOTHESIS", "fldp")
+settings.load_profile(PROFILE)
+
+
+def examples(number: int) -> int:
+    """How many examples a test tries: ten times as many where the search is the purpose."""
+    return 10 * number if PROFILE == "search" else number
 
 
 def ground_truth(group: str | None = None) -> list[dict[str, Any]]:

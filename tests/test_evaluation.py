@@ -121,7 +121,7 @@ def test_what_is_no_held_out_data_is_refused(given: Any, words: str) -> None:
 def test_what_does_not_fit_the_model_is_refused(data: tuple[Tensor, Tensor]) -> None:
     with pytest.raises(ValueError, match="label 2 and the model has 2 outputs"):
         evaluate(nn.Linear(4, 2), *data)
-    with pytest.raises(ValueError, match="does not run on records"):
+    with pytest.raises(ValueError, match="does not run on 3 records"):
         evaluate(nn.Linear(5, 3), *data)
 
 

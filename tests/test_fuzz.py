@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -117,7 +118,7 @@ def is_ours(error: BaseException) -> bool:
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=list(HealthCheck))
 @given(models(), records(), targets(), st.sampled_from(LOSSES), st.booleans())
 def test_whatever_is_put_together_trains_or_is_refused(
     model: nn.Module, x: Any, y: Tensor, loss: Any, validated: bool
@@ -145,7 +146,7 @@ def test_whatever_is_put_together_trains_or_is_refused(
 
 
 @pytest.mark.slow
-@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(80), deadline=None, suppress_health_check=list(HealthCheck))
 @given(models(), records(), targets(), st.sampled_from(LOSSES[:6]), st.sampled_from([None, 2]))
 def test_the_engine_that_is_chosen_trains_as_the_loop_does(
     model: nn.Module, x: Any, y: Tensor, loss: Any, batch: int | None

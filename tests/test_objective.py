@@ -140,7 +140,7 @@ NUMBERS = torch.zeros(0)
         (nn.Linear(4, 1), LABELS, None, (0, 0), "single output"),
         (nn.Linear(4, 3), NUMBERS, None, (None, None), "real numbers"),
         (nn.Linear(4, 3), NUMBERS, F.mse_loss, (None, None), "entry by entry"),
-        (nn.Linear(5, 3), LABELS, None, (0, 2), "does not run on records"),
+        (nn.Linear(5, 3), LABELS, None, (0, 2), "does not run on 3 records"),
         (nn.Linear(4, 3), LABELS, lambda out, y: out.sum(1), (0, 2), r"of shape \(2,\)"),
         (nn.Linear(4, 3), LABELS, lambda out, y: 1.0, (0, 2), "loss gave 1.0"),
         (nn.Linear(4, 3), LABELS, lambda out, y: out.unknown, (0, 2), "loss does not run"),

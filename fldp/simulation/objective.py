@@ -452,15 +452,21 @@ def try_out(
     """
     device = leaves(like)[0].device
     y = targets.new_zeros(2, *targets.shape[1:]).to(device)
+    # Two numbers of records: torch takes one record without its channels for a batch of them where
+    # the number of records happens to be that of the channels.
+    _run(module, like, 3)
+    return objective.check(_run(module, like, 2), y, *labels)
+
+
+def _run(module: nn.Module, like: Records, rows: int) -> Any:
     try:
         with torch.enable_grad():
-            found = call(module, made_up(like))
+            return call(module, made_up(like, rows=rows))
     except Exception as error:
         raise Unfit(
-            f"the model does not run on records like these ({_told(like)}): "
+            f"the model does not run on {rows} records like these ({_told(like)}): "
             f"{type(error).__name__}: {error}"
         ) from error
-    return objective.check(found, y, *labels)
 
 
 def _told(like: Records) -> str:
