@@ -28,17 +28,24 @@ PLACES = {
     "gradients-or-parameters": (2, 3),
     "four-traps-of-opacus": (2, 4),
     "any-algorithm": (0, 3),
-    # Parts that are being written, under their numbers.
-    "III": (1, 4),
-    "IV": (0, 5),
-    "V": (2, 5),
+    "what-a-hundred-rounds-cost": (1, 4),
+    "sampling-clients-and-who-knows": (1, 5),
+    "nine-lines-that-claim-one": (2, 5),
+    "start-at-eight-and-tighten": (0, 5),
+    "watching-the-model": (0, 6),
+    "the-clip-norm": (1, 6),
+    "learning-rates-rounds-cohorts": (1, 7),
+    "it-does-not-learn": (2, 7),
+    "from-a-laptop-to-a-population": (0, 8),
+    # A part that is being written, under its number.
+    "V": (1, 8),
 }
-PARTS = {"III": "Accounting", "IV": "Tuning ε in practice", "V": "Toward production"}
-PARTS_NEED = {"III": ("whose-privacy-from-whom",), "IV": ("III", "any-algorithm"), "V": ("III",)}
+PARTS = {"V": "Toward production"}
+PARTS_NEED = {"V": ("from-a-laptop-to-a-population",)}
 # Where private data becomes a release.
 HEART = "clip-noise-average"
 WIDE, HIGH, ACROSS, DOWN = 156, 60, 182, 94
-WIDTH, HEIGHT = 2 * ACROSS + WIDE + 4, 5 * DOWN + HIGH + 4
+WIDTH, HEIGHT = 2 * ACROSS + WIDE + 4, 8 * DOWN + HIGH + 4
 BLUE, ORANGE = "var(--fldp-blue)", "var(--fldp-orange)"
 # Arrows from the left and from the right arrive so far beside one from above.
 APART = 40
