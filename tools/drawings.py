@@ -1,4 +1,4 @@
-"""Draw the book's three drawings: ``python tools/drawings.py [FOLDER]``.
+"""Draw the book's drawings: ``python tools/drawings.py [FOLDER]``.
 
 One style with the plots: no background, and ink that reads on a light and on a dark page. A drawing
 is as narrow as a phone, so that its text is read there without zooming.
@@ -264,14 +264,48 @@ def noise_and_sum() -> str:
     return document(346, "The noise against the sum of the updates", cloud + parts + labels)
 
 
+# A cohort of four in two worlds: (x of the first client, what stands above).
+WORLDS = ((48, "you were drawn"), (244, "you were not"))
+# A lottery's title, where its row stands, who takes the last place, and what follows.
+LOTTERIES = (
+    ("Every client has its own coin", 58, "", "the sum moves by one update: C"),
+    ("Exactly four are drawn", 196, "another", "the sum moves by two: up to 2C"),
+)
+
+
+def displaced_client() -> str:
+    """Who stands in a client's place when it was not drawn, under two lotteries."""
+    parts = []
+    for title, top, instead, so in LOTTERIES:
+        parts.append(text(20, top - 30, title, anchor="start", weight=600))
+        for left, world in WORLDS:
+            is_drawn = left == WORLDS[0][0]
+            parts.append(text(left + 54, top - 4, world, size=SMALL))
+            parts += [
+                circle(left + 36 * place, top + 22, 13, BLUE, fill=0.22) for place in (0, 1, 2)
+            ]
+            last, name = left + 36 * 3, "you" if is_drawn else instead
+            if is_drawn:
+                parts.append(circle(last, top + 22, 13, ORANGE, fill=0.5))
+            elif instead:
+                parts.append(circle(last, top + 22, 13, GREEN, fill=0.5))
+            else:
+                parts.append(circle(last, top + 22, 13, INK, dash="4 4"))
+            colour = ORANGE if is_drawn else GREEN
+            parts.append(text(last, top + 54, name, size=SMALL, fill=colour, weight=600))
+        parts.append(text(200, top + 80, so, weight=600))
+    return document(296, "The place of a client that was not drawn: empty, or taken", parts)
+
+
 def drawings() -> dict[str, str]:
     """Name of each file -> its text."""
     found = {f"{name}.svg": federated_round(observer) for name, observer in OBSERVERS.items()}
-    return found | {"clip-ball.svg": clip_ball(), "noise-and-sum.svg": noise_and_sum()}
+    found |= {"clip-ball.svg": clip_ball(), "noise-and-sum.svg": noise_and_sum()}
+    return found | {"displaced-client.svg": displaced_client()}
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Draw the book's three drawings.")
+    parser = argparse.ArgumentParser(description="Draw the book's drawings.")
     parser.add_argument("folder", nargs="?", type=Path, default=OUT)
     folder = parser.parse_args(argv).folder
     folder.mkdir(parents=True, exist_ok=True)
