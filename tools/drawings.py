@@ -297,11 +297,36 @@ def displaced_client() -> str:
     return document(296, "The place of a client that was not drawn: empty, or taken", parts)
 
 
+def told_and_run() -> str:
+    """What the nine lines account, many small steps, above what they run, a few rounds."""
+    left, right, told, run = 20, 380, 96, 222
+    parts = [
+        text(left, 26, "What the accountant is told", anchor="start", fill=ORANGE, weight=600),
+        text(left, 46, "93,750 steps, noise in each", anchor="start", size=SMALL),
+        text(left, told + 26, "each on 16 of 50,000 records", anchor="start", size=SMALL),
+        text(left, 152, "What runs", anchor="start", fill=BLUE, weight=600),
+        text(left, 172, "15 rounds, noise once in each", anchor="start", size=SMALL),
+        text(left, run + 26, "each with all of every client", anchor="start", size=SMALL),
+    ]
+    ticks, rounds = 121, 15
+    for tick in range(ticks):
+        x = left + (right - left) * tick / (ticks - 1)
+        parts.append(line(x, told - 32, x, told, ORANGE, width=1))
+    wide = (right - left) / rounds
+    for turn in range(rounds):
+        parts.append(box(left + wide * turn + 3, run - 32, wide - 6, 32, BLUE, fill=0.3))
+    return document(266, "93,750 steps that are accounted for, and 15 rounds that are run", parts)
+
+
 def drawings() -> dict[str, str]:
     """Name of each file -> its text."""
     found = {f"{name}.svg": federated_round(observer) for name, observer in OBSERVERS.items()}
-    found |= {"clip-ball.svg": clip_ball(), "noise-and-sum.svg": noise_and_sum()}
-    return found | {"displaced-client.svg": displaced_client()}
+    return found | {
+        "clip-ball.svg": clip_ball(),
+        "noise-and-sum.svg": noise_and_sum(),
+        "displaced-client.svg": displaced_client(),
+        "told-and-run.svg": told_and_run(),
+    }
 
 
 def main(argv: list[str] | None = None) -> int:
