@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import cross_entropy
 
 import fldp
 from fldp.simulation import causes, symptoms
 from fldp.simulation.diagnosis import Diagnosis, diagnose
 
+pytestmark = pytest.mark.filterwarnings("ignore::fldp.mechanism.release.RoundWarning")
 SEEDS = range(3)
 STEADY: dict[str, Any] = {}
 TOO_FEW = "too few clients for this noise"
@@ -33,7 +35,7 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "too few clients": ({"clients": 20, "cohort": 20, "epsilon": 2.0}, TOO_FEW),
     "too few rounds": ({"rounds": 5}, "it stopped while it was still learning"),
-    "malformed": ({"spoilt": 0.7}, "contributions are malformed"),
+    "malformed": ({"is_spoilt": True, "rounds": 20}, "contributions are malformed"),
     "server's rate too large": (
         {"hidden": 32, "rate": 20.0},
         "the server's learning rate is too large",
@@ -61,16 +63,14 @@ def model(hidden: int, seed: int) -> nn.Module:
     return nn.Sequential(nn.Linear(64, hidden), nn.ReLU(), nn.Linear(hidden, 10))
 
 
-def people(clients: int, scheme: str, spoilt: float, seed: int) -> fldp.clients.Population:
-    """The digits over so many clients; a share of them holds an image that is no number."""
-    x, y = digits()[0]
-    if not spoilt:
-        return fldp.clients.partition(x, y, clients=clients, scheme=scheme, seed=seed)
-    each = len(x) // clients
-    x = x.clone()
-    x[: int(spoilt * clients) * each : each] = torch.nan
-    owned = torch.arange(each * clients).view(clients, each)
-    return fldp.clients.Population(x, y, owned.tolist())
+def overflows(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> None:
+    """A step of training, and a fault of the program for two labels in three."""
+    cross_entropy(model(x), y).backward()
+    for weight in model.parameters():
+        assert weight.grad is not None
+        weight.data -= 2.0 * weight.grad
+        if y[0] < 7:
+            weight.data *= torch.inf
 
 
 @cache
@@ -87,21 +87,24 @@ def ran(
     epochs: int = 1,
     rate: float = 1.0,
     scheme: str = "iid",
-    spoilt: float = 0.0,
+    is_spoilt: bool = False,
     noise: bool = True,
 ) -> fldp.History:
     plan = fldp.calibrate(
         epsilon=epsilon, delta=1e-3, rounds=rounds, clients=clients, cohort=cohort
     )
+    local: Any = fldp.LocalSGD(lr=lr, epochs=epochs)
+    if is_spoilt:
+        local = fldp.LocalFunction(overflows)
     given: dict[str, Any] = {"generator": torch.Generator().manual_seed(seed)}
     if not noise:
         given = {"rounds": rounds, "cohort": cohort}
     return fldp.train(
         model(hidden, seed),
-        people(clients, scheme, spoilt, seed),
+        fldp.clients.partition(*digits()[0], clients=clients, scheme=scheme, seed=seed),
         plan if noise else None,
         clip=clip,
-        local=fldp.LocalSGD(lr=lr, epochs=epochs),
+        local=local,
         server=fldp.FedAvgM(lr=rate, momentum=0.5),
         validation=digits()[1],
         seed=seed,
