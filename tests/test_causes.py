@@ -71,6 +71,15 @@ def test_signal_is_the_plans_over_the_rounds_that_ran() -> None:
     assert not found.is_private
 
 
+@pytest.mark.parametrize("rounds", [1, 10, 100])
+def test_the_ratio_of_a_whole_run_takes_clients_not_rounds(rounds: int) -> None:
+    """N·μ/√d, whatever T is, where everybody takes part in every round."""
+    plan = fldp.calibrate(epsilon=4.0, delta=1e-5, rounds=rounds, clients=50)
+    mu = fldp.accounting.gaussian_mu(4.0, 1e-5)
+    whole = plan.snr(650) * math.sqrt(rounds)
+    assert whole == pytest.approx(50 * mu / math.sqrt(650), rel=1e-3)
+
+
 def test_a_remedy_by_model_size_reaches_the_ratio_it_names() -> None:
     large = run([1.0] * 12)
     large.d = 10**7
@@ -133,7 +142,9 @@ def test_it_stopped_too_early_or_too_late() -> None:
     given.metric = [0.05 * t for t in range(12)]
     (found,) = causes.wrong_rounds(Symptoms(given, True))
     assert found.cause == "it stopped while it was still learning"
+    assert not list(causes.wrong_rounds(Symptoms(history(given.loss), True)))
     given.metric = [0.9] * 12
+    given.loss = [2.3, *[0.5] * 11]
     given.best_round = 2
     given.events = [PLAN.event] * 12
     (found,) = causes.wrong_rounds(Symptoms(given, True))

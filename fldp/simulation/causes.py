@@ -275,7 +275,8 @@ def _standstill(run: Symptoms, own: bool, tells: bool) -> Finding:
         late / run.loss[0],
         f"{moved}, up and down",
         f"what clients send has no common direction, or noise covers it; {told}",
-        "a tenth of the clients' learning rate, one local epoch",
+        "one local epoch; then a tenth of the clients' learning rate; then look at one client's "
+        "records and labels",
         chapter,
         is_private=tells,
     )
@@ -315,7 +316,9 @@ def wrong_rounds(run: Symptoms) -> Iterator[Finding]:
         )
     best = history.best_round
     plan = history.plan
-    if plan is not None and 0 < best < (1 - limits.WASTED) * len(curve):
+    fell = run.late(run.loss)
+    is_early = 0 < best < (1 - limits.WASTED) * len(curve)
+    if plan is not None and is_early and fell[0] >= fell[1]:
         yield Finding(
             "most of the budget went into rounds after the best one",
             float(best),

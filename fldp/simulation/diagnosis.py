@@ -163,15 +163,15 @@ def _examined(run: Symptoms, other: Symptoms | None) -> tuple[list[str], list[Fi
     plan = run.history.plan
     looked: list[str] = []
     found: list[Finding] = []
+    if plan is not None and run.d:
+        looked += ["signal to noise", "model size", "population"]
+        found += causes.faint_signal(run, plan)
     if len(run.clipped):
         looked.append("lost contributions")
     found += causes.lost(run)
     if other is not None:
         looked.append("the run without noise")
         found += causes.not_the_noise(other)
-    if plan is not None and run.d:
-        looked += ["signal to noise", "model size", "population"]
-        found += causes.faint_signal(run, plan)
     if len(run.clipped):
         looked.append("clipped share")
         found += causes.clip_too_large(run)
