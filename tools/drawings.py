@@ -291,9 +291,9 @@ CHECKS = (
         "public",
         ("one local epoch, or a", "smaller clients' rate"),
     ),
-    ("Does it fall in leaps?", "", "public", ("a smaller server's", "rate")),
+    ("Does the loss leap,", "and never settle?", "public", ("a smaller server's", "rate")),
     (
-        "Does it still rise",
+        "Is accuracy still rising",
         "in the last rounds?",
         "public",
         ("longer steps first,", "then more rounds"),

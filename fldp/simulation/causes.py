@@ -180,10 +180,13 @@ def clip_too_large(run: Symptoms) -> Iterator[Finding]:
     if not run.nobody:
         return
     most = float(run.clipped.max())
+    seen = f"in no round were more than {most:.0%} of the updates clipped"
+    if most == 0:
+        seen = "no update was clipped in any round"
     yield Finding(
         "the clip norm is too large",
         most,
-        f"in no round were more than {most:.0%} of the updates clipped",
+        seen,
         "the noise is z·C, made for a length that no update has",
         "lower C until about half of the updates are clipped; or a larger client learning rate, "
         "if updates are short because clients hardly move",
