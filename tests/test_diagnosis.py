@@ -286,4 +286,4 @@ def test_likely_causes_come_first() -> None:
     found = diagnose(history).findings
     grades = [finding.is_likely for finding in found]
     assert grades == sorted(grades, reverse=True)
-    assert all(isinstance(finding, causes.Finding) for finding in found)
+    assert all(isinstance(finding, causes.Reason) for finding in found)

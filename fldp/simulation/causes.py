@@ -18,7 +18,7 @@ from fldp.simulation.symptoms import Symptoms
 
 
 @dataclass(frozen=True)
-class Finding:
+class Reason:
     """One thing that was found, and what to do about it.
 
     Parameters
@@ -38,7 +38,7 @@ class Finding:
 
     Examples
     --------
-    >>> print(Finding("too few clients", 0.5, "a", "b", "c", "the-clip-norm"))
+    >>> print(Reason("too few clients", 0.5, "a", "b", "c", "the-clip-norm"))
     Likely: too few clients
       Seen: a.
       That means: b.
@@ -68,7 +68,7 @@ class Finding:
         return "\n".join(map(fill, lines))
 
 
-def lost(run: Symptoms) -> Iterator[Finding]:
+def lost(run: Symptoms) -> Iterator[Reason]:
     """Rounds that released nothing, and contributions that counted as zero.
 
     Parameters
@@ -78,11 +78,11 @@ def lost(run: Symptoms) -> Iterator[Finding]:
 
     Yields
     ------
-    Finding
+    Reason
     """
     rounds = max(run.history.rounds, 1)
     if run.skipped >= limits.SOME_LOST * rounds:
-        yield Finding(
+        yield Reason(
             "rounds were skipped",
             run.skipped / rounds,
             f"{run.skipped:.0f} of {rounds} rounds released nothing, because too few came",
@@ -93,7 +93,7 @@ def lost(run: Symptoms) -> Iterator[Finding]:
         )
     if run.came and run.malformed >= limits.SOME_LOST * run.came:
         share = run.malformed / run.came
-        yield Finding(
+        yield Reason(
             "contributions are malformed",
             share,
             f"{share:.0%} of the contributions were NaN or infinite and counted as zero",
@@ -105,7 +105,7 @@ def lost(run: Symptoms) -> Iterator[Finding]:
         )
     # A few zeros are clients that have nothing left to learn.
     if run.came and run.zero >= limits.MOST_LOST * run.came:
-        yield Finding(
+        yield Reason(
             "contributions are zero",
             run.zero / run.came,
             f"{run.zero / run.came:.0%} of the contributions were exactly zero",
@@ -116,7 +116,7 @@ def lost(run: Symptoms) -> Iterator[Finding]:
         )
 
 
-def faint_signal(run: Symptoms, plan: PrivacyPlan) -> Iterator[Finding]:
+def faint_signal(run: Symptoms, plan: PrivacyPlan) -> Iterator[Reason]:
     """Noise longer than what the clients send, at best: too large a model, or too few clients.
 
     Parameters
@@ -128,7 +128,7 @@ def faint_signal(run: Symptoms, plan: PrivacyPlan) -> Iterator[Finding]:
 
     Yields
     ------
-    Finding
+    Reason
     """
     rounds = max(run.history.rounds, 1)
     each = plan.snr(run.d)
@@ -154,7 +154,7 @@ def faint_signal(run: Symptoms, plan: PrivacyPlan) -> Iterator[Finding]:
             f"about {needed['clients']:,} clients in place of {plan.clients:,}, or a larger ε; "
             "more rounds or other rates do not help"
         )
-    yield Finding(
+    yield Reason(
         cause,
         total,
         seen,
@@ -165,7 +165,7 @@ def faint_signal(run: Symptoms, plan: PrivacyPlan) -> Iterator[Finding]:
     )
 
 
-def clip_too_large(run: Symptoms) -> Iterator[Finding]:
+def clip_too_large(run: Symptoms) -> Iterator[Reason]:
     """A clip norm that no update reaches.
 
     Parameters
@@ -175,7 +175,7 @@ def clip_too_large(run: Symptoms) -> Iterator[Finding]:
 
     Yields
     ------
-    Finding
+    Reason
     """
     if not run.nobody:
         return
@@ -183,7 +183,7 @@ def clip_too_large(run: Symptoms) -> Iterator[Finding]:
     seen = f"in no round were more than {most:.0%} of the updates clipped"
     if most == 0:
         seen = "no update was clipped in any round"
-    yield Finding(
+    yield Reason(
         "the clip norm is too large",
         most,
         seen,
@@ -195,7 +195,7 @@ def clip_too_large(run: Symptoms) -> Iterator[Finding]:
     )
 
 
-def wrong_rates(run: Symptoms) -> Iterator[Finding]:
+def wrong_rates(run: Symptoms) -> Iterator[Reason]:
     """Steps that are too short, too long, or lead nowhere, where the noise is not the reason.
 
     Parameters
@@ -205,13 +205,13 @@ def wrong_rates(run: Symptoms) -> Iterator[Finding]:
 
     Yields
     ------
-    Finding
+    Reason
     """
     own = run.is_own_exam
     tells = own or len(run.clipped) > 0
     if not run.is_finite:
         where = int(np.argmin(np.isfinite(run.loss))) + 1
-        yield Finding(
+        yield Reason(
             "training diverges",
             float(where),
             f"the loss is not finite from round {where} on",
@@ -226,8 +226,8 @@ def wrong_rates(run: Symptoms) -> Iterator[Finding]:
         yield _too_long(run, own)
 
 
-def _too_long(run: Symptoms, own: bool) -> Finding:
-    return Finding(
+def _too_long(run: Symptoms, own: bool) -> Reason:
+    return Reason(
         "the server's learning rate is too large",
         run.straightness,
         f"the loss goes up and down: its net fall is {run.straightness:.2g} of its way; the "
@@ -239,7 +239,7 @@ def _too_long(run: Symptoms, own: bool) -> Finding:
     )
 
 
-def _standstill(run: Symptoms, own: bool, tells: bool) -> Finding:
+def _standstill(run: Symptoms, own: bool, tells: bool) -> Reason:
     """A loss that hardly fell: because steps are too short, or because they lead nowhere."""
     late = run.late(run.loss)[0]
     moved = f"the loss went from {run.loss[0]:.3g} to {run.loss[-1]:.3g}"
@@ -248,7 +248,7 @@ def _standstill(run: Symptoms, own: bool, tells: bool) -> Finding:
     if run.reach < limits.SHORT_REACH and not is_straight:
         return _too_long(run, own)
     if run.reach < limits.SHORT_REACH:
-        return Finding(
+        return Reason(
             "the clip norm is too small",
             run.reach,
             f"{moved}, and all clip norms together are {run.reach:.2g} of the model's length"
@@ -260,7 +260,7 @@ def _standstill(run: Symptoms, own: bool, tells: bool) -> Finding:
             is_private=own or run.everybody,
         )
     if is_straight:
-        return Finding(
+        return Reason(
             "the server's learning rate is too small",
             run.halving,
             f"{moved}, steadily; at this pace it takes {run.halving:.0f} times the rounds to halve",
@@ -272,7 +272,7 @@ def _standstill(run: Symptoms, own: bool, tells: bool) -> Finding:
     told = "the clipped share, which is private, tells which: nobody clipped is C"
     if run.everybody:
         told = "every update was clipped, so that it is not C"
-    return Finding(
+    return Reason(
         "the steps lead nowhere: the clients' learning rate is too large"
         + ("" if run.everybody else ", or C"),
         late / run.loss[0],
@@ -285,7 +285,7 @@ def _standstill(run: Symptoms, own: bool, tells: bool) -> Finding:
     )
 
 
-def wrong_rounds(run: Symptoms) -> Iterator[Finding]:
+def wrong_rounds(run: Symptoms) -> Iterator[Reason]:
     """Too few rounds, or too many.
 
     Parameters
@@ -295,7 +295,7 @@ def wrong_rounds(run: Symptoms) -> Iterator[Finding]:
 
     Yields
     ------
-    Finding
+    Reason
     """
     if not run.has_curve or not run.is_finite or run.halving > limits.SLOW:
         return
@@ -307,7 +307,7 @@ def wrong_rounds(run: Symptoms) -> Iterator[Finding]:
         is_rising = after - before > limits.UNFINISHED
     if is_rising:
         name = "accuracy" if len(run.accuracy) else "loss"
-        yield Finding(
+        yield Reason(
             "it stopped while it was still learning",
             after - before,
             f"mean {name} {before:.2f}, and {after:.2f} in the last {run.third} of "
@@ -322,7 +322,7 @@ def wrong_rounds(run: Symptoms) -> Iterator[Finding]:
     fell = run.late(run.loss)
     is_early = 0 < best < (1 - limits.WASTED) * len(curve)
     if plan is not None and is_early and fell[0] >= fell[1]:
-        yield Finding(
+        yield Reason(
             "most of the budget went into rounds after the best one",
             float(best),
             f"round {best} of {len(curve)} was the best on the validation data; by then ε was "
@@ -334,7 +334,7 @@ def wrong_rounds(run: Symptoms) -> Iterator[Finding]:
         )
 
 
-def price_of_noise(run: Symptoms, other: Symptoms) -> Iterator[Finding]:
+def price_of_noise(run: Symptoms, other: Symptoms) -> Iterator[Reason]:
     """What the noise costs, where the same run without noise is at hand.
 
     Parameters
@@ -344,13 +344,13 @@ def price_of_noise(run: Symptoms, other: Symptoms) -> Iterator[Finding]:
 
     Yields
     ------
-    Finding
+    Reason
     """
     if not len(run.accuracy) or not len(other.accuracy):
         return
     lost = other.late(other.accuracy)[0] - run.late(run.accuracy)[0]
     if lost >= limits.COSTLY:
-        yield Finding(
+        yield Reason(
             "the noise costs accuracy",
             lost,
             f"at the end the run without noise has {100 * lost:.0f} points more",
@@ -362,7 +362,7 @@ def price_of_noise(run: Symptoms, other: Symptoms) -> Iterator[Finding]:
         )
 
 
-def not_the_noise(other: Symptoms) -> Iterator[Finding]:
+def not_the_noise(other: Symptoms) -> Iterator[Reason]:
     """The same run without noise does not learn either.
 
     Parameters
@@ -372,11 +372,11 @@ def not_the_noise(other: Symptoms) -> Iterator[Finding]:
 
     Yields
     ------
-    Finding
+    Reason
     """
     for found in (*wrong_rates(other), *wrong_rounds(other)):
         if found.is_likely:
-            yield Finding(
+            yield Reason(
                 "it does not learn without noise either",
                 found.value,
                 f"without noise: {found.seen}",

@@ -15,7 +15,7 @@ from fldp._checks import shown
 from fldp._text import fill
 from fldp.simulation import causes
 from fldp.simulation import symptoms as limits
-from fldp.simulation.causes import Finding
+from fldp.simulation.causes import Reason
 from fldp.simulation.history import History
 from fldp.simulation.symptoms import Symptoms
 
@@ -29,7 +29,7 @@ class Diagnosis:
 
     Parameters
     ----------
-    findings : tuple of Finding
+    findings : tuple of Reason
         The likely ones first, each group in the order of the checklist.
     looked : tuple of str
         What was looked at.
@@ -40,7 +40,7 @@ class Diagnosis:
         may be published.
     """
 
-    findings: tuple[Finding, ...]
+    findings: tuple[Reason, ...]
     looked: tuple[str, ...]
     missing: tuple[str, ...]
     reads_private: bool
@@ -158,11 +158,11 @@ def diagnose(
     )
 
 
-def _examined(run: Symptoms, other: Symptoms | None) -> tuple[list[str], list[Finding]]:
+def _examined(run: Symptoms, other: Symptoms | None) -> tuple[list[str], list[Reason]]:
     """What was looked at and what was found, in the order of the checklist."""
     plan = run.history.plan
     looked: list[str] = []
-    found: list[Finding] = []
+    found: list[Reason] = []
     if plan is not None and run.d:
         looked += ["signal to noise", "model size", "population"]
         found += causes.faint_signal(run, plan)

@@ -16,8 +16,8 @@ from fldp.simulation.history import History
 # Signal over noise of a whole run, both as lengths, at its best: every update of length C, all
 # alike. Below 1 the noise is longer. Measured: digits, d = 650, 20 clients: 39 % at .5, 74 % at
 # 1.6; 480 clients: 78 % at 4.0, 91 % at 32. EMNIST (199,210 parameters, the tutorial of TensorFlow
-# Federated): 1.1 diverges, 1.5 costs ten points, 2.2 one to three. A wide network on digits, whose useful
-# directions are few, lost nothing at 1.5: so between 1 and 2 noise may cost, and need not.
+# Federated): 1.1 diverges, 1.5 costs ten points, 2.2 one to three. A wide network on digits, whose
+# useful directions are few, lost nothing at 1.5: between 1 and 2 noise may cost, and need not.
 DROWNED, FAINT = 1.0, 2.0
 # Parameters of a linear model for 64 pixels and ten classes, the smallest of the book. Where the
 # population carries fewer, the remedy is not another model.
