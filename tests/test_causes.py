@@ -154,6 +154,15 @@ def test_it_stopped_too_early_or_too_late() -> None:
     assert spent >= PLAN.epsilon(rounds=2)
 
 
+@pytest.mark.parametrize(("best", "is_early"), [(3, True), (4, False), (11, False)])
+def test_two_thirds_of_the_budget_are_most_of_it(best: int, is_early: bool) -> None:
+    given = history([2.3, *[0.5] * 11])
+    given.metric = [0.9] * 12
+    given.best_round = best
+    given.events = [PLAN.event] * 12
+    assert bool(list(causes.wrong_rounds(Symptoms(given, True)))) == is_early
+
+
 def test_a_loss_alone_says_that_it_was_still_falling() -> None:
     given = history([2.0 ** (-t / 2) for t in range(12)])
     given.measure = "error"

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 
 import fldp
 from fldp.simulation import causes, symptoms
-from fldp.simulation.diagnosis import Diagnosis, diagnose
+from fldp.simulation.diagnosis import RunDiagnosis, diagnose
 
 pytestmark = pytest.mark.filterwarnings("ignore::fldp.mechanism.release.RoundWarning")
 SEEDS = range(3)
@@ -163,7 +163,6 @@ def test_a_healthy_run_is_not_accused(name: str, seed: int) -> None:
         ("OVERSHOT", 1.5, "linear"),
         ("UNFINISHED", 0.9, "too few rounds"),
         ("UNFINISHED", -1.0, "linear"),
-        ("WASTED", 0.0, "linear"),
     ],
 )
 def test_another_threshold_is_noticed(
@@ -278,7 +277,7 @@ def test_it_is_plain_data_and_reads_on_a_narrow_page() -> None:
     assert json.loads(json.dumps(found.to_dict()))["reads_private"] is True
     assert max(map(len, str(found).splitlines())) <= 76
     assert found._repr_html_().startswith("<pre>")
-    assert isinstance(found, Diagnosis)
+    assert isinstance(found, RunDiagnosis)
 
 
 def test_likely_causes_come_first() -> None:

@@ -21,7 +21,7 @@ from fldp.simulation.symptoms import Symptoms
 
 
 @dataclass(frozen=True)
-class Diagnosis:
+class RunDiagnosis:
     """What a history shows of why its run does not learn.
 
     Guarantee: where `reads_private` is False, it is a function of what the run's statement covers,
@@ -94,7 +94,7 @@ def _unseen(run: Symptoms, other: Symptoms | None) -> Iterator[str]:
 
 def diagnose(
     history: History, *, without_noise: History | None = None, private: bool = True
-) -> Diagnosis:
+) -> RunDiagnosis:
     """Why a run does not learn: the likely causes first, each with what to change.
 
     It reads the plan, the released model and the validation curve, which the run's statement
@@ -112,7 +112,7 @@ def diagnose(
 
     Returns
     -------
-    Diagnosis
+    RunDiagnosis
 
     Raises
     ------
@@ -150,7 +150,7 @@ def diagnose(
     other = None if without_noise is None else Symptoms(without_noise, True)
     looked, found = _examined(run, other)
     found.sort(key=lambda finding: not finding.is_likely)
-    return Diagnosis(
+    return RunDiagnosis(
         tuple(found),
         tuple(looked),
         tuple(_unseen(run, other)),
