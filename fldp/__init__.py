@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from fldp.plan.records import calibrate_records as calibrate_records
     from fldp.recipe import explain_recipe as explain_recipe
     from fldp.simulation import clients as clients
+    from fldp.simulation.diagnosis import diagnose as diagnose
     from fldp.simulation.dpsgd import DPSGD as DPSGD
     from fldp.simulation.history import History as History
     from fldp.simulation.local import FedProx as FedProx
@@ -98,6 +99,7 @@ _NAMES = {
     "FedAdam": "simulation.server",
     "FedYogi": "simulation.server",
     "train": "simulation.training",
+    "diagnose": "simulation.diagnosis",
     "History": "simulation.history",
 }
 # Public module -> where it is.

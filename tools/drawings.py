@@ -318,6 +318,85 @@ def told_and_run() -> str:
     return document(266, "93,750 steps that are accounted for, and 15 rounds that are run", parts)
 
 
+# Of the flow chart: a question in two lines, who sees the answer, and where a yes leads.
+CHECKS = (
+    (
+        "Is signal over noise",
+        "of the run below 1?",
+        "public",
+        ("fewer parameters,", "or more clients"),
+    ),
+    (
+        "Are half of the",
+        "contributions malformed?",
+        "private",
+        ("train one client", "alone, by hand"),
+    ),
+    ("Is nobody clipped?", "", "private", ("a smaller C", "")),
+    (
+        "Does the loss fall, but",
+        "hardly, and steadily?",
+        "public",
+        ("a larger server's rate", "(or a larger C)"),
+    ),
+    (
+        "Does the loss stay, and",
+        "go up and down?",
+        "public",
+        ("one local epoch, or a", "smaller clients' rate"),
+    ),
+    ("Does the loss leap,", "and never settle?", "public", ("a smaller server's", "rate")),
+    (
+        "Is accuracy still rising",
+        "in the last rounds?",
+        "public",
+        ("longer steps first,", "then more rounds"),
+    ),
+)
+CHECK_HIGH, CHECK_GAP = 52, 20
+
+
+def checklist() -> str:
+    """Questions from top to bottom; a yes leads to the right."""
+    parts = [text(20, 24, "It does not learn", anchor="start", weight=600)]
+    y = 38.0
+    for first, second, seen_by, remedy in CHECKS:
+        colour = ORANGE if seen_by == "private" else BLUE
+        middle = y + CHECK_HIGH / 2
+        parts.append(box(8, y, 192, CHECK_HIGH, colour))
+        for row, words in enumerate(filter(None, (first, second))):
+            up = middle + (5 if not second else -5 + 19 * row)
+            parts.append(text(104, up, words, size=SMALL))
+        parts += [
+            arrow(200, middle, 236, middle),
+            text(217, middle - 7, "yes", size=SMALL),
+            box(238, y, 156, CHECK_HIGH, GREEN),
+        ]
+        for row, words in enumerate(filter(None, remedy)):
+            up = middle + (5 if not remedy[1] else -5 + 19 * row)
+            parts.append(text(316, up, words, size=SMALL))
+        parts += [
+            arrow(104, y + CHECK_HIGH, 104, y + CHECK_HIGH + CHECK_GAP),
+            text(112, y + CHECK_HIGH + 15, "no", anchor="start", size=SMALL),
+        ]
+        y += CHECK_HIGH + CHECK_GAP
+    parts += [
+        text(20, y + 18, "Does it learn without noise, on stand-ins?", anchor="start", weight=600),
+        text(
+            20,
+            y + 38,
+            "If not, it is not the noise: look at data and labels.",
+            anchor="start",
+            size=SMALL,
+        ),
+        text(20, y + 66, "blue: released figures tell", anchor="start", size=SMALL, fill=BLUE),
+        text(200, y + 66, "orange: private ones do", anchor="start", size=SMALL, fill=ORANGE),
+    ]
+    return document(
+        y + 80, "Seven questions to a run that does not learn, and what to change", parts
+    )
+
+
 def drawings() -> dict[str, str]:
     """Name of each file -> its text."""
     found = {f"{name}.svg": federated_round(observer) for name, observer in OBSERVERS.items()}
@@ -326,6 +405,7 @@ def drawings() -> dict[str, str]:
         "noise-and-sum.svg": noise_and_sum(),
         "displaced-client.svg": displaced_client(),
         "told-and-run.svg": told_and_run(),
+        "checklist.svg": checklist(),
     }
 
 

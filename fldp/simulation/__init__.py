@@ -10,9 +10,11 @@ if TYPE_CHECKING:
     from fldp.simulation import algorithm as algorithm
     from fldp.simulation import averaging as averaging
     from fldp.simulation import batching as batching
+    from fldp.simulation import causes as causes
     from fldp.simulation import checkpoint as checkpoint
     from fldp.simulation import clients as clients
     from fldp.simulation import descent as descent
+    from fldp.simulation import diagnosis as diagnosis
     from fldp.simulation import dpsgd as dpsgd
     from fldp.simulation import draws as draws
     from fldp.simulation import engines as engines
@@ -34,12 +36,13 @@ if TYPE_CHECKING:
     from fldp.simulation import server as server
     from fldp.simulation import setting as setting
     from fldp.simulation import stacked as stacked
+    from fldp.simulation import symptoms as symptoms
     from fldp.simulation import training as training
 
 _MODULES = (
-    "algorithm averaging batching checkpoint clients descent dpsgd draws engines evaluation "
-    "history inputs isolation loading local monitor naming objective outcome own persample rounds "
-    "sampling scaffold server setting stacked training"
+    "algorithm averaging batching causes checkpoint clients descent diagnosis dpsgd draws engines "
+    "evaluation history inputs isolation loading local monitor naming objective outcome own "
+    "persample rounds sampling scaffold server setting stacked symptoms training"
 )
 __all__ = [*_MODULES.split()]
 __getattr__ = attach(__name__, {}, {name: name for name in __all__})
