@@ -105,11 +105,26 @@ def exposures(
     if plan.adjacency != "replace-one":
         found.append(_exposure("record", plan, seen("replace-one"), "replace-one"))
     if words.amplified(plan) and participations is None:
-        content = "replace-one" if plan.adjacency == "replace-one" else "zero-out"
-        found.append(_exposure("cohort known", plan, _known(ran), content))
+        found.append(_exposure("cohort known", plan, _known(ran), content_of(plan)))
     if group is not None and group > 1:
         found.append(_exposure("group", plan, seen(plan.adjacency), plan.adjacency, group))
     return found
+
+
+def content_of(plan: PrivacyPlan) -> str:
+    """The adjacency that hides what updates contain, where who took part is known.
+
+    Parameters
+    ----------
+    plan
+        The plan.
+
+    Returns
+    -------
+    str
+        "replace-one" under a replace-one plan, else "zero-out".
+    """
+    return "replace-one" if plan.adjacency == "replace-one" else "zero-out"
 
 
 def _seeded(
@@ -120,8 +135,10 @@ def _seeded(
     # Under a cap a client that leaves lets another one in: twice the sensitivity, half the z.
     if plan.cap is not None and adjacency == "add-or-remove":
         noise /= 2
-    own = [Event(noise, rounds=k)] if k else []
-    return [*own, *(event for event in events if not plan.owns(event))]
+    others = [event for event in events if not plan.owns(event)]
+    if k == 0:
+        return others
+    return [Event(noise, rounds=k), *others]
 
 
 def _known(events: Sequence[AnyEvent]) -> list[AnyEvent]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fldp._text import WIDTH
-from fldp.plan.exposure import Exposure
+from fldp.plan.exposure import Exposure, content_of
 from fldp.plan.statement import WEAK, amplified
 
 if TYPE_CHECKING:
@@ -21,7 +21,8 @@ _QUESTIONS = {
     "zero-out": "whether what your {client} sent was counted or was nothing",
     "replace-one": "whether your {client} sent what it sent or something else",
 }
-_CERTAIN = 99.5  # from here on a bound of 100 is no bound
+# From here on it is of no use to say so: 100 in 100 is no bound.
+_CERTAIN = 99.5
 # A prior of one in so many, as the page takes it.
 _ONE_IN = 100
 
@@ -45,12 +46,13 @@ class Label:
 
     Examples
     --------
+    >>> import re
     >>> from fldp.plan import calibrate
     >>> from fldp.plan.exposure import exposures
     >>> plan = calibrate(epsilon=1.0, delta=1e-5, rounds=15, clients=10)
     >>> page = str(Label(plan, exposures(plan)))
-    >>> "they win at most 68 in 100" in " ".join(page.split())
-    True
+    >>> re.search("they win at most .. in 100", " ".join(page.split()))[0]
+    'they win at most 56 in 100'
     """
 
     plan: PrivacyPlan
@@ -108,9 +110,10 @@ class Label:
             return []
         odds = each.factor / (_ONE_IN - 1)
         percent = math.ceil(100 * odds / (1 + odds))
-        runs = math.floor(1 / each.exceptions) if each.exceptions else 0
-        after = f"at most {percent} in 100" if percent < 100 else "as good as certain"
-        often = f"one training in {runs:,}" if runs > 1 else "every training"
+        after = f"at most {percent} in 100"
+        if percent == 100:
+            after = "as good as certain"
+        often = f"one training in {math.floor(1 / each.exceptions):,}"
         return [
             f"As odds. Suppose they first think that the chance of it is 1 in {_ONE_IN}. Having "
             f"seen all, they think it {after}, but for {often} at most, for which nothing is said."
@@ -124,8 +127,7 @@ class Label:
             ]
         if each.name == "cohort known":
             # Who is known to take part cannot be hidden: what was sent is.
-            content = "replace-one" if self.plan.adjacency == "replace-one" else "zero-out"
-            asked = _QUESTIONS[content].format(client=self.client)
+            asked = _QUESTIONS[content_of(self.plan)].format(client=self.client)
             return [
                 f"Somebody who also knows in which rounds your {self.client} took part, and "
                 f"wonders {asked}: {_wins(each)}."

@@ -194,16 +194,15 @@ class Report:
     def _observers(self) -> list[dict[str, Any]]:
         rows = []
         for each in self.found:
-            finite = math.isfinite(each.epsilon)
             rows.append(
                 {
                     "who": _WHO[each.name].format(group=self.group),
-                    "epsilon": float(up(each.epsilon)) if finite else None,
+                    "epsilon": _rounded(each.epsilon),
                     "bet": float(up(each.bet)),
                 }
             )
         # The first row is the record's own ε, whoever accounted it.
-        rows[0]["epsilon"] = float(up(self.epsilon)) if math.isfinite(self.epsilon) else None
+        rows[0]["epsilon"] = _rounded(self.epsilon)
         if self.plan.trust == "central":
             rows.append({"who": "the server, which sees updates", "epsilon": None, "bet": 1.0})
         return rows
@@ -211,7 +210,7 @@ class Report:
     def _table(self) -> str:
         lines = ["| who | ε | wins an even bet at most |", "|---|---|---|"]
         for row in self._observers():
-            epsilon = "no bound" if row["epsilon"] is None else f"{row['epsilon']:g}"
+            epsilon = _or(row["epsilon"], "no bound")
             lines.append(f"| {row['who']} | {epsilon} | {row['bet']:.4g} |")
         return "\n".join([*lines, "", f"δ = {up(self.plan.delta)} in every row."])
 
@@ -223,16 +222,16 @@ class Report:
             "sampling rate q": plan.sampling_rate,
             "rounds T": plan.rounds,
             "noise multiplier z": float(down(plan.noise_multiplier, 6)),
-            "clip norm C": NOT_STATED if self.clip_norm is None else self.clip_norm,
+            "clip norm C": _or(self.clip_norm, NOT_STATED),
             "target ε": plan.target_epsilon,
             "ε of one round": float(up(self._one_round)),
-            "cap": "none" if plan.cap is None else plan.cap,
-            "min_survivors": "none" if plan.min_survivors is None else plan.min_survivors,
-            "clients of one person": NOT_STATED if self.group is None else self.group,
+            "cap": _or(plan.cap, "none"),
+            "min_survivors": _or(plan.min_survivors, "none"),
+            "clients of one person": _or(self.group, NOT_STATED),
         }
 
     def _registry(self) -> dict[str, Any]:
-        epsilon = float(up(self.epsilon)) if math.isfinite(self.epsilon) else None
+        epsilon = _rounded(self.epsilon)
         complete = not self.missing
         return fields_of(self.plan, self.facts, self.clauses, epsilon, complete, self.notes)
 
@@ -316,6 +315,15 @@ def report(
         group=group,
         participations=most,
     )
+
+
+def _rounded(epsilon: float) -> float | None:
+    """ε rounded up; None where there is no finite bound, which JSON does not have."""
+    return float(up(epsilon)) if math.isfinite(epsilon) else None
+
+
+def _or(value: float | None, words: str) -> float | str:
+    return words if value is None else value
 
 
 def _check_facts(facts: Mapping[str, str]) -> None:
