@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fldp._text import WIDTH
+from fldp._text import WIDTH, down
 from fldp.plan.exposure import Exposure, content_of
 from fldp.plan.statement import WEAK, amplified
 
@@ -113,7 +113,7 @@ class Label:
         after = f"at most {percent} in 100"
         if percent == 100:
             after = "as good as certain"
-        often = f"one training in {math.floor(1 / each.exceptions):,}"
+        often = f"one training in {int(float(down(1 / each.exceptions, 2))):,}"
         return [
             f"As odds. Suppose they first think that the chance of it is 1 in {_ONE_IN}. Having "
             f"seen all, they think it {after}, but for {often} at most, for which nothing is said."
@@ -143,7 +143,7 @@ class Label:
         if self.plan.trust == "distributed":
             return (
                 f"Whom you must trust: the protocol that adds up in secret, and that in every sum "
-                f"at least {self.plan.min_survivors} taking part are honest."
+                f"at least {self.plan.min_survivors:,} of those who take part are honest."
             )
         return f"Whom you must trust: the program on your {self.client}, which adds the noise."
 
