@@ -93,7 +93,7 @@ class Report:
     def epsilon(self) -> float:
         """ε against the observer of the first clause: of what was run, else of the whole plan.
 
-        The larger of the plan's accountant and our own, where the plan's is an approximation.
+        By the plan's accountant, or by our own where that is an approximation ("gdp").
         """
         own = self.found[0].epsilon
         if self.plan.accountant in ("pld", "gdp") or self.participations is not None:
