@@ -57,6 +57,8 @@ class Report:
         C, where it is stated.
     group
         How many clients one person has, where it is stated.
+    participations
+        With a seed for the draws: the most rounds of any client; None: no seed.
 
     Examples
     --------
