@@ -16,7 +16,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent.parent
 ALL = ("accounting", "aggregation", "simulation", "algorithms", "rates", "audits", "digits",
-       "kill_test", "populations", "schools")  # fmt: skip
+       "kill_test", "populations", "schools", "school_weights")  # fmt: skip
 WITH_DATA = ("mnist",)  # what reads FLDP_DATA
 WITH_PEERS = {"aggregation", "simulation"}
 # pfl pins an old dp-accounting, so the accounting benchmark cannot share this environment.

@@ -235,6 +235,19 @@ def populations() -> Iterator[str]:
             for row in found["rows"]
         ]  # fmt: skip
         yield from table(["ε", "accuracy", "standard deviation"], rows)
+    if found := load("school_weights"):
+        setting = found["setting"]
+        yield (
+            f"## Weights of schools\n\n`python -m benchmarks.school_weights`, the A-level score, "
+            f"{setting['seeds']} seeds, ε for a school at δ = {setting['delta']:g}; it counts "
+            "for its students, at most for the cap\n"
+        )
+        rows = [
+            [f"{row['epsilon'] or 'none'}", f"{row['cap'] or 'once each'}",
+             f"{row['error_mean']:.3f}", f"{row['error_sd']:.3f}"]
+            for row in found["rows"]
+        ]  # fmt: skip
+        yield from table(["ε", "cap", "root mean squared error", "standard deviation"], rows)
 
 
 def draw(growth: dict[str, list[dict[str, float]]]) -> None:

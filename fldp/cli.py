@@ -1,4 +1,4 @@
-"""The command line: ``fldp calibrate | epsilon | rounds | explain``; thin."""
+"""The command line: ``fldp calibrate | epsilon | rounds | explain | report``; thin."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import json
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, NoReturn
 
 from fldp import __version__, accounting
 from fldp._settings import ACCOUNTANT, ADJACENCY, CAP, MIN_SURVIVORS, SAMPLING, TRUST, Setting
 from fldp._text import up
-from fldp.plan.client import calibrate
+from fldp.plan.client import PrivacyPlan, calibrate
+from fldp.plan.report import FACTS
 
 # What argparse found, and what --json prints: names of ours, and values of many kinds.
 _Args = dict[str, Any]
@@ -30,6 +32,8 @@ EXAMPLES = """examples:
   fldp explain --epsilon 8 --delta 1e-5 --rounds 15 --clients 10 --records 50000 \\
       --batch-size 16 --local-epochs 2
       what the recipe of Opacus issue 669 claims, and what it gives
+  fldp report plan.json --client phone --label
+      a guarantee to publish (plan.json: plan.to_json(), or what calibrate --json printed)
 
 In Python: import fldp; print(fldp.calibrate(epsilon=8, rounds=60, clients=480).statement())
 """
@@ -155,6 +159,31 @@ def _explain(args: _Args) -> tuple[_Args, str]:
     return diagnosis.to_dict(), str(diagnosis)
 
 
+def _report(args: _Args) -> tuple[_Args, str]:
+    path, label = args.pop("plan"), args.pop("label")
+    facts = {name: value for name, value in args.items() if value is not None}
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is no plan in JSON ({error}): give plan.to_json()") from None
+    if isinstance(found, dict) and "statement" in found:
+        # What `calibrate --json` prints has more than the plan in it.
+        found = {field.name: found[field.name] for field in fields(PrivacyPlan)}
+    record = PrivacyPlan.from_dict(found).report(**facts)
+    return record.to_dict(), record.label() if label else record.to_markdown()
+
+
+def _report_parser(sub: argparse.ArgumentParser) -> None:
+    sub.set_defaults(run=_report)
+    sub.add_argument("plan", metavar="PLAN", help="a file with plan.to_json()")
+    sub.add_argument("--label", action="store_true", help="a page for people who are no experts")
+    sub.add_argument("--clip-norm", metavar="X", type=float, help="the clip norm C")
+    sub.add_argument("--group", metavar="N", type=int, help="clients of one person, at most")
+    for name, words in FACTS.items():
+        sub.add_argument(f"--{name}", metavar="TEXT", help=words)
+    sub.add_argument("--json", action="store_true", help="print one JSON object")
+
+
 def _add(parser: argparse.ArgumentParser, name: str) -> None:
     """Add an option; with a question mark at the end of its name it may be left away."""
     option = OPTIONS[name.rstrip("?")]
@@ -212,6 +241,8 @@ def _parser() -> argparse.ArgumentParser:
         for name in names.split():
             _add(sub, name)
         sub.add_argument("--json", action="store_true", help="print one JSON object")
+    text = "a guarantee to publish: a record, and a page for people who are no experts"
+    _report_parser(commands.add_parser("report", help=text, description=f"{text.capitalize()}."))
     return parser
 
 

@@ -165,3 +165,19 @@ def test_python_dash_m():
     done = subprocess.run([sys.executable, "-m", "fldp"], capture_output=True, text=True)
     assert done.returncode == 0
     assert "examples:" in done.stdout
+
+
+def test_report_writes_a_record_and_a_label(capsys, tmp_path):
+    plan = fldp.calibrate(epsilon=8, delta=1e-3, rounds=60, clients=480, cohort=120)
+    path = tmp_path / "plan.json"
+    path.write_text(run(capsys, [*CALIBRATE, "--json"])[1], encoding="utf-8")
+    page = run(capsys, ["report", str(path), "--name", "Next word"])[1]
+    assert page == plan.report(name="Next word").to_markdown() + "\n"
+    path.write_text(plan.to_json(), encoding="utf-8")
+    label = run(capsys, ["report", str(path), "--label", "--client", "phone"])[1]
+    assert label == plan.report(client="phone").label() + "\n"
+    found = json.loads(run(capsys, ["report", str(path), "--json", "--clip-norm", "1"])[1])
+    assert found["settings"]["clip norm C"] == 1
+    code, _, err = run(capsys, ["report", str(tmp_path / "none.json")])
+    assert code == 2
+    assert "is no plan in JSON" in err

@@ -152,6 +152,7 @@ def test_every_module_has_its_tests() -> None:
         "engines": "stacked", "client": "plan", "questions": "accounting",
         "composition": "accounting", "search": "calibration", "opacus": "accounting",
         "gaussian_pairs": "pairs", "curve": "pld", "guide": "pld", "laws": "pld",
+        "registry": "report",
     }  # fmt: skip
     here = Path(__file__).parent
     for module, path in MODULES.items():

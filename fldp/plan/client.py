@@ -10,7 +10,6 @@ import warnings
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -27,13 +26,13 @@ from fldp.accounting.binomial import binomial_tail
 from fldp.accounting.events import AnyEvent, checked
 from fldp.plan import signal
 from fldp.plan import statement as words
-from fldp.plan.statement import TOLERANCE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from fldp.audit.verify import Verification
     from fldp.plan.ledger import Ledger
+    from fldp.plan.report import Report
 
 TRUSTS = TRUST.allowed
 # An adaptive clip takes z apart and puts it together again, which costs a few roundings of 1e-16.
@@ -101,7 +100,7 @@ def grouped(events: Sequence[AnyEvent]) -> list[AnyEvent]:
     return [dataclasses.replace(one, rounds=count) for one, count in counts.items()]
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class PrivacyPlan:
     """What is released, how often, with how much noise, and what that guarantees; frozen.
 
@@ -351,7 +350,7 @@ class PrivacyPlan:
         # Without any composition, since a gate asks before every round.
         if all(map(self.owns, kinds)) and sum(event.rounds for event in kinds) <= self.rounds:
             return True
-        return self.spent(kinds) <= self.target_epsilon * (1 + TOLERANCE)
+        return self.spent(kinds) <= self.target_epsilon * (1 + words.TOLERANCE)
 
     def epsilon(self, rounds: int | None = None) -> float:
         """ε spent after `rounds` rounds at the plan's δ, against the adversary of `event`.
@@ -760,6 +759,43 @@ class PrivacyPlan:
         Unit: one client, with all it contributes; add-or-remove:
         """
         return words.statement(self, reproducible, participations)
+
+    def report(self, run: Any = None, **stated: Any) -> Report:
+        """The guarantee as a record to publish, and as a page for people who are no experts.
+
+        In the fields of the public registry of deployments and with the questions of NIST SP
+        800-226. What only people know has to be stated; else the field reads "not stated".
+
+        Parameters
+        ----------
+        run
+            What `train` returned, or the ledger: the record then says what was really spent. None:
+            it is about the plan.
+        **stated
+            `clip_norm`, C; `group`, how many clients one person has at most; `participations` and
+            `reproducible` as in `statement` (a history knows both); and words for the names of
+            `fldp.plan.registry.FACTS`: name, curators, client, purpose, data, tuning and others.
+
+        Returns
+        -------
+        Report
+            With `to_markdown`, `to_json`, `to_dict`, `label` and the list `missing`.
+
+        Raises
+        ------
+        ValueError
+            For an unknown name, a fact without words, and a run of another plan.
+
+        Examples
+        --------
+        >>> plan = calibrate(epsilon=1.0, delta=1e-5, rounds=15, clients=10)
+        >>> report = plan.report(name="Next word", curators="Example Ltd", client="phone")
+        >>> report.to_markdown().splitlines()[0]
+        '# Next word: privacy record'
+        """
+        from fldp.plan.report import report
+
+        return report(self, run, **stated)
 
     def verify(
         self,

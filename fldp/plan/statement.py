@@ -21,6 +21,8 @@ WEAK = 10.0
 # A run that loses a round less often than this loses none that matters.
 _NEGLIGIBLE = 1e-3
 
+# How the clause begins that takes everything back from whoever knows the seed of the noise.
+REPRODUCIBLE = "Reproducible noise"
 TRUSTS = {
     "central": "the server sees every update in the clear; it is trusted to clip each, to add the "
     "noise to the sum, and to keep {secrets} to itself",
@@ -75,30 +77,67 @@ def statement(
     str
         The lines, wrapped.
     """
-    lines = _headline(plan, participations)
-    if reproducible:
-        lines.append(
-            "Reproducible noise: it came from a generator that the caller seeded; whoever knows or "
-            "guesses that seed can subtract the noise, and against them nothing here holds."
-        )
-    lines += [
-        f"Unit: one client, with all it contributes; {plan.adjacency}: the run is compared with "
-        f"one in which {ADJACENCY.values[plan.adjacency]}.",
-        f"Trust, {plan.trust}: {_trust(plan, participations)}.",
-        f"Against: {_against(plan, participations)}.",
-        f"Sampling, {plan.sampling}: {_sampling(plan, participations)}.",
-        *_others(plan, participations),
-        *_skips(plan, participations),
-        _noise(plan),
-        _delta(plan),
-        f"Accountant: {_accountant(plan, participations)}.",
-        _assumptions(plan, participations),
-        "It does not cover:",
-    ]
-    if plan.adjacency != "replace-one":
-        lines.append(f"  - {RECORDS}")
-    lines += [f"  - {limit}" for limit in LIMITS]
+    lines = []
+    for told in clauses(plan, reproducible, participations).values():
+        lines += told
+    lines.append("It does not cover:")
+    lines += [f"  - {limit}" for limit in limits(plan)]
     return "\n".join(map(fill, lines))
+
+
+def clauses(
+    plan: PrivacyPlan, reproducible: bool = False, participations: int | None = None
+) -> dict[str, list[str]]:
+    """The lines of a statement by what they are about, without the limits.
+
+    Parameters
+    ----------
+    plan, reproducible, participations
+        As in `statement`.
+
+    Returns
+    -------
+    dict
+        In the order of the statement; a clause that does not apply is an empty list.
+    """
+    warning = (
+        f"{REPRODUCIBLE}: it came from a generator that the caller seeded; whoever knows or "
+        "guesses that seed can subtract the noise, and against them nothing here holds."
+    )
+    return {
+        "headline": _headline(plan, participations),
+        "reproducible": [warning] if reproducible else [],
+        "unit": [
+            f"Unit: one client, with all it contributes; {plan.adjacency}: the run is compared "
+            f"with one in which {ADJACENCY.values[plan.adjacency]}."
+        ],
+        "trust": [f"Trust, {plan.trust}: {_trust(plan, participations)}."],
+        "against": [f"Against: {_against(plan, participations)}."],
+        "sampling": [f"Sampling, {plan.sampling}: {_sampling(plan, participations)}."],
+        "others": _others(plan, participations),
+        "skips": _skips(plan, participations),
+        "noise": [_noise(plan)],
+        "delta": [_delta(plan)],
+        "accountant": [f"Accountant: {_accountant(plan, participations)}."],
+        "assumptions": [_assumptions(plan, participations)],
+    }
+
+
+def limits(plan: PrivacyPlan) -> list[str]:
+    """What the guarantee of `plan` does not cover.
+
+    Parameters
+    ----------
+    plan
+        The plan.
+
+    Returns
+    -------
+    list of str
+        A line each.
+    """
+    own = [] if plan.adjacency == "replace-one" else [RECORDS]
+    return [*own, *LIMITS]
 
 
 def amplified(plan: PrivacyPlan) -> bool:
