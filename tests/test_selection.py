@@ -145,6 +145,7 @@ def test_more_runs_cost_more_and_one_run_no_less_than_it_spends(name: str) -> No
     assert found[0] >= epsilon_of(RUN, DELTA)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["geometric", "logarithmic"])
 def test_one_run_costs_what_it_spends_by_its_divergences(name: str) -> None:
     rdp = epsilon_of(RUN, DELTA, accountant="rdp")
