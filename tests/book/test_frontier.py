@@ -65,7 +65,7 @@ def eight() -> fldp.PrivacyPlan:
 def test_beliefs_are_bayes_rule_on_the_sampled_gaussian() -> None:
     beliefs = scope_of("def beliefs")["beliefs"]
     # With everybody in one round the loss is N(μ²/2, μ²): its quantiles are known.
-    plan = replace(eight(), rounds=60)
+    plan = replace(eight(), noise_multiplier=5.0)
     usual, tenth, _ = beliefs(plan, before=0.5)
     mu = math.sqrt(60) / plan.noise_multiplier
     for found, quantile in ((usual, 0.5), (tenth, 0.9)):
@@ -80,3 +80,14 @@ def test_the_sums_of_the_chapter_say_what_its_table_says() -> None:
     assert here == sorted(here)
     assert here[0] < 8
     assert 45 < here[-1] < 55
+
+
+def test_what_privacy_costs_on_mnist_is_what_was_stored() -> None:
+    text = (HERE / "benchmarks" / "results" / "mnist.json").read_text(encoding="utf-8")
+    rows = json.loads(text)["curves"]["rows"]
+    found = {(row["clients"], row["epsilon"]): 100 * row["accuracy_mean"] for row in rows}
+    lost = {n: round(found[n, None] - found[n, 1.0], 1) for n in (1_000, 10_000)}
+    cells = json.loads(CHAPTER.read_text(encoding="utf-8"))["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    typed = next(text for text in code if "benchmarks/results/mnist.json" in text)
+    assert f"lost = {{1_000: {lost[1_000]}, 10_000: {lost[10_000]}}}" in typed
