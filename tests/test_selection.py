@@ -188,3 +188,15 @@ def test_what_the_theorem_does_not_cover_is_refused(change: dict[str, Any], told
     given: dict[str, Any] = {"events": RUN, "delta": DELTA, "mean_runs": 10}
     with pytest.raises(ValueError, match=told):
         selected_epsilon(**given | change)
+
+
+def test_the_best_order_of_a_poisson_number_is_not_overlooked() -> None:
+    """The search stops early; all orders together give the same, so none is overlooked."""
+    run = [Event(2.0, 0.25, "poisson", rounds=60)]
+    orders = selection._ORDERS[::10]
+    one_run = fldp.accounting.renyi(run, orders)
+    deltas = fldp.accounting.privacy_curve(run, np.log1p(1 / (orders - 1)))
+    all_of_them = selection._poisson(orders, one_run, deltas, 10.0)
+    rest = np.log1p(-1 / orders) - (math.log(DELTA) + np.log(orders)) / (orders - 1)
+    assert selected_epsilon(run, DELTA, 10, "poisson") <= (all_of_them + rest).min()
+    assert selected_epsilon(run, DELTA, 10, "poisson") >= 0.9 * (all_of_them + rest).min()
