@@ -46,6 +46,7 @@ from fldp.accounting.gaussian import (
     zcdp_rho,
 )
 from fldp.accounting.questions import delta, epsilon, max_rounds, min_cohort, noise_multiplier
+from fldp.accounting.selection import selected_epsilon
 
 __all__ = [
     "ACCOUNTANTS",
@@ -70,6 +71,7 @@ __all__ = [
     "noise_multiplier",
     "privacy_curve",
     "renyi",
+    "selected_epsilon",
     "to_dp_accounting",
     "tradeoff",
     "zcdp_epsilon",
