@@ -274,7 +274,7 @@ class Converter:
 
     def exercise(self, found: myst.Directive) -> str:
         place = self.book.places[found.options["label"]]
-        return f"#### {place.named} · {place.words}\n\n{self.text(found.body)}".rstrip()
+        return f"#### {place.named} · {place.words}\n\n{self.text(found.body)}".rstrip() + "\n"
 
     def box(self, found: myst.Directive) -> str:
         """A quotation under its title."""

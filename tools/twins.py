@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import argparse
 import ast
+import hashlib
 import json
 import re
 import sys
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Iterator, Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ INSTALL = re.compile(r'%pip install -q "fldp @ git\+(?P<address>[^"]+)"')
 HEADING = re.compile(r"#{1,4} ")
 # nbformat's limit on the length of a cell's id.
 LONGEST_ID = 64
+# What was written into a folder that readers work in, by digest.
+WRITTEN = ".written.json"
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 
 
@@ -55,6 +58,7 @@ def version() -> str:
     return found[1]
 
 
+@cache
 def the_book() -> Book:
     """The whole book, as one of its pages refers to it."""
     site = str(metadata()["project"]["urls"]["Documentation"]).rstrip("/")
@@ -237,18 +241,59 @@ def sources() -> Iterator[Path]:
     yield from sorted(BOOK.glob("*.ipynb"))
 
 
+def text_of(path: Path) -> str:
+    """The twin of a notebook, as a file."""
+    twin = Twin(path, the_book(), version()).written()
+    return json.dumps(twin, indent=1, ensure_ascii=False) + "\n"
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write(texts: Mapping[str, str], folder: Path, keep: bool) -> list[str]:
+    """Write the twins; with `keep` not over one that was changed since, whose name is returned."""
+    folder.mkdir(parents=True, exist_ok=True)
+    record = folder / WRITTEN
+    before = json.loads(record.read_text(encoding="utf-8")) if keep and record.exists() else {}
+    kept = []
+    for name, text in texts.items():
+        path = folder / name
+        if keep and path.exists() and digest(path.read_text(encoding="utf-8")) != before.get(name):
+            kept.append(name)
+            continue
+        path.write_text(text, encoding="utf-8")
+        before[name] = digest(text)
+    if keep:
+        record.write_text(json.dumps(before, indent=1) + "\n", encoding="utf-8")
+    return kept
+
+
+def compare(texts: Mapping[str, str], folder: Path) -> int:
+    """1, and the names, where a folder holds other twins than these."""
+    there = {path.name for path in folder.glob("*.ipynb")}
+    wrong = sorted(there ^ texts.keys())
+    for name in sorted(there & texts.keys()):
+        if (folder / name).read_text(encoding="utf-8") != texts[name]:
+            wrong.append(name)
+    if wrong:
+        print(f"{folder} has other notebooks than the book: {', '.join(wrong)}", file=sys.stderr)
+    return int(bool(wrong))
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Write the notebooks that are read alone.")
     parser.add_argument("folder", nargs="?", type=Path, default=OUT, help="default: _build/twins")
-    folder = parser.parse_args(argv).folder
-    book, release = the_book(), version()
-    folder.mkdir(parents=True, exist_ok=True)
-    written = list(sources())
-    for path in written:
-        twin = Twin(path, book, release).written()
-        text = json.dumps(twin, indent=1, ensure_ascii=False) + "\n"
-        (folder / path.name).write_text(text, encoding="utf-8")
-    print(f"{len(written)} notebooks written to {folder}")
+    parser.add_argument("--keep", action="store_true", help="leave what a reader has changed")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail on a difference")
+    arguments = parser.parse_args(argv)
+    texts = {path.name: text_of(path) for path in sources()}
+    if arguments.check:
+        return compare(texts, arguments.folder)
+    kept = write(texts, arguments.folder, arguments.keep)
+    print(f"{len(texts) - len(kept)} notebooks written to {arguments.folder}")
+    if kept:
+        print(f"left as you changed them: {', '.join(kept)}")
     return 0
 
 
