@@ -24,6 +24,7 @@ import myst
 import numbering
 import tomllib
 from plain import BOOK, CLOSES, HERE, OPENS, Book, Converter
+from release_notes import version
 
 sys.path.append(str(HERE / "book" / "_ext"))
 import chapters
@@ -48,14 +49,6 @@ KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 def metadata() -> dict[str, Any]:
     found: dict[str, Any] = tomllib.loads((HERE / "pyproject.toml").read_text(encoding="utf-8"))
     return found
-
-
-def version() -> str:
-    """The package's own, without importing it."""
-    text = (HERE / "fldp" / "__init__.py").read_text(encoding="utf-8")
-    found = re.search(r'^__version__ = "(.+)"$', text, re.M)
-    assert found is not None
-    return found[1]
 
 
 @cache
