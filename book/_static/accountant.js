@@ -4,10 +4,10 @@
    part, Poisson sampling, or a cohort of fixed size. Each section names the Python module that it
    follows, and tests/book/test_calculator.py compares the answers. Every epsilon is an upper bound.
 
-   A classic script without dependencies, so that the page also works from a file. It leaves one
-   name, `fldpAccountant`. */
+   A classic script without dependencies, so that the page also works from a file. The function has
+   no name from outside, so that a worker can be made of its text. */
 
-var fldpAccountant = (function () {
+function makeFldpAccountant() {
   "use strict";
 
   // ------------------------------------------------------------------------------- numbers
@@ -23,8 +23,13 @@ var fldpAccountant = (function () {
   /** The answer lies beyond what the grid can hold. */
   class OutOfReach extends Error {}
 
-  /** A question that has no answer; the message says what to change. */
-  class Refused extends Error {}
+  /** A question that has no answer: the message says what to change, and `field` where. */
+  class Refused extends Error {
+    constructor(message, field = "") {
+      super(message);
+      this.field = field;
+    }
+  }
 
   /** The sum of x, with the rounding errors kept (Neumaier): as good as any order of summing. */
   function sum(x) {
@@ -36,6 +41,13 @@ var fldpAccountant = (function () {
       total = next;
     }
     return total + lost;
+  }
+
+  /** Numbers f(0), ..., f(n - 1); ten times as fast as Float64Array.from. */
+  function filled(n, f) {
+    const out = new Float64Array(n);
+    for (let i = 0; i < n; i++) out[i] = f(i);
+    return out;
   }
 
   function largest(x) {
@@ -55,12 +67,12 @@ var fldpAccountant = (function () {
   function geometric(a, b, n) {
     const low = Math.log(a);
     const step = (Math.log(b) - low) / (n - 1);
-    return Float64Array.from({ length: n }, (_, i) => Math.exp(low + step * i));
+    return filled(n, (i) => Math.exp(low + step * i));
   }
 
   /** n numbers from a to b, in equal steps. */
   function linear(a, b, n) {
-    return Float64Array.from({ length: n }, (_, i) => a + ((b - a) / (n - 1)) * i);
+    return filled(n, (i) => a + ((b - a) / (n - 1)) * i);
   }
 
   /** log(e^a + e^b). */
@@ -69,22 +81,19 @@ var fldpAccountant = (function () {
     return top === -Infinity ? top : top + Math.log1p(Math.exp(-Math.abs(a - b)));
   }
 
-  /** log of the sum of e^logs, not all of them -Infinity. */
-  function logSum(logs) {
-    const top = largest(logs);
-    return top + Math.log(sum(logs.map((v) => Math.exp(v - top))));
-  }
-
-  /** The first index of rising x with x[i] >= value. */
-  function searchSorted(x, value) {
-    let low = 0;
-    let high = x.length;
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if (x[middle] < value) low = middle + 1;
-      else high = middle;
+  /** log of the sum of e^f(i) for i < n, not all of them -Infinity; with compensation, as `sum`. */
+  function logSum(n, f) {
+    let top = -Infinity;
+    for (let i = 0; i < n; i++) top = Math.max(top, f(i));
+    let total = 0;
+    let lost = 0;
+    for (let i = 0; i < n; i++) {
+      const one = Math.exp(f(i) - top);
+      const next = total + one;
+      lost += total >= one ? total - next + one : one - next + total;
+      total = next;
     }
-    return low;
+    return top + Math.log(total + lost);
   }
 
   // ---------------------------------------------- error functions (fldp/accounting/gaussian.py)
@@ -580,12 +589,7 @@ var fldpAccountant = (function () {
   /** Masses of (1 - q) N(0) + q N(shift), of the two laws' masses. */
   function mixed(q, stay, go) {
     if (q === 1) return go;
-    return stay.map((mass, i) => (1 - q) * mass + q * go[i]);
-  }
-
-  /** log(1 - q + q e^y). */
-  function logMix(q, y) {
-    return q < 1 ? logAddExp(Math.log1p(-q), Math.log(q) + y) : y;
+    return filled(stay.length, (i) => (1 - q) * stay[i] + q * go[i]);
   }
 
   /** Outputs of a quadrature, and the log of what N(0, z^2) has at each. */
@@ -593,7 +597,7 @@ var fldpAccountant = (function () {
     // z^2 is the scale on which a mixture's density turns from one centre to the next
     const step = Math.max(Math.min(z / perSd, z * z), (high - low) / MOST_NODES);
     const count = Math.ceil((high + step - low) / step);
-    const x = Float64Array.from({ length: count }, (_, i) => low + i * step);
+    const x = filled(count, (i) => low + i * step);
     const scale = Math.log(step) - Math.log(z * Math.sqrt(2 * Math.PI));
     return { x, logDensity: x.map((v) => (-v * v) / (2 * z * z) + scale) };
   }
@@ -617,6 +621,8 @@ var fldpAccountant = (function () {
       this.kind = kind;
       this.q = q;
       this.z = z;
+      this.logStay = Math.log1p(-q);
+      this.logGo = Math.log(q);
       // what log(P/Q) falls towards: where nobody took part P has a share of Q's density
       this.least = kind === "replace" || q === 1 ? -Infinity : Math.log1p(-q);
       this.variation = q * erf((kind === "replace" ? 2 : 1) / (z * Math.sqrt(8)));
@@ -647,7 +653,8 @@ var fldpAccountant = (function () {
 
     /** log of P's density at output x, relative to that of N(0, z^2). */
     logUpper(x) {
-      return logMix(this.q, (2 * x - 1) / (2 * this.z * this.z));
+      const y = (2 * x - 1) / (2 * this.z * this.z);
+      return this.q < 1 ? logAddExp(this.logStay, this.logGo + y) : y;
     }
 
     /** The output at which log(P/Q) has this value; -Infinity below its range. */
@@ -655,7 +662,7 @@ var fldpAccountant = (function () {
       const q = this.q;
       const variance = this.z * this.z;
       if (q === 1) return this.kind === "replace" ? (variance * loss) / 2 : variance * loss + 0.5;
-      const odds = Math.log1p(-q) - Math.log(q);
+      const odds = this.logStay - this.logGo;
       if (this.kind === "replace") {
         // z^2 (l/2 + asinh((1-q)/q e^(1/2z^2) sinh(l/2))), in logarithms
         const half = Math.abs(loss) / 2;
@@ -664,7 +671,7 @@ var fldpAccountant = (function () {
         return Math.sign(loss) * variance * (half + turn);
       }
       // 1 - q + q e^((2x-1)/2z^2) = e^l solved for x, in logarithms
-      const y = Math.max(loss - Math.log1p(-q), 0);
+      const y = Math.max(loss - this.logStay, 0);
       return variance * (y + Math.log(-Math.expm1(-y)) + odds) + 0.5;
     }
 
@@ -685,7 +692,7 @@ var fldpAccountant = (function () {
       if (backwards) [low, high] = [-high, -low];
       low = Math.max(low, this.least);
       const { first, count } = multiplesAround(low, Math.max(low, high), step);
-      const at = Float64Array.from({ length: count }, (_, i) => this.output((first + i) * step));
+      const at = filled(count, (i) => this.output((first + i) * step));
       const stay = normalMasses(at, 0, this.z);
       const p = mixed(this.q, stay, normalMasses(at, 1, this.z));
       let q = stay;
@@ -728,7 +735,7 @@ var fldpAccountant = (function () {
     cells(step, low, high) {
       const pair = this.above;
       const { count } = multiplesAround(0, Math.max(0, high), step);
-      const at = Float64Array.from({ length: count }, (_, i) => pair.output(i * step));
+      const at = filled(count, (i) => pair.output(i * step));
       const q = normalMasses(at, 0, pair.z);
       const p = mixed(pair.q, q, normalMasses(at, 1, pair.z));
       // cells below 0 that are kept; the mass of the others stands at the lowest of them
@@ -960,68 +967,199 @@ var fldpAccountant = (function () {
 
   const turns = new Map();
 
-  /** cos and -sin of 2 pi i / n, for i < n/2. */
+  /** e^(-2 pi i j k / n) for j = 1, 2, 3 and k < n/4: cosines, and negative sines. */
   function turnsOf(n) {
     if (!turns.has(n)) {
-      const cos = new Float64Array(n / 2);
-      const sin = new Float64Array(n / 2);
-      for (let i = 0; i < n / 2; i++) {
-        cos[i] = Math.cos((2 * Math.PI * i) / n);
-        sin[i] = -Math.sin((2 * Math.PI * i) / n);
-      }
-      turns.set(n, { cos, sin });
+      const angle = (j) => (k) => (-2 * Math.PI * j * k) / n;
+      const table = (j) => ({
+        cos: filled(n / 4, (k) => Math.cos(angle(j)(k))),
+        sin: filled(n / 4, (k) => Math.sin(angle(j)(k))),
+      });
+      turns.set(n, [table(1), table(2), table(3)]);
     }
     return turns.get(n);
   }
 
-  /** Discrete Fourier transform, in place; what comes out is in bit-reversed order. */
-  function forward(re, im) {
-    for (let size = re.length; size >= 2; size /= 2) {
-      const half = size / 2;
-      const { cos, sin } = turnsOf(size);
-      for (let start = 0; start < re.length; start += size) {
-        for (let i = 0; i < half; i++) {
-          const a = start + i;
-          const b = a + half;
-          const x = re[a] - re[b];
-          const y = im[a] - im[b];
-          re[a] += re[b];
-          im[a] += im[b];
-          re[b] = x * cos[i] - y * sin[i];
-          im[b] = x * sin[i] + y * cos[i];
-        }
-      }
+  /** Discrete Fourier transform of `size` numbers from `start` on, in place; what comes out is in
+      bit-reversed order. Two steps of halving at once, and each quarter to its end. */
+  function forward(re, im, start, size) {
+    if (size === 2) {
+      pairUp(re, im, start);
+      return;
+    }
+    if (size === 1) return;
+    const quarter = size / 4;
+    const [one, two, three] = turnsOf(size);
+    for (let k = 0; k < quarter; k++) {
+      const a = start + k;
+      const b = a + quarter;
+      const c = b + quarter;
+      const d = c + quarter;
+      const sumReal = re[a] + re[c];
+      const sumImag = im[a] + im[c];
+      const gapReal = re[a] - re[c];
+      const gapImag = im[a] - im[c];
+      const otherReal = re[b] + re[d];
+      const otherImag = im[b] + im[d];
+      const turnedReal = im[b] - im[d]; // -i times the other gap
+      const turnedImag = re[d] - re[b];
+      re[a] = sumReal + otherReal;
+      im[a] = sumImag + otherImag;
+      let x = sumReal - otherReal;
+      let y = sumImag - otherImag;
+      re[b] = x * two.cos[k] - y * two.sin[k];
+      im[b] = x * two.sin[k] + y * two.cos[k];
+      x = gapReal + turnedReal;
+      y = gapImag + turnedImag;
+      re[c] = x * one.cos[k] - y * one.sin[k];
+      im[c] = x * one.sin[k] + y * one.cos[k];
+      x = gapReal - turnedReal;
+      y = gapImag - turnedImag;
+      re[d] = x * three.cos[k] - y * three.sin[k];
+      im[d] = x * three.sin[k] + y * three.cos[k];
+    }
+    if (quarter > 1) {
+      for (let part = 0; part < 4; part++) forward(re, im, start + part * quarter, quarter);
     }
   }
 
   /** Its inverse, from bit-reversed order; without the division by the length. */
-  function backward(re, im) {
-    for (let size = 2; size <= re.length; size *= 2) {
-      const half = size / 2;
-      const { cos, sin } = turnsOf(size);
-      for (let start = 0; start < re.length; start += size) {
-        for (let i = 0; i < half; i++) {
-          const a = start + i;
-          const b = a + half;
-          const x = re[b] * cos[i] + im[b] * sin[i];
-          const y = im[b] * cos[i] - re[b] * sin[i];
-          re[b] = re[a] - x;
-          im[b] = im[a] - y;
-          re[a] += x;
-          im[a] += y;
-        }
-      }
+  function backward(re, im, start, size) {
+    if (size === 2) {
+      pairUp(re, im, start);
+      return;
+    }
+    if (size === 1) return;
+    const quarter = size / 4;
+    if (quarter > 1) {
+      for (let part = 0; part < 4; part++) backward(re, im, start + part * quarter, quarter);
+    }
+    const [one, two, three] = turnsOf(size);
+    for (let k = 0; k < quarter; k++) {
+      const a = start + k;
+      const b = a + quarter;
+      const c = b + quarter;
+      const d = c + quarter;
+      const bReal = re[b] * two.cos[k] + im[b] * two.sin[k];
+      const bImag = im[b] * two.cos[k] - re[b] * two.sin[k];
+      const cReal = re[c] * one.cos[k] + im[c] * one.sin[k];
+      const cImag = im[c] * one.cos[k] - re[c] * one.sin[k];
+      const dReal = re[d] * three.cos[k] + im[d] * three.sin[k];
+      const dImag = im[d] * three.cos[k] - re[d] * three.sin[k];
+      const sumReal = re[a] + bReal;
+      const sumImag = im[a] + bImag;
+      const otherReal = re[a] - bReal;
+      const otherImag = im[a] - bImag;
+      const gapReal = cReal + dReal;
+      const gapImag = cImag + dImag;
+      const turnedReal = dImag - cImag; // -i times d - c
+      const turnedImag = cReal - dReal;
+      re[a] = sumReal + gapReal;
+      im[a] = sumImag + gapImag;
+      re[b] = otherReal + turnedReal;
+      im[b] = otherImag + turnedImag;
+      re[c] = sumReal - gapReal;
+      im[c] = sumImag - gapImag;
+      re[d] = otherReal - turnedReal;
+      im[d] = otherImag - turnedImag;
     }
   }
 
-  /** (re, im) to the n-th, elementwise, by squaring: no complex logarithm loses its branch.
+  function pairUp(re, im, a) {
+    const x = re[a];
+    const y = im[a];
+    re[a] = x + re[a + 1];
+    im[a] = y + im[a + 1];
+    re[a + 1] = x - re[a + 1];
+    im[a + 1] = y - im[a + 1];
+  }
 
-      The transform of real numbers at -k is the conjugate of that at k: in bit-reversed order those
-      two stand mirrored inside each block from 2^j to 2^(j+1), so that half is computed. */
+  let reversed = { cos: Float64Array.of(1), sin: Float64Array.of(0) };
+
+  /** e^(-i pi r) for at least `size` of r = 0, 1/2, 1/4, 3/4, 1/8, ...: turns in the order of
+      reversed bits, which do not depend on the size. */
+  function reversedTurns(size) {
+    if (reversed.cos.length < size) {
+      const share = new Float64Array(size);
+      for (let block = 1; block < size; block *= 2) {
+        for (let i = 0; i < block; i++) share[block + i] = 1 / (2 * block) + share[i];
+      }
+      reversed = {
+        cos: filled(size, (i) => Math.cos(Math.PI * share[i])),
+        sin: filled(size, (i) => -Math.sin(Math.PI * share[i])),
+      };
+    }
+    return reversed;
+  }
+
+  /** `act(i, j)` for the places of all frequencies k and -k but 0, in bit-reversed order: there the
+      two stand mirrored inside each block from 2^j to 2^(j+1). */
+  function eachPair(size, act) {
+    for (let block = 1; block < size; block *= 2) {
+      const last = 3 * block - 1;
+      for (let i = block; 2 * i <= last; i++) act(i, last - i);
+    }
+  }
+
+  /** The spectrum of `size` real numbers, by a transform of half as many complex ones: of each two
+      frequencies k and -k one, and at place 0 the two real ones, 0 as `re` and the middle as `im`.
+
+      `re` and `im` hold the numbers of even and of odd index. */
+  function spectrumOf(re, im) {
+    const half = re.length;
+    forward(re, im, 0, half);
+    const { cos, sin } = reversedTurns(half);
+    const zero = re[0];
+    re[0] = zero + im[0];
+    im[0] = zero - im[0];
+    eachPair(half, (i, j) => {
+      const evenReal = 0.5 * (re[i] + re[j]);
+      const evenImag = 0.5 * (im[i] - im[j]);
+      const oddReal = 0.5 * (im[i] + im[j]);
+      const oddImag = 0.5 * (re[j] - re[i]);
+      const x = oddReal * cos[i] - oddImag * sin[i];
+      const y = oddReal * sin[i] + oddImag * cos[i];
+      re[i] = evenReal + x;
+      im[i] = evenImag + y;
+      re[j] = evenReal - x;
+      im[j] = y - evenImag;
+    });
+  }
+
+  /** Back from `spectrumOf`, times half the size. */
+  function numbersOf(re, im) {
+    const half = re.length;
+    const { cos, sin } = reversedTurns(half);
+    const zero = re[0];
+    re[0] = 0.5 * (zero + im[0]);
+    im[0] = 0.5 * (zero - im[0]);
+    eachPair(half, (i, j) => {
+      const evenReal = 0.5 * (re[i] + re[j]);
+      const evenImag = 0.5 * (im[i] - im[j]);
+      const x = 0.5 * (re[i] - re[j]);
+      const y = 0.5 * (im[i] + im[j]);
+      const oddReal = x * cos[i] + y * sin[i];
+      const oddImag = y * cos[i] - x * sin[i];
+      re[i] = evenReal - oddImag;
+      im[i] = evenImag + oddReal;
+      re[j] = evenReal + oddImag;
+      im[j] = oddReal - evenImag;
+    });
+    backward(re, im, 0, half);
+  }
+
+  /** A spectrum to the n-th, by squaring: no complex logarithm loses its branch. */
   function raise(re, im, n) {
-    const one = (i) => {
-      let [a, b, x, y] = [re[i], im[i], 1, 0];
-      for (let left = n; ; ) {
+    if (n === 1) return;
+    re[0] = wholePower(re[0], n);
+    im[0] = wholePower(im[0], n);
+    for (let i = 1; i < re.length; i++) {
+      let a = re[i];
+      let b = im[i];
+      let x = 1;
+      let y = 0;
+      let left = n;
+      for (;;) {
         if (left % 2) {
           const real = x * a - y * b;
           y = x * b + y * a;
@@ -1035,17 +1173,16 @@ var fldpAccountant = (function () {
       }
       re[i] = x;
       im[i] = y;
-    };
-    one(0);
-    for (let block = 1; block < re.length; block *= 2) {
-      const last = 3 * block - 1;
-      for (let i = block; 2 * i <= last; i++) {
-        one(i);
-        if (last - i === i) continue;
-        re[last - i] = re[i];
-        im[last - i] = -im[i];
-      }
     }
+  }
+
+  function wholePower(base, n) {
+    let out = 1;
+    for (let left = n; left; left = Math.floor(left / 2)) {
+      if (left % 2) out *= base;
+      base *= base;
+    }
+    return out;
   }
 
   // ---------------------------------------- laws on a grid (fldp/accounting/laws.py)
@@ -1077,7 +1214,7 @@ var fldpAccountant = (function () {
     /** log E[e^(tL)], or more: from the masses of the first grid, whose tails hold no noise. */
     logMoment(t) {
       const { logMass, loss } = this.start;
-      let total = logSum(logMass.map((v, i) => v + t * loss[i]));
+      let total = logSum(logMass.length, (i) => logMass[i] + t * loss[i]);
       for (const [times, step] of this.stages) {
         total = times * total + (step ? momentGrowth(t, step) : 0);
       }
@@ -1142,20 +1279,24 @@ var fldpAccountant = (function () {
       }
       const mass = new Float64Array(rows + 1);
       let spread = 0;
-      const start = this.first - first * factor;
+      let row = 0;
+      let j = this.first - first * factor;
       for (let i = 0; i < this.mass.length; i++) {
-        const row = Math.floor((start + i) / factor);
-        const j = start + i - row * factor;
         mass[row] += this.mass[i] * stays[j];
         mass[row + 1] += this.mass[i] * goes[j];
         spread += this.mass[i] * moved[j];
+        j += 1;
+        if (j === factor) {
+          j = 0;
+          row += 1;
+        }
       }
       const total = sum(mass);
       return new Law({
         ...this,
         step,
         first,
-        mass: mass.map((v) => v / total),
+        mass: filled(mass.length, (i) => mass[i] / total),
         logMgf: this.logMgf + Math.log(total),
         // round-off may make it negative
         excess: this.excess + Math.max(0, (spread * step * step) / total),
@@ -1168,20 +1309,24 @@ var fldpAccountant = (function () {
   /** The law of one round on a grid, never with a smaller delta than the round has. */
   function lawOfRound(pair, step, window) {
     const cells = pair.cells(step, window.low, window.high);
-    const loss = cells.mass.map((_, i) => step * (cells.first + i));
-    const logMass = cells.mass.map(Math.log);
+    const n = cells.mass.length;
+    const loss = filled(n, (i) => step * (cells.first + i));
+    const logMass = filled(n, (i) => Math.log(cells.mass[i]));
     if (!(largest(logMass) > -Infinity)) throw tooFine(Infinity); // all is beyond the window
-    const tilted = logMass.map((v, i) => v + window.tilt * loss[i]);
-    const logMgf = logSum(tilted);
-    const mass = tilted.map((v) => Math.exp(v - logMgf));
-    const share = (v, i) => (cells.mass[i] > 0 ? (v * cells.spread[i]) / cells.mass[i] : 0);
+    const tilted = (i) => logMass[i] + window.tilt * loss[i];
+    const logMgf = logSum(n, tilted);
+    const mass = filled(n, (i) => Math.exp(tilted(i) - logMgf));
+    let excess = 0;
+    for (let i = 0; i < n; i++) {
+      if (cells.mass[i] > 0) excess += (mass[i] * cells.spread[i]) / cells.mass[i];
+    }
     return new Law({
       step,
       tilt: window.tilt,
       first: cells.first,
       mass,
       logMgf,
-      excess: sum(mass.map(share)),
+      excess,
       infinite: cells.infinite,
       start: { logMass, loss },
       rounds: 1,
@@ -1214,30 +1359,40 @@ var fldpAccountant = (function () {
 
   /** Tilted masses of the sum of all losses, on a circle, and the round-off of each. */
   function summed(laws, size, first) {
+    const half = size / 2;
     let spectrum = null;
     for (const [law, n] of laws) {
-      const re = new Float64Array(size);
-      const im = new Float64Array(size);
-      const start = remainder(law.first, size);
-      for (let i = 0; i < law.mass.length; i++) re[(start + i) % size] += law.mass[i];
-      forward(re, im);
-      raise(re, im, n);
-      if (spectrum === null) {
-        spectrum = { re, im };
-        continue;
+      const parts = [new Float64Array(half), new Float64Array(half)];
+      let place = remainder(law.first, size);
+      for (let i = 0; i < law.mass.length; i++) {
+        parts[place & 1][place >> 1] += law.mass[i];
+        place = place + 1 < size ? place + 1 : 0;
       }
-      for (let i = 0; i < size; i++) {
-        const real = spectrum.re[i] * re[i] - spectrum.im[i] * im[i];
-        spectrum.im[i] = spectrum.re[i] * im[i] + spectrum.im[i] * re[i];
-        spectrum.re[i] = real;
-      }
+      spectrumOf(...parts);
+      raise(...parts, n);
+      if (spectrum === null) spectrum = parts;
+      else multiply(...spectrum, ...parts);
     }
-    backward(spectrum.re, spectrum.im);
+    numbersOf(...spectrum);
     const mass = new Float64Array(size);
-    const turn = remainder(first, size);
-    for (let i = 0; i < size; i++) mass[i] = spectrum.re[(turn + i) % size] / size;
+    let place = remainder(first, size);
+    for (let i = 0; i < size; i++) {
+      mass[i] = spectrum[place & 1][place >> 1] / half;
+      place = place + 1 < size ? place + 1 : 0;
+    }
     const inherited = laws.map(([law, n]) => n * law.noise);
     return { mass, noise: roundOff(laws, mass) + sum(inherited) };
+  }
+
+  /** One spectrum times another, into the first. */
+  function multiply(re, im, otherRe, otherIm) {
+    re[0] *= otherRe[0];
+    im[0] *= otherIm[0];
+    for (let i = 1; i < re.length; i++) {
+      const real = re[i] * otherRe[i] - im[i] * otherIm[i];
+      im[i] = re[i] * otherIm[i] + im[i] * otherRe[i];
+      re[i] = real;
+    }
   }
 
   function remainder(index, size) {
@@ -1250,9 +1405,15 @@ var fldpAccountant = (function () {
       repeats it n times; over the frequencies these errors are taken as independent. */
   function roundOff(laws, mass) {
     const rootLog = Math.sqrt(Math.log2(mass.length));
-    const norm = (x) => Math.sqrt(x.reduce((total, v) => total + v * v, 0));
+    const norm = (x) => Math.sqrt(sumOfSquares(x));
     const there = sum(laws.map(([law, n]) => n * (1 + rootLog * norm(law.mass))));
     return ((UNIT / 2) * (there + rootLog * norm(mass))) / Math.sqrt(mass.length);
+  }
+
+  function sumOfSquares(x) {
+    let total = 0;
+    for (let i = 0; i < x.length; i++) total += x[i] * x[i];
+    return total;
   }
 
   /** By how much, at most, connecting dots a `step` apart raises log E[e^(tL)]. */
@@ -1395,60 +1556,101 @@ var fldpAccountant = (function () {
       const { size, first } = fitted(this.step, window, this.excess, inAll);
       const { mass, noise } = summed(laws, size, first);
       // a loss below 0 matters to no delta
-      const skip = Math.min(Math.max(0, -first), size - 1);
-      this.loss = Float64Array.from({ length: size - skip }, (_, i) => (first + skip + i) * this.step);
-      const { weight, behind } = this.weights(sum(laws.map(([law, n]) => n * law.logMgf)));
+      this.from = Math.min(first + Math.max(0, -first), first + size - 1);
+      this.length = first + size - this.from;
+      const logMgf = sum(laws.map(([law, n]) => n * law.logMgf));
       // rounding that all masses share raises both sums
       const raised = 1 + (POWER_ERROR + MEAN_ERROR * (window.tilt + 1)) * inAll;
-      this.up = sumsFrom(weight.map((w, i) => mass[skip + i] * w * raised));
-      this.down = sumsFrom(weight.map((w, i) => mass[skip + i] * w * raised * behind[i]));
-      const allowance = this.allowance(ROUND_OFF_SDS * noise, weight, behind);
-      const cut = this.cut(laws, this.step * (first + size - 1));
+      this.add(mass.subarray(this.from - first), logMgf, raised);
+      this.noise = ROUND_OFF_SDS * noise;
+      this.spread = this.isFelt() ? this.spreads() : null;
+      this.cutMass = this.cut(laws, this.step * (first + size - 1));
       // tilted mass that was low when rounds were put together: all of it right at the loss
-      const lost = sum(laws.map(([law, n]) => n * law.lost));
-      this.added = allowance.map((v, i) => v + cut + lost * weight[i]);
+      this.lost = sum(laws.map(([law, n]) => n * law.lost));
     }
 
-    /** What takes the tilt off a mass, relative to e^logDelta; and e^(centre - loss). */
-    weights(logMgf) {
+    loss(i) {
+      return (this.from + i) * this.step;
+    }
+
+    /** The first index whose loss is at least this. */
+    indexOf(loss) {
+      const i = Math.ceil(loss / this.step) - this.from;
+      return Math.min(Math.max(0, i), this.length - 1);
+    }
+
+    /** The sums of m and of m e^(centre - l) over the losses from each one upwards.
+
+        `weight` takes the tilt off a mass, relative to e^logDelta, and `behind` is e^(centre - l). */
+    add(mass, logMgf, raised) {
       const scale = logMgf - this.logDelta;
       // below this loss one of the two would be too large
       const far = Math.max((scale - KEPT) / this.window.tilt, this.centre - KEPT);
-      this.kept = Math.min(searchSorted(this.loss, far), this.loss.length - 1);
-      const clipped = this.loss.map((loss) => Math.max(loss, far));
-      const behind = clipped.map((loss) => Math.exp(this.centre - loss));
-      this.ahead = behind.map((v) => 1 / Math.max(v, Math.exp(-LARGEST_EXP)));
-      return { weight: clipped.map((loss) => Math.exp(scale - this.window.tilt * loss)), behind };
+      this.kept = this.indexOf(far);
+      this.weight = new Float64Array(this.length);
+      this.behind = new Float64Array(this.length);
+      this.up = new Float64Array(this.length);
+      this.down = new Float64Array(this.length);
+      let up = 0;
+      let down = 0;
+      for (let i = this.length - 1; i >= 0; i--) {
+        const loss = this.kept ? Math.max(this.loss(i), far) : this.loss(i);
+        this.behind[i] = Math.exp(this.centre - loss);
+        this.weight[i] = Math.exp(scale - this.window.tilt * loss);
+        const one = mass[i] * this.weight[i] * raised;
+        up += one;
+        down += one * this.behind[i];
+        this.up[i] = up;
+        this.down[i] = down;
+      }
+    }
+
+    /** e^(loss - centre). */
+    ahead(i) {
+      return 1 / Math.max(this.behind[i], Math.exp(-LARGEST_EXP));
+    }
+
+    /** Whether what round-off may do to delta shows beside it. */
+    isFelt() {
+      const i = this.indexOf(this.centre);
+      return this.allowance(i) > ROUND_OFF_SEEN * (this.up[i] - this.down[i]);
     }
 
     /** What round-off of `noise` a point may do to delta at each loss. */
-    allowance(noise, weight, behind) {
-      let found;
-      if (this.kept) {
-        found = sumsFrom(weight.map((w) => w * w)).map((v) => noise * Math.sqrt(v));
-      } else {
-        // the weights fall geometrically, and so do their squares
-        const tail = Math.sqrt(-Math.expm1(-2 * this.window.tilt * this.step));
-        found = weight.map((w) => (noise / tail) * w);
-      }
-      const i = Math.min(searchSorted(this.loss, this.centre), this.loss.length - 1);
-      if (!(found[i] > ROUND_OFF_SEEN * (this.up[i] - this.down[i]))) return found;
-      return this.spread(weight, behind).map((v) => noise * v);
+    allowance(i) {
+      if (this.spread) return this.noise * this.spread[i];
+      // the weights fall geometrically, and so do their squares
+      const tail = -Math.expm1(-2 * this.window.tilt * this.step);
+      return (this.noise / Math.sqrt(tail)) * this.weight[i];
     }
 
     /** The root of the sum of (w (1 - e^(e - l)))^2 over the losses l above each e: a sharper bound
         on what round-off does to delta than the sum of w^2 alone. */
-    spread(weight, behind) {
-      const square = weight.map((w) => w * w);
-      const plain = sumsFrom(square);
-      const crossed = sumsFrom(square.map((v, i) => v * behind[i]));
-      const twice = sumsFrom(square.map((v, i) => v * behind[i] * behind[i]));
-      return plain.map((v, i) => {
-        if (i < this.kept) return Math.sqrt(v);
-        const more = Math.exp(Math.min(2 * (this.loss[i] - this.centre), LARGEST_EXP));
-        const left = v - 2 * crossed[i] * this.ahead[i] + twice[i] * more;
-        return Math.sqrt(Math.max(left, 0) + UNIT * v);
-      });
+    spreads() {
+      const out = new Float64Array(this.length);
+      let plain = 0;
+      let crossed = 0;
+      let twice = 0;
+      for (let i = this.length - 1; i >= 0; i--) {
+        const behind = this.behind[i];
+        const square = this.weight[i] * this.weight[i];
+        plain += square;
+        crossed += square * behind;
+        twice += square * behind * behind;
+        if (i < this.kept) {
+          out[i] = Math.sqrt(plain);
+          continue;
+        }
+        const more = Math.exp(Math.min(2 * (this.loss(i) - this.centre), LARGEST_EXP));
+        const left = plain - 2 * crossed * this.ahead(i) + twice * more;
+        out[i] = Math.sqrt(Math.max(left, 0) + UNIT * plain);
+      }
+      return out;
+    }
+
+    /** What is added to delta at a loss, to be above the truth. */
+    added(i) {
+      return this.allowance(i) + this.cutMass + this.lost * this.weight[i];
     }
 
     /** Mass of infinite loss, and a bound on mass above the window (Chernoff). */
@@ -1467,30 +1669,19 @@ var fldpAccountant = (function () {
     /** Epsilon at which delta is e^logDelta; null if the window has missed it. */
     epsilon() {
       const fits = (i) => {
-        const taken = i < this.kept ? 0 : this.ahead[i] * this.down[i];
-        return this.up[i] - taken + this.added[i] <= 1;
+        const taken = i < this.kept ? 0 : this.ahead(i) * this.down[i];
+        return this.up[i] - taken + this.added(i) <= 1;
       };
       let i = 0;
-      while (i < this.loss.length && !fits(i)) i++;
-      if (i === this.loss.length || (i === 0 && this.loss[0] > this.step)) return null;
+      while (i < this.length && !fits(i)) i++;
+      if (i === this.length || (i === 0 && this.loss(0) > this.step)) return null;
       if (i === 0) return 0;
       // between two losses the sums are those of the upper one, what is added that of the lower
-      const left = this.up[i] + this.added[i - 1] - 1;
-      if (i <= this.kept || left <= 0 || this.down[i] <= 0) return this.loss[i];
+      const left = this.up[i] + this.added(i - 1) - 1;
+      if (i <= this.kept || left <= 0 || this.down[i] <= 0) return this.loss(i);
       const found = this.centre + Math.log(left / this.down[i]);
-      return Math.min(this.loss[i], Math.max(this.loss[i - 1], found));
+      return Math.min(this.loss(i), Math.max(this.loss(i - 1), found));
     }
-  }
-
-  /** Sums of x from each index to the end. */
-  function sumsFrom(x) {
-    const out = new Float64Array(x.length);
-    let total = 0;
-    for (let i = x.length - 1; i >= 0; i--) {
-      total += x[i];
-      out[i] = total;
-    }
-    return out;
   }
 
   // --------------------------------------------------- the search (fldp/accounting/pld.py)
@@ -1806,6 +1997,6 @@ var fldpAccountant = (function () {
     MOST,
     NOISE_RANGE,
   };
-})();
+}
 
-if (typeof module !== "undefined") module.exports = fldpAccountant;
+if (typeof module !== "undefined") module.exports = makeFldpAccountant;
