@@ -28,12 +28,12 @@
     sampling: {
       poisson: "each by its own coin of chance m/N",
       fixed: "drawn uniformly, without replacement",
-      none: "no amplification is claimed",
+      none: "whoever comes, nothing is amplified",
     },
     trust: {
-      central: "it sees every update, clips it and adds the noise",
-      distributed: "each client adds a share of the noise",
-      local: "each client adds all its noise itself",
+      central: "the server sees updates, clips and adds the noise",
+      distributed: "secure sums; each client adds a share of the noise",
+      local: "nobody else; each client adds all its noise",
     },
     adjacency: {
       "add-or-remove": "compared with: this client was never there",
@@ -251,9 +251,10 @@
         continue;
       }
       const colon = line.indexOf(": ");
-      const named = colon > 0 && colon < 24 && !line.startsWith("After");
+      const named = colon > 0 && colon < 24;
       const paragraph = element("p", {});
-      if (named) paragraph.append(element("strong", {}, line.slice(0, colon + 1)), line.slice(colon + 1));
+      if (line.startsWith("After")) paragraph.append(element("strong", {}, line));
+      else if (named) paragraph.append(element("strong", {}, line.slice(0, colon + 1)), line.slice(colon + 1));
       else paragraph.append(line);
       paragraphs.push(paragraph);
     }
@@ -315,7 +316,7 @@
   const SVG = "http://www.w3.org/2000/svg";
   const WIDTH = 420;
   const HEIGHT = 260;
-  const EDGE = { left: 52, right: 14, top: 14, bottom: 40 };
+  const EDGE = { left: 44, right: 14, top: 14, bottom: 40 };
   // A logarithmic axis of ε shows at most so many times more, and less, than the answer.
   const SPAN = 100;
 
@@ -388,9 +389,8 @@
     }
     out.append(svg("line", { class: "fc-axis", x1: EDGE.left, x2: WIDTH - EDGE.right, y1: HEIGHT - EDGE.bottom, y2: HEIGHT - EDGE.bottom }));
     out.append(svg("text", { class: "fc-name", x: (EDGE.left + WIDTH - EDGE.right) / 2, y: HEIGHT - 5, "text-anchor": "middle" }, chart.label));
-    out.append(svg("text", { class: "fc-name", x: 14, y: EDGE.top + 4 }, "ε"));
     out.append(svg("line", { class: "fc-here", x1: x(here.x), x2: x(here.x), y1: EDGE.top, y2: HEIGHT - EDGE.bottom }));
-    for (const [kind, name] of [["known", "knows who took part"], ["epsilon", "does not"]]) {
+    for (const [kind, name] of [["known", "knows who took part"], ["epsilon", "does not know it"]]) {
       const drawn = points.filter((point) => point[kind] !== null && (!log || point[kind] >= low));
       if (!drawn.length) continue;
       const path = drawn.map((point, i) => `${i ? "L" : "M"}${x(point.x).toFixed(1)} ${y(point[kind]).toFixed(1)}`);
