@@ -1,7 +1,7 @@
 """The calculator's accountant in JavaScript against the package: how near, and how fast.
 
-``python -m benchmarks.calculator`` asks both about every reference case and about random settings of
-all kinds, through node, and compares. Milliseconds are node's own, of one question each.
+``python -m benchmarks.calculator`` asks both about every reference case and about random settings
+of all kinds, through node, and compares. Milliseconds are those of the processor, for one question.
 """
 
 from __future__ import annotations

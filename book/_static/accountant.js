@@ -568,28 +568,25 @@ function makeFldpAccountant() {
     return { first, mass, spread, infinite: p[p.length - 1] };
   }
 
-  /** Masses of N(centre, z^2) below the nodes, between them, and above; tails keep their digits. */
-  function normalMasses(nodes, centre, z) {
-    const n = nodes.length;
-    const out = new Float64Array(n + 1);
-    let before = -Infinity;
-    let tailBefore = 0;
-    for (let i = 0; i <= n; i++) {
-      const x = i < n ? (nodes[i] - centre) / z : Infinity;
-      // the smaller of the two tails: differences of these do not cancel, far out
-      const tail = Number.isFinite(x) ? 0.5 * erfc(Math.abs(x) * Math.SQRT1_2) : 0;
-      const across = before < 0 && x > 0;
-      out[i] = across ? 1 - tailBefore - tail : Math.abs(tail - tailBefore);
-      before = x;
-      tailBefore = tail;
+  /** The masses of N(centre, z^2) between outputs that rise: each one's from the last one. */
+  class Between {
+    constructor(centre, z) {
+      this.centre = centre;
+      this.z = z;
+      this.before = -Infinity;
+      this.tailBefore = 0;
     }
-    return out;
-  }
 
-  /** Masses of (1 - q) N(0) + q N(shift), of the two laws' masses. */
-  function mixed(q, stay, go) {
-    if (q === 1) return go;
-    return filled(stay.length, (i) => (1 - q) * stay[i] + q * go[i]);
+    next(output) {
+      const x = (output - this.centre) / this.z;
+      // the smaller of the two tails: differences of these do not cancel, far out
+      const tail = Math.abs(x) < Infinity ? 0.5 * erfc(Math.abs(x) * Math.SQRT1_2) : 0;
+      const across = this.before < 0 && x > 0;
+      const mass = across ? 1 - this.tailBefore - tail : Math.abs(tail - this.tailBefore);
+      this.before = x;
+      this.tailBefore = tail;
+      return mass;
+    }
   }
 
   /** Outputs of a quadrature, and the log of what N(0, z^2) has at each. */
@@ -686,18 +683,31 @@ function makeFldpAccountant() {
       return { loss, logWeight: upper.map((v, i) => v + logDensity[i]) };
     }
 
+    /** P- and Q-masses of the losses below the grid, between its points, and above. */
+    masses(first, count, step) {
+      const share = this.q;
+      const stay = new Between(0, this.z);
+      const go = new Between(1, this.z);
+      const back = new Between(-1, this.z);
+      const p = new Float64Array(count + 1);
+      const q = new Float64Array(count + 1);
+      for (let i = 0; i <= count; i++) {
+        const x = i < count ? this.output((first + i) * step) : Infinity;
+        const stays = stay.next(x);
+        p[i] = (1 - share) * stays + share * go.next(x);
+        q[i] = this.kind === "replace" ? (1 - share) * stays + share * back.next(x) : stays;
+      }
+      return { p, q };
+    }
+
     /** The law of the loss on the multiples of `step` around [low, high], from above. */
     cells(step, low, high) {
       const backwards = this.kind === "add";
       if (backwards) [low, high] = [-high, -low];
       low = Math.max(low, this.least);
       const { first, count } = multiplesAround(low, Math.max(low, high), step);
-      const at = filled(count, (i) => this.output((first + i) * step));
-      const stay = normalMasses(at, 0, this.z);
-      const p = mixed(this.q, stay, normalMasses(at, 1, this.z));
-      let q = stay;
-      if (this.kind === "replace") q = mixed(this.q, stay, normalMasses(at, -1, this.z));
-      if (backwards) return placed(-(first + count - 1), q.slice().reverse(), p.reverse(), step);
+      const { p, q } = this.masses(first, count, step);
+      if (backwards) return placed(-(first + count - 1), q.reverse(), p.reverse(), step);
       return placed(first, p, q, step);
     }
   }
@@ -735,9 +745,7 @@ function makeFldpAccountant() {
     cells(step, low, high) {
       const pair = this.above;
       const { count } = multiplesAround(0, Math.max(0, high), step);
-      const at = filled(count, (i) => pair.output(i * step));
-      const q = normalMasses(at, 0, pair.z);
-      const p = mixed(pair.q, q, normalMasses(at, 1, pair.z));
+      const { p, q } = pair.masses(0, count, step);
       // cells below 0 that are kept; the mass of the others stands at the lowest of them
       const kept = Math.min(count - 1, Math.max(1, Math.ceil(-low / step)));
       const bottom = sum(q.subarray(kept + 1, count)) + q[count];
@@ -1213,8 +1221,8 @@ function makeFldpAccountant() {
 
     /** log E[e^(tL)], or more: from the masses of the first grid, whose tails hold no noise. */
     logMoment(t) {
-      const { logMass, loss } = this.start;
-      let total = logSum(logMass.length, (i) => logMass[i] + t * loss[i]);
+      const { logMass, lossAt } = this.start;
+      let total = logSum(logMass.length, (i) => logMass[i] + t * lossAt(i));
       for (const [times, step] of this.stages) {
         total = times * total + (step ? momentGrowth(t, step) : 0);
       }
@@ -1310,10 +1318,10 @@ function makeFldpAccountant() {
   function lawOfRound(pair, step, window) {
     const cells = pair.cells(step, window.low, window.high);
     const n = cells.mass.length;
-    const loss = filled(n, (i) => step * (cells.first + i));
+    const lossAt = (i) => step * (cells.first + i);
     const logMass = filled(n, (i) => Math.log(cells.mass[i]));
     if (!(largest(logMass) > -Infinity)) throw tooFine(Infinity); // all is beyond the window
-    const tilted = (i) => logMass[i] + window.tilt * loss[i];
+    const tilted = (i) => logMass[i] + window.tilt * lossAt(i);
     const logMgf = logSum(n, tilted);
     const mass = filled(n, (i) => Math.exp(tilted(i) - logMgf));
     let excess = 0;
@@ -1328,7 +1336,7 @@ function makeFldpAccountant() {
       logMgf,
       excess,
       infinite: cells.infinite,
-      start: { logMass, loss },
+      start: { logMass, lossAt },
       rounds: 1,
       noise: 0,
       lost: 0,
