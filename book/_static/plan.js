@@ -18,6 +18,8 @@ function makeFldpPlan(accountant) {
   };
   // A search for the noise stops within its tolerance of the target: so far above is not beyond it.
   const TOLERANCE = 1e-6;
+  // Of more rounds the rounding errors show: the package has longer numbers for them.
+  const MOST_ROUNDS = 1e9;
   // With which probability, over the draws, `bound` holds for all clients at once.
   const CONFIDENCE = 0.999;
 
@@ -76,11 +78,11 @@ function makeFldpPlan(accountant) {
     throw new Refused(`${name} is ${shown(text)}: give a number ${range}, such as ${example}.`, field);
   }
 
-  /** A whole number from 1 to 1e15. */
-  function whole(field, name, text, example) {
+  /** A whole number from 1 to `most`. */
+  function whole(field, name, text, example, most = accountant.MOST) {
     const value = parsed(text);
-    if (Number.isInteger(value) && value >= 1 && value <= accountant.MOST) return value;
-    const range = value > accountant.MOST ? "at most 1e15" : "at least 1";
+    if (Number.isInteger(value) && value >= 1 && value <= most) return value;
+    const range = value > most ? `at most ${general(most)}` : "at least 1";
     throw new Refused(
       `${name} is ${shown(text)}: give a whole number of ${range}, such as ${example}.`,
       field
@@ -118,7 +120,7 @@ function makeFldpPlan(accountant) {
     plan.cohort = plan.everyone
       ? plan.clients
       : real("cohort", "The cohort", texts.cohort, Infinity, "120");
-    plan.rounds = whole("rounds", "The number of rounds", texts.rounds, "60");
+    plan.rounds = whole("rounds", "The number of rounds", texts.rounds, "60", MOST_ROUNDS);
     const sampling = choice("sampling", texts.sampling, SAMPLINGS);
     plan.sampling = plan.everyone ? "none" : sampling;
     plan.trust = choice("trust", texts.trust, TRUSTS);

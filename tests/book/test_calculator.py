@@ -105,7 +105,7 @@ def test_extreme_settings_are_answered_or_refused_as_in_the_package() -> None:
             (1e-5, 0.1, "poisson", 10, False),
             (0.02, 0.1, "poisson", 100, False),
             (50.0, 0.9, "poisson", 10**7, False),
-            (1e6, 0.5, "poisson", 10**12, False),
+            (3e4, 0.5, "poisson", 10**9, False),
             (1.0, 0.3, "poisson", 1, False),
             (3.0, 1e-3, "poisson", 10**9, True),
         ]
@@ -214,7 +214,7 @@ def test_the_copied_lines_make_the_same_plan(give: str) -> None:
         ("clients", "", "The population is missing: give a whole number of at least 1"),
         ("clients", "4.5", "is 4.5: give a whole number"),
         ("clients", "-3", "is -3: give a whole number of at least 1"),
-        ("clients", "1e400", "at most 1e15"),
+        ("clients", "1e400", "at most 1e+15"),
         ("cohort", "-1", "The cohort is -1: give a number above 0"),
         ("cohort", "1e-400", "is 1e-400: give a number above 0"),
         ("cohort", "481", "cohort is 481 but there are 480 clients"),
@@ -228,7 +228,7 @@ def test_the_copied_lines_make_the_same_plan(give: str) -> None:
         ("epsilon", "1e400", "ε is 1e400"),
         ("epsilon", "1e9", "ask for at most"),
         ("epsilon", "0x10", "ε is 0x10"),
-        ("rounds", "9" * 100, "is 99999999999999999999…: give a whole number of at most 1e15"),
+        ("rounds", "9" * 100, "is 99999999999999999999…: give a whole number of at most 1e+09"),
         ("sampling", "dice", "choose one of"),
     ],
 )
