@@ -22,7 +22,7 @@
   const STEPS = 24;
   // The slider: from this value to that one, in equal ratios.
   const SLIDER = { epsilon: [0.1, 100], z: [0.3, 100] };
-  const SLIDER_STEPS = 1000;
+  const SLIDER_STEPS = 200;
 
   const SAID = {
     sampling: {
@@ -165,7 +165,7 @@
     const give = form.elements.give.value;
     const [low, high] = SLIDER[give];
     const value = low * (high / low) ** (Number(form.elements.slider.value) / SLIDER_STEPS);
-    form.elements[give].value = Number(value.toPrecision(2));
+    form.elements[give].value = Number(value.toPrecision(3));
   }
 
   // --------------------------------------------------------------------------------- the answer
@@ -431,11 +431,14 @@
 
   // ---------------------------------------------------------------------------------- together
 
+  let touched = false;
+
   async function update() {
     const turn = ++latest;
     const state = texts();
     arrange(state);
-    history.replaceState(null, "", `#${asFragment(state)}`);
+    // a page that was only opened keeps its address, which may name a section
+    if (touched) history.replaceState(null, "", `#${asFragment(state)}`);
     let plan;
     try {
       plan = plans.planOf(state);
@@ -476,6 +479,7 @@
 
   let timer = 0;
   form.addEventListener("input", (event) => {
+    touched = true;
     if (event.target.name === "slider") slide();
     arrange(texts());
     clearTimeout(timer);
@@ -488,11 +492,15 @@
   form.addEventListener("click", (event) => {
     const { example } = event.target.dataset;
     if (!example) return;
+    touched = true;
     restore(example);
     update();
   });
   find('[data-do="python"]').addEventListener("click", () => copy(find(".fc-python").textContent, "Python"));
-  find('[data-do="link"]').addEventListener("click", () => copy(location.href, "Link"));
+  find('[data-do="link"]').addEventListener("click", () => {
+    const address = location.href.replace(/#.*/, "");
+    copy(`${address}#${asFragment(texts())}`, "Link");
+  });
   addEventListener("hashchange", () => {
     if (restore(location.hash.slice(1))) update();
   });

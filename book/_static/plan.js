@@ -508,18 +508,23 @@ function makeFldpPlan(accountant) {
 
   // ----------------------------------------------------------------------------- in Python
 
+  /** A number as Python reads it, small ones without their zeros. */
+  function literal(value) {
+    return value < 1e-3 ? value.toExponential() : String(value);
+  }
+
   /** The line that makes the same plan: `give` is what was given, "epsilon" or "z". */
   function python(plan, give) {
-    const shared = [`delta=${plan.delta}`, `rounds=${plan.rounds}`, `clients=${plan.clients}`];
+    const shared = [`delta=${literal(plan.delta)}`, `rounds=${plan.rounds}`, `clients=${plan.clients}`];
     const named = [`trust="${plan.trust}"`, `adjacency="${plan.adjacency}"`];
     if (plan.minSurvivors !== null) named.push(`min_survivors=${plan.minSurvivors}`);
     const drawn = [`cohort=${plan.cohort}`, `sampling="${plan.sampling}"`];
     let name = "fldp.calibrate";
-    let given = [`epsilon=${plan.target}`, ...shared, ...(plan.everyone ? [] : drawn), ...named];
+    let given = [`epsilon=${literal(plan.target)}`, ...shared, ...(plan.everyone ? [] : drawn), ...named];
     if (give === "z") {
       name = "fldp.PrivacyPlan";
-      given = [`noise_multiplier=${plan.z}`, ...shared, ...drawn, ...named];
-      given.push('accountant="pld"', `target_epsilon=${plan.target}`);
+      given = [`noise_multiplier=${literal(plan.z)}`, ...shared, ...drawn, ...named];
+      given.push('accountant="pld"', `target_epsilon=${literal(plan.target)}`);
     }
     return `plan = ${name}(\n${given.map((one) => `    ${one},\n`).join("")})`;
   }
