@@ -319,6 +319,7 @@
   const EDGE = { left: 44, right: 14, top: 14, bottom: 40 };
   // A logarithmic axis of ε shows at most so many times more, and less, than the answer.
   const SPAN = 100;
+  const FAR_APART = 6;
 
   function svg(name, attributes, text) {
     const out = document.createElementNS(SVG, name);
@@ -350,6 +351,7 @@
   }
 
   function short(value) {
+    if (value >= 1000 && value < 1e6) return Math.round(value).toLocaleString("en");
     return plans.general(value, 3).replace(/e\+?(-?)0*/, "e$1");
   }
 
@@ -360,57 +362,87 @@
   }
 
   function draw(chart) {
-    const { points, log } = chart;
+    const { points } = chart;
     const here = points.find((point) => point.x === chart.here);
     const values = points.flatMap((point) => [point.epsilon, point.known]).filter((v) => v > 0);
-    if (!values.length) return;
+    if (!values.length) {
+      find(`[data-chart="${chart.name}"]`).replaceChildren("ε is 0 at all of them.");
+      return;
+    }
+    const logX = chart.log;
+    // two lines far apart show on a logarithmic axis only
+    const logY = chart.log || here.known > FAR_APART * here.epsilon;
     const largest = Math.max(...values);
     let low = 0;
     let high = largest * 1.06;
-    if (log) {
+    if (logY) {
       const middle = here.epsilon > 0 ? here.epsilon : largest;
-      high = Math.min(largest, middle * SPAN) * 1.15;
+      high = Math.min(largest, Math.max(middle * SPAN, 2 * here.known)) * 1.15;
       low = Math.max(Math.min(...values), middle / SPAN) / 1.15;
     }
-    const x = axis(log ? points[0].x : 0, points[points.length - 1].x, log, EDGE.left, WIDTH - EDGE.right);
-    const y = axis(low, high, log, HEIGHT - EDGE.bottom, EDGE.top);
-    const first = log ? points[0].x : 0;
+    const first = logX ? points[0].x : 0;
     const last = points[points.length - 1].x;
-    const out = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img" });
-    const told = `ε over ${chart.label}: ${up(points[0].epsilon)} at ${short(points[0].x)}, ` +
-      `${up(here.epsilon)} at ${short(here.x)}, ${up(points[points.length - 1].epsilon)} at ${short(last)}.`;
-    out.append(svg("title", {}, told));
-    for (const value of ticks(low, high, log, 5)) {
-      out.append(svg("line", { class: "fc-grid", x1: EDGE.left, x2: WIDTH - EDGE.right, y1: y(value), y2: y(value) }));
-      out.append(svg("text", { class: "fc-tick", x: EDGE.left - 7, y: y(value) + 4, "text-anchor": "end" }, short(value)));
-    }
-    for (const value of ticks(first, last, log, 5)) {
-      out.append(svg("text", { class: "fc-tick", x: x(value), y: HEIGHT - EDGE.bottom + 18, "text-anchor": "middle" }, short(value)));
-    }
-    out.append(svg("line", { class: "fc-axis", x1: EDGE.left, x2: WIDTH - EDGE.right, y1: HEIGHT - EDGE.bottom, y2: HEIGHT - EDGE.bottom }));
-    out.append(svg("text", { class: "fc-name", x: (EDGE.left + WIDTH - EDGE.right) / 2, y: HEIGHT - 5, "text-anchor": "middle" }, chart.label));
-    out.append(svg("line", { class: "fc-here", x1: x(here.x), x2: x(here.x), y1: EDGE.top, y2: HEIGHT - EDGE.bottom }));
+    const x = axis(first, last, logX, EDGE.left, WIDTH - EDGE.right);
+    const y = axis(low, high, logY, HEIGHT - EDGE.bottom, EDGE.top);
+    const out = frame(chart, [first, last, logX, x], [low, high, logY, y]);
+    const bottom = HEIGHT - EDGE.bottom;
+    out.append(svg("line", { class: "fc-here", x1: x(here.x), x2: x(here.x), y1: EDGE.top, y2: bottom }));
     for (const [kind, name] of [["known", "knows who took part"], ["epsilon", "does not know it"]]) {
-      const drawn = points.filter((point) => point[kind] !== null && (!log || point[kind] >= low));
+      const seen = (point) => point[kind] !== null && (!logY || (point[kind] >= low && point[kind] <= high));
+      const drawn = points.filter(seen).map((point) => [x(point.x), y(point[kind])]);
       if (!drawn.length) continue;
-      const path = drawn.map((point, i) => `${i ? "L" : "M"}${x(point.x).toFixed(1)} ${y(point[kind]).toFixed(1)}`);
-      const start = log ? "" : `M${x(0)} ${y(0)} L`;
-      out.append(svg("path", { class: `fc-line fc-${kind}`, d: start ? start + path.join(" ").slice(1) : path.join(" ") }));
-      out.append(svg("circle", { class: `fc-dot fc-${kind}`, cx: x(here.x), cy: y(here[kind]), r: 4 }));
-      if (here.known === null) continue;
-      out.append(label(kind, name, drawn, x, y, log));
+      if (!logX && !logY) drawn.unshift([x(0), y(0)]);
+      const path = drawn.map(([h, v], i) => `${i ? "L" : "M"}${h.toFixed(1)} ${v.toFixed(1)}`).join(" ");
+      out.append(svg("path", { class: `fc-line fc-${kind}`, d: path }));
+      if (seen(here)) {
+        out.append(svg("circle", { class: `fc-dot fc-${kind}`, cx: x(here.x), cy: y(here[kind]), r: 4 }));
+      }
+      if (here.known !== null) out.append(label(kind, name, drawn, logX));
     }
     find(`[data-chart="${chart.name}"]`).replaceChildren(out);
   }
 
-  /** The name of a line, above the upper one and below the lower one, two thirds along. */
-  function label(kind, name, drawn, x, y, log) {
-    const at = drawn[Math.floor(drawn.length * (log ? 0.4 : 0.62))];
+  /** Axes, their numbers, and the chart in a sentence. */
+  function frame(chart, [first, last, logX, x], [low, high, logY, y]) {
+    const { points } = chart;
+    const end = points[points.length - 1];
+    const here = points.find((point) => point.x === chart.here);
+    const told = [points[0], here, end].map((one) => `${up(one.epsilon)} at ${short(one.x)}`);
+    const right = WIDTH - EDGE.right;
+    const bottom = HEIGHT - EDGE.bottom;
+    const out = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img" });
+    out.append(svg("title", {}, `ε over ${chart.label}: ${told.join(", ")}.`));
+    for (const value of ticks(low, high, logY, 5)) {
+      const at = y(value);
+      out.append(svg("line", { class: "fc-grid", x1: EDGE.left, x2: right, y1: at, y2: at }));
+      const place = { class: "fc-tick", x: EDGE.left - 7, y: at + 4, "text-anchor": "end" };
+      out.append(svg("text", place, short(value)));
+    }
+    for (const value of ticks(first, last, logX, 5)) {
+      const anchor = x(value) > right - 12 ? "end" : "middle";
+      const place = { class: "fc-tick", x: x(value), y: bottom + 18, "text-anchor": anchor };
+      out.append(svg("text", place, short(value)));
+    }
+    out.append(svg("line", { class: "fc-axis", x1: EDGE.left, x2: right, y1: bottom, y2: bottom }));
+    const middle = { x: (EDGE.left + right) / 2, y: HEIGHT - 5, "text-anchor": "middle" };
+    out.append(svg("text", middle, chart.label));
+    return out;
+  }
+
+  /** The name of a line: above the upper one, below the lower one, on the side where it falls off. */
+  function label(kind, name, drawn, falls) {
+    const [h, v] = drawn[Math.floor(drawn.length * (falls ? 0.4 : 0.62))];
     const above = kind === "known";
-    const right = above === log;
-    const shift = right ? 8 : -8;
-    return svg("text", { class: `fc-label fc-${kind}`, x: x(at.x) + shift, y: y(at[kind]) + (above ? -8 : 18),
-      "text-anchor": right ? "start" : "end" }, name);
+    const right = above === falls;
+    const y = above ? v - 9 : v + 18;
+    const place = {
+      class: `fc-label fc-${kind}`,
+      x: h + (right ? 8 : -8),
+      // not on the axis' numbers
+      y: y > HEIGHT - EDGE.bottom - 4 ? v - 9 : y,
+      "text-anchor": right ? "start" : "end",
+    };
+    return svg("text", place, name);
   }
 
   function showNumbers(charts) {
