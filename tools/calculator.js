@@ -5,6 +5,7 @@
    {"ask": "epsilon", "event": {...}, "delta": d, "adjacency": a}   ->  {"value": epsilon}
    {"ask": "noise", "target": e, and the same}                      ->  {"value": z}
    {"ask": "plan", "texts": {...}}        ->  {"plan": {...}, "statement": [...], "python": "..."}
+   {"ask": "summed", "law": {...}, "times": n, "size": s, "first": i}  ->  {"mass": [...], "noise": x}
    {"ask": "up" | "down" | "general", "value": x, "digits": n}      ->  {"value": "..."}
 
    A refusal is {"message": "...", "field": "..."}. */
@@ -26,6 +27,11 @@ function answer(question) {
     const plan = plans.completed(plans.planOf(question.texts));
     const python = plans.python(plan, question.texts.give);
     return { plan, statement: plans.statement(plan), python };
+  }
+  if (ask === "summed") {
+    const laws = [[{ ...question.law, mass: Float64Array.from(question.law.mass) }, question.times]];
+    const { mass, noise } = accountant.summed(laws, question.size, question.first);
+    return { mass: Array.from(mass), noise };
   }
   return { value: plans[ask](question.value, question.digits) };
 }

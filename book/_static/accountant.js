@@ -1999,6 +1999,7 @@ function makeFldpAccountant() {
     gaussianEpsilon,
     knownEpsilon,
     binomialTail,
+    summed,
     OutOfReach,
     Refused,
     LEAST_DELTA,

@@ -13,6 +13,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import fldp
@@ -124,6 +125,27 @@ def test_extreme_settings_are_answered_or_refused_as_in_the_package() -> None:
             # where an epsilon says nothing any more the page has no long doubles to be as near
             near = 1e-3 if mine < 1e6 else 0.05
             assert answer["value"] <= max(mine * (1 + near), 1e-5), one
+
+
+@needs_node
+@pytest.mark.parametrize(
+    ("size", "times", "width"), [(1024, 100, 30), (8192, 1000, 90), (2048, 1, 7)]
+)
+def test_the_transform_errs_by_less_than_what_is_added_for_it(
+    size: int, times: int, width: int
+) -> None:
+    """Against long doubles: what makes every answer of the page an upper bound."""
+    mass = np.exp(-(np.linspace(-4, 4, width) ** 2)) * (1 + 0.5 * np.sin(np.arange(width)))
+    mass /= mass.sum()
+    law = {"first": -(width // 3), "mass": mass.tolist(), "noise": 0.0}
+    question = {"ask": "summed", "law": law, "times": times, "size": size, "first": -7}
+    [answer] = calculator.answers([question])
+    around = np.zeros(size, np.longdouble)
+    around[(np.arange(width) - width // 3) % size] = mass
+    power = np.fft.rfft(around) ** times
+    error = np.array(answer["mass"]) - np.roll(np.fft.irfft(power, size), 7)
+    assert float(np.abs(error).max()) < 8 * answer["noise"]
+    assert answer["noise"] < 1e-12
 
 
 def combinations() -> list[dict[str, str]]:
