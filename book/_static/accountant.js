@@ -4,8 +4,8 @@
    part, Poisson sampling, or a cohort of fixed size. Each section names the Python module that it
    follows, and tests/book/test_calculator.py compares the answers. Every epsilon is an upper bound.
 
-   A classic script without dependencies, so that the page also works from a file. The function has
-   no name from outside, so that a worker can be made of its text. */
+   A classic script without dependencies, so that the page also works from a file. The function
+   uses nothing that is outside it, so that a worker can be made of its text. */
 
 function makeFldpAccountant() {
   "use strict";

@@ -254,8 +254,9 @@
       const named = colon > 0 && colon < 24;
       const paragraph = element("p", {});
       if (line.startsWith("After")) paragraph.append(element("strong", {}, line));
-      else if (named) paragraph.append(element("strong", {}, line.slice(0, colon + 1)), line.slice(colon + 1));
-      else paragraph.append(line);
+      else if (named) {
+        paragraph.append(element("strong", {}, line.slice(0, colon + 1)), line.slice(colon + 1));
+      } else paragraph.append(line);
       paragraphs.push(paragraph);
     }
     place.replaceChildren(...paragraphs, list);
