@@ -14,17 +14,18 @@ export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 export PYTHONPATH :=
 
-.PHONY: help ready book test check lab bench notebooks colab lock release-check fuzz clean
+.PHONY: help ready book test check lab edit bench notebooks twins lock release-check fuzz clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make book       execute every notebook here and build the HTML book in _build/html/"
 	@echo "make test       unit tests, every notebook, lint and types"
 	@echo "make check      lint, types and the quick unit tests, in less than a minute"
-	@echo "make lab        open the book in JupyterLab"
+	@echo "make lab        open the chapters in JupyterLab, as plain notebooks that are yours to change"
+	@echo "make edit       open the sources of the book in JupyterLab"
 	@echo "make bench      run the benchmarks; results go to benchmarks/results/"
 	@echo "make notebooks  execute every notebook and store its outputs"
-	@echo "make colab      write the Colab version of every notebook into _build/colab/"
+	@echo "make twins      write the notebooks that are read alone into _build/twins/"
 	@echo "make lock       pin requirements.in into requirements.txt (UPGRADE=--upgrade moves every pin)"
 	@echo "make release-check   a clean clone, built and tested with the distribution's own python3"
 	@echo "make fuzz            models, records and losses put together at random, ten times as many"
@@ -54,8 +55,15 @@ check: $(READY)
 	  $(BIN)/python -m pytest tests fldp --doctest-modules -m "not slow" -n $(WORKERS) \
 	    -p no:nbval; tests=$$?; wait $$types && exit $$tests
 
+# JupyterLab starts as root only where it is told to.
+LAB := $(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root)
+
 lab: $(READY)
-	$(BIN)/jupyter lab book
+	$(BIN)/python tools/twins.py --keep notebooks
+	$(LAB) notebooks
+
+edit: $(READY)
+	$(LAB) book
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks
@@ -63,8 +71,8 @@ bench: $(READY)
 notebooks: $(READY)
 	$(BIN)/python tools/run_notebooks.py
 
-colab: $(READY)
-	$(BIN)/python tools/colab.py
+twins: $(READY)
+	$(BIN)/python tools/twins.py
 
 lock: $(READY)
 	$(BIN)/python tools/lock.py $(UPGRADE)

@@ -17,6 +17,7 @@ import sys
 import time
 from pathlib import Path
 
+import twins
 from jupyter_cache import get_cache
 from jupyter_cache.executors import load_executor
 from sphinx_external_toc.parsing import parse_toc_yaml
@@ -85,7 +86,11 @@ def main() -> int:
     if not execute(root, arguments.workers):
         print("The book was not built: a cell crashed (see above).", file=sys.stderr)
         return 1
-    return render(root)
+    failed = render(root)
+    if not failed and root == HERE:
+        # Beside the pages: what their buttons open and download.
+        twins.main([str(root / "_build" / "html" / "notebooks")])
+    return failed
 
 
 if __name__ == "__main__":

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import colab
-import colab_button
 import myst
+import numbering
+import plain
 import pytest
 import tomllib
-import yaml
+import twin_buttons
+import twins
 from packaging.requirements import Requirement
 from packaging.version import Version
 from pybtex.database import parse_string
@@ -32,8 +30,8 @@ def cells(path: Path) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with the version of every notebook that is read alone."""
-    folder = tmp_path_factory.mktemp("colab")
-    assert colab.main([str(folder)]) == 0
+    folder = tmp_path_factory.mktemp("twins")
+    assert twins.main([str(folder)]) == 0
     return folder
 
 
@@ -77,23 +75,117 @@ def test_a_notebook_opened_alone_shows_no_raw_directive(path: Path, alone: Path)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
-def test_a_notebook_opened_alone_runs_the_same_code(path: Path, alone: Path) -> None:
+def test_a_twin_is_a_notebook_with_the_code_that_a_reader_sees(path: Path, alone: Path) -> None:
     import nbformat  # takes seconds to load
 
     written = nbformat.read(alone / path.name, as_version=4)
     nbformat.validate(written)
-    assert code_of(written.cells) == code_of(cells(path))
+    code = "\n".join(code_of(written.cells))
+    assert "NBVAL" not in code
+    assert "glue(" not in code
+    assert "fmt:" not in code
+    assert f'fldp/fldp@v{twins.version()}"' in code
+    for cell in cells(path):
+        if cell["cell_type"] != "code" or "remove-cell" in cell["metadata"].get("tags", []):
+            continue
+        for line in myst.source_of(cell).splitlines():
+            assert line.partition("  # fmt")[0].strip() in code or "NBVAL" in line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
+def test_a_twin_folds_every_solution_and_what_is_drawn(path: Path, alone: Path) -> None:
+    twin = json.loads((alone / path.name).read_text(encoding="utf-8"))
+    folded = [c for c in twin["cells"] if c["metadata"].get("jp-MarkdownHeadingCollapsed")]
+    headings = [myst.source_of(cell) for cell in folded]
+    assert all(re.fullmatch(r"##### Solution to Exercise [\d.]+", text) for text in headings)
+    source = "\n".join(myst.markdown(cells(path)))
+    assert len(folded) == len(re.findall(r"\{solution(?:-start)?\}", source))
+    assert twin["metadata"]["colab"]["collapsed_sections"] == [c["id"] for c in folded]
+    drawn = [c for c in cells(path) if "hide-input" in c["metadata"].get("tags", [])]
+    hidden = [c for c in twin["cells"] if c["metadata"].get("jupyter", {}).get("source_hidden")]
+    assert len(hidden) > len(drawn)  # and what installs fldp
+
+
+HTML = HERE / "_build/html/book"
+NUMBER = re.compile(r'id="([\w.-]+)"[^>]*>(?:(?!id=").)*?caption-number">([^<]+)<', re.S)
+
+
+@pytest.mark.skipif(not HTML.exists(), reason="the book was not built here")
+def test_the_numbers_are_those_of_the_built_book() -> None:
+    wrong = []
+    for label, place in numbering.places(HERE).items():
+        page = HTML / f"{place.page}.html"
+        if place.kind and page.exists():
+            text = page.read_text(encoding="utf-8")
+            if place.kind == numbering.EQUATION:
+                found = re.search(rf'class="eqno">\(({place.number})\)', text)
+            else:
+                found = re.search(rf">{place.kind} {place.number} <", text)
+            if not found:
+                wrong.append((label, place.named))
+    assert not wrong
+
+
+def test_what_hidden_cells_compute_stays_where_a_visible_one_reads_it() -> None:
+    def code(source: str, *tags: str) -> dict[str, Any]:
+        return {"cell_type": "code", "source": source, "metadata": {"tags": list(tags)}}
+
+    glued = code("a = 1\nglue('a', a)\nb = 2", "remove-cell")
+    kept = list(twins.needed([glued, code("glue('c', 3)", "remove-cell"), code("print(b)")]))
+    assert [myst.source_of(cell) for cell in kept] == ["a = 1\nb = 2", "print(b)"]
+
+
+def test_text_after_a_solution_is_not_folded_with_it(tmp_path: Path) -> None:
+    text = "# T\n\n```{exercise-start} ★ E\n:label: e\n```\nDo.\n```{exercise-end}\n```\n"
+    text += "```{solution-start} e\n```\nDone.\n```{solution-end}\n```\n"
+    place = numbering.Place("t", "Exercise", "1", "★ E")
+    book = plain.Book("SITE", {}, {"e": place})
+
+    def of(more: str) -> list[str]:
+        cell = {"cell_type": "markdown", "source": text + more, "metadata": {}}
+        path = tmp_path / "t.ipynb"
+        path.write_text(json.dumps({"cells": [cell]}))
+        return myst.markdown(twins.Twin(path, book, "1").written()["cells"])
+
+    found = of("\n## Further reading\nMore.")
+    assert found[1:] == ["##### Solution to Exercise 1", "Done.", "## Further reading\nMore."]
+    with pytest.raises(ValueError, match="would be folded"):
+        of("\nAnd so on.")
+
+
+def test_what_a_reader_changed_is_left(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    twins.write({"a": "1", "b": "1"}, tmp_path, keep=True)
+    (tmp_path / "a").write_text("mine")
+    assert twins.write({"a": "2", "b": "2"}, tmp_path, keep=True) == ["a"]
+    assert (tmp_path / "a").read_text() == "mine"
+    assert (tmp_path / "b").read_text() == "2"
+    assert twins.write({"a": "3"}, tmp_path, keep=False) == []
+
+
+def test_other_notebooks_than_the_books_are_found(tmp_path: Path) -> None:
+    (tmp_path / "a.ipynb").write_text("1")
+    assert twins.compare({"a.ipynb": "1"}, tmp_path) == 0
+    assert twins.compare({"a.ipynb": "2"}, tmp_path) == 1
+    assert twins.compare({"a.ipynb": "1", "b.ipynb": "1"}, tmp_path) == 1
 
 
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        ("{term}`noise <noise multiplier>` and {term}`delta`", "*noise* and *delta*"),
-        ("{cite}`a` {cite:t}`b`", "[Tramèr 2020] van der Berg et al. (2021)"),
-        ("{prf:ref}`thm` in\n{prf:ref}`one\nhere <thm>`", "the theorem “T” in\none here"),
+        (
+            "{term}`noise <noise multiplier>` and {term}`delta`",
+            "[noise](SITE/book/glossary.html#term-noise-multiplier) and [delta](",
+        ),
+        (
+            "{cite}`a` {cite:t}`b`",
+            "([Tramèr 2020](https://doi.org/10/x)) van der Berg et al. (2021)",
+        ),
+        ("{prf:ref}`thm` in\n{prf:ref}`one\nhere <thm>`", "Theorem 1.2 in\none here"),
+        ("{prf:ref}`far`", "[Lemma 3.1](SITE/book/b.html#far)"),
         ("`{term}` and `{cite}`", "`{term}` and `{cite}`"),
         ("```\n{cite}`a`\n```", "```\n{cite}`a`\n```"),
-        ("(x)=\n## H\n$$\na\n$$ (eq)", "## H\n$$\na\n$$"),
+        ("(x)=\n## H\n$$\na\n$$ (eq)", "## H\n$$\na\n \\tag{7}$$"),
         ("[next](b.ipynb#c), [out](https://a.b/c.md)", "[next](SITE/book/b.html#c), [out]"),
         (
             "{doc}`b` and\n{doc}`this\none <b>`",
@@ -109,51 +201,34 @@ def test_a_notebook_opened_alone_runs_the_same_code(path: Path, alone: Path) -> 
 )
 def test_what_myst_becomes(text: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
     entries = """
-        @book{a, author = {Tram{\\`e}r, Florian}, year = 2020}
+        @book{a, author = {Tram{\\`e}r, Florian}, year = 2020, doi = {10/x}}
         @book{b, author = "Ann van der Berg and B. Bo and Cy Co", year = {2021}}
     """
     works = parse_string(entries, bib_format="bibtex").entries
-    cited = {key: colab.short(key, entry) for key, entry in works.items()}
-    monkeypatch.setattr(colab, "bibliography", lambda: cited)
-    found = colab.Converter([], {"thm": "the theorem “T”", "page b": "B"}).text(text)
-    assert shown.replace("SITE", colab.site()) in found
+    cited = {
+        key: (*plain.short(key, entry), plain.address_of(entry)) for key, entry in works.items()
+    }
+    monkeypatch.setattr(plain, "bibliography", lambda: cited)
+    places = {
+        "thm": numbering.Place("a", "Theorem", "1.2"),
+        "far": numbering.Place("b", "Lemma", "3.1"),
+        "eq": numbering.Place("a", numbering.EQUATION, "7"),
+    }
+    found = plain.Converter("a", [], plain.Book("SITE", {"b": "B"}, places)).text(text)
+    assert shown in found
 
 
 def test_an_unknown_directive_is_not_passed_over() -> None:
     with pytest.raises(ValueError, match="does not know the directive 'mystery'"):
-        colab.Converter([], {}).text("```{mystery}\n```")
+        plain.Converter("a", [], plain.Book("", {}, {})).text("```{mystery}\n```")
 
 
-@pytest.mark.slow
-def test_the_button_names_what_the_workflow_publishes(alone: Path, tmp_path: Path) -> None:
-    """The workflow's own lines, run in a small repository, make the file that the button opens."""
-    workflow = yaml.safe_load((HERE / ".github/workflows/colab.yml").read_text(encoding="utf-8"))
-    publish = workflow["jobs"]["publish"]["steps"][-1]["run"]
-    there, checkout = tmp_path / "github.git", tmp_path / "checkout"
-    shutil.copytree(alone, tmp_path / "colab")
-
-    def git(*words: str, cwd: Path = checkout) -> str:
-        who = ["-c", "user.name=fldp", "-c", "user.email=fldp@example.org"]
-        done = subprocess.run(["git", *who, *words], cwd=cwd, check=True, capture_output=True)
-        return done.stdout.decode()
-
-    git("init", "--quiet", "--bare", str(there), cwd=tmp_path)
-    git("clone", "--quiet", str(there), str(checkout), cwd=tmp_path)
-    (checkout / "LICENSE-book").write_text("the licence\n")
-    git("add", ".")
-    git("commit", "--quiet", "--message", "A source")
-    environment = {**os.environ, "RUNNER_TEMP": str(tmp_path), "GITHUB_SHA": "0123abc"}
-    for _ in range(2):  # a second run replaces the first
-        git("switch", "--quiet", "--detach", "HEAD~0")
-        subprocess.run(["bash", "-ec", publish], cwd=checkout, env=environment, check=True)
-        git("switch", "--quiet", "--detach", git("rev-list", "--all", "--grep=A source").strip())
-        git("branch", "--quiet", "-D", "colab")
-    assert git("rev-list", "--count", "origin/colab").strip() == "1"
-    published = set(git("ls-tree", "--name-only", "origin/colab").split())
-    assert published == {"LICENSE", *(path.name for path in CHAPTERS)}
-    for path in CHAPTERS:
-        address = colab_button.address_of("fldp/fldp", f"book/{path.stem}")
-        assert address.endswith(f"/github/fldp/fldp/blob/colab/{path.name}")
+def test_the_buttons_name_what_is_published() -> None:
+    address = twin_buttons.address_of("fldp/fldp", "book/quickstart")
+    assert address.endswith("/github/fldp/fldp/blob/gh-pages/notebooks/quickstart.ipynb")
+    buttons = [{"buttons": [{"url": "../_sources/book/a.ipynb"}, {"url": "x"}]}]
+    twin_buttons.offer_twin(buttons, "_sources/book/a.ipynb", "../notebooks/a.ipynb")
+    assert buttons == [{"buttons": [{"url": "../notebooks/a.ipynb"}, {"url": "x"}]}]
 
 
 def test_installing_fldp_on_colab_changes_nothing_that_is_there() -> None:

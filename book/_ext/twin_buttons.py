@@ -1,7 +1,7 @@
-"""A Colab button on notebook pages, to the version that is read alone.
+"""Buttons on notebook pages that open their twins, the notebooks that are read alone.
 
-The theme's own button opens the source of the page, whose boxes and references Colab cannot draw.
-The version read alone stands on a branch of its own: .github/workflows/colab.yml puts it there.
+The theme's own buttons give the source of the page, whose boxes and references only the book
+draws. The twins are published beside the pages: .github/workflows/publish.yml puts them there.
 """
 
 from __future__ import annotations
@@ -10,12 +10,21 @@ from pathlib import Path
 from typing import Any
 
 COLAB = "https://colab.research.google.com/github"
-BRANCH = "colab"
+# Where the published book and its notebooks stand.
+BRANCH, FOLDER = "gh-pages", "notebooks"
 
 
 def address_of(repository: str, pagename: str) -> str:
     """Where Colab opens a page of the repository `owner/name`."""
-    return f"{COLAB}/{repository}/blob/{BRANCH}/{Path(pagename).name}.ipynb"
+    return f"{COLAB}/{repository}/blob/{BRANCH}/{FOLDER}/{Path(pagename).name}.ipynb"
+
+
+def offer_twin(buttons: list[dict[str, Any]], source: str, twin: str) -> None:
+    """Let whatever button downloads the source of a page download its twin."""
+    for button in buttons:
+        offer_twin(button.get("buttons", []), source, twin)
+        if str(button.get("url", "")).endswith(source):
+            button["url"] = twin
 
 
 def add_button(
@@ -39,6 +48,9 @@ def add_button(
         "icon": "fas fa-play",
         "label": "colab-button",
     }
+    name = Path(source).name
+    # In the folder of the pages, one level up from each.
+    offer_twin(context["header_buttons"], f"_sources/{pagename}.ipynb", f"../{FOLDER}/{name}")
     context["header_buttons"].insert(0, button)
 
 

@@ -1,42 +1,25 @@
-"""Write the version of every notebook that is read alone: ``python tools/colab.py [FOLDER]``.
-
-The chapters are MyST: boxes, cross-references and citations are directives and roles, which only
-the book renders. Here each becomes plain Markdown, so that a notebook opened in Colab or JupyterLab
-shows no raw directive. Code cells are copied unchanged. The files are published on the branch
-`colab` (see CONTRIBUTING.md) and kept nowhere else.
-"""
+"""The book's Markdown as plain Markdown, which Colab and JupyterLab render without extensions."""
 
 from __future__ import annotations
 
-import argparse
-import json
 import re
-import sys
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import myst
-import tomllib
+import numbering
 from markdown_it.token import Token
 from pybtex.database import Entry, Person, parse_file
 
 HERE = Path(__file__).resolve().parent.parent
-BOOK, OUT = HERE / "book", HERE / "_build" / "colab"
+BOOK = HERE / "book"
 TITLES = {
-    "prf:definition": "Definition",
-    "prf:theorem": "Theorem",
-    "prf:lemma": "Lemma",
-    "prf:proposition": "Proposition",
-    "prf:corollary": "Corollary",
-    "prf:algorithm": "Algorithm",
-    "prf:example": "Example",
-    "prf:remark": "Remark",
+    **numbering.KINDS,
     "prf:proof": "Proof",
-    "exercise": "Exercise",
-    "exercise-start": "Exercise",
     "solution": "Solution",
     "solution-start": "Solution",
     "note": "Note",
@@ -51,17 +34,11 @@ TITLES = {
 # Their argument is their title.
 TITLED = ("admonition", "dropdown", "margin", "topic", "card")
 UNTITLED = ("epigraph", "glossary", "div", "grid")
-DROPPED = ("solution-end", "exercise-end", "bibliography", "tableofcontents", "raw")
+DROPPED = ("exercise-end", "bibliography", "tableofcontents", "raw")
+# Lines that stand where a solution begins, with its heading, and where it ends.
+OPENS, CLOSES = "\x02", "\x03"
 # More authors than this are "the first et al."
 NAMED = 2
-# nbformat's limit on the length of a cell's id.
-LONGEST_ID = 64
-
-
-def site() -> str:
-    """The address of the published book, from the package's metadata."""
-    metadata = tomllib.loads((HERE / "pyproject.toml").read_text(encoding="utf-8"))
-    return str(metadata["project"]["urls"]["Documentation"]).rstrip("/")
 
 
 def surname(person: Person) -> str:
@@ -77,10 +54,21 @@ def short(key: str, entry: Entry) -> tuple[str, str]:
     return authors, str(entry.fields.get("year", ""))
 
 
-def bibliography() -> dict[str, tuple[str, str]]:
-    """Key of each entry in the .bib file -> its (authors, year) in short."""
+def address_of(entry: Entry) -> str:
+    """Where a work can be read; empty where the entry does not say."""
+    fields = entry.fields
+    if "doi" in fields:
+        return f"https://doi.org/{fields['doi']}"
+    if "eprint" in fields:
+        return f"https://arxiv.org/abs/{fields['eprint']}"
+    return str(fields.get("url", ""))
+
+
+@cache
+def bibliography() -> dict[str, tuple[str, str, str]]:
+    """Key of each entry in the .bib file -> its (authors, year) in short, and its address."""
     entries = parse_file(str(BOOK / "references.bib"), bib_format="bibtex").entries
-    return {key: short(key, entry) for key, entry in entries.items()}
+    return {key: (*short(key, entry), address_of(entry)) for key, entry in entries.items()}
 
 
 def glued(cells: list[dict[str, Any]]) -> dict[str, str]:
@@ -109,31 +97,61 @@ def replaced(text: str, pairs: Iterable[tuple[str, str]]) -> str:
     return done + text
 
 
+class Book:
+    """What a page may refer to on other pages.
+
+    Parameters
+    ----------
+    site : str
+        The address of the published book, without a slash at its end.
+    titles : mapping of str to str
+        Of every page, by its slug.
+    places : mapping of str to Place
+        Everything that has a label.
+    """
+
+    def __init__(
+        self, site: str, titles: Mapping[str, str], places: Mapping[str, numbering.Place]
+    ) -> None:
+        self.site = site
+        self.titles = titles
+        self.places = places
+
+
+def term_anchor(term: str) -> str:
+    """Where the glossary has a term."""
+    words = re.sub(r"[^A-Za-z0-9]+", "-", term).strip("-")
+    return f"term-{words}"
+
+
+def linked(words: str, address: str) -> str:
+    return f"[{words}]({address})" if address else words
+
+
 class Converter:
     """MyST Markdown to plain Markdown, with what one notebook's cells know."""
 
-    def __init__(self, cells: list[dict[str, Any]], labels: dict[str, str]) -> None:
-        self.labels = labels
+    def __init__(self, page: str, cells: list[dict[str, Any]], book: Book) -> None:
+        self.page_of_this = page
+        self.book = book
         self.glue = glued(cells)
         self.cited = bibliography()
-        self.site = site()
+        self.site = book.site
 
     def role(self, role: myst.Role) -> str:
         """What a role becomes."""
         if role.name == "term":
-            return f"*{role.shown}*"
+            return f"[{role.shown}]({self.site}/book/glossary.html#{term_anchor(role.target)})"
         if role.name.startswith("cite"):
             return self.citation(role)
         if role.name.startswith("glue"):
             key, _, form = role.text.partition(":")
             value = self.glue[key]
             return format(float(value), form) if form else value
-        if role.name == "eq":
-            return f"({role.target})"
         if role.name == "doc":
             return self.page(role)
-        if role.name in myst.REFERENCES and role.target == role.shown:
-            return self.labels.get(role.target, role.target)
+        if role.name in myst.REFERENCES:
+            return self.reference(role)
         if role.name == "index":
             return ""
         return role.shown
@@ -141,13 +159,21 @@ class Converter:
     def citation(self, role: myst.Role) -> str:
         works = [self.cited[key.strip()] for key in role.text.split(",")]
         if role.name == "cite:t":
-            return "; ".join(f"{authors} ({year})" for authors, year in works)
-        return "[" + "; ".join(f"{authors} {year}" for authors, year in works) + "]"
+            return "; ".join(linked(f"{names} ({year})", to) for names, year, to in works)
+        return "(" + "; ".join(linked(f"{names} {year}", to) for names, year, to in works) + ")"
+
+    def reference(self, role: myst.Role) -> str:
+        """The number of what stands in this notebook; of what does not, a link into the book."""
+        place = self.book.places[role.target]
+        words = place.named if role.target == role.shown else role.shown
+        if place.page == self.page_of_this:
+            return words
+        return f"[{words}]({self.site}/book/{place.page}.html#{role.target})"
 
     def page(self, role: myst.Role) -> str:
         """A link to a page of the book, under its title unless other words are given."""
         slug = Path(role.target).name
-        shown = role.shown if role.shown != role.target else self.labels[page_label(slug)]
+        shown = role.shown if role.shown != role.target else self.book.titles[slug]
         return f"[{shown}]({self.site}/book/{slug}.html)"
 
     def pair(self, token: Token) -> tuple[str, str] | None:
@@ -188,7 +214,7 @@ class Converter:
             elif token.type == "myst_target":
                 lines[first] = ""
             elif token.type == "math_block_label":
-                lines[last - 1] = str(lines[last - 1]).removesuffix(f" ({token.info})")
+                lines[last - 1] = self.tagged(str(lines[last - 1]), str(token.info))
             elif token.type == "inline":
                 pairs = [self.pair(child) for child in token.children or ()]
                 block = "\n".join(str(line) for line in lines[first:last])
@@ -202,14 +228,27 @@ class Converter:
         if found.name in DROPPED:
             return ""
         if found.name == "math":
-            return f"$$\n{found.body.strip()}\n$$"
+            number = self.numbered(found.options.get("label"))
+            return f"$$\n{found.body.strip()}{number}\n$$"
         if found.name == "code-block":
             return f"```{found.argument}\n{found.body}\n```"
         if found.name in ("figure", "image"):
             return self.image(found)
+        if found.name == "solution-end":
+            return CLOSES
         if found.name.startswith("solution"):
             return self.solution(found)
+        if found.name.startswith("exercise"):
+            return self.exercise(found)
         return self.box(found)
+
+    def numbered(self, label: str | None) -> str:
+        return f" \\tag{{{self.book.places[label].number}}}" if label else ""
+
+    def tagged(self, last: str, label: str) -> str:
+        """The last line of an equation between dollars, with its number in place of its label."""
+        before = last.removesuffix(f" ({label})").removesuffix("$$")
+        return f"{before}{self.numbered(label)}$$"
 
     def image(self, found: myst.Directive) -> str:
         address = found.argument
@@ -217,21 +256,34 @@ class Converter:
             address = f"{self.site}/_images/{Path(address).name}"
         shown = f"![{found.options.get('alt', '')}]({address})"
         caption = self.text(found.body)
-        return f"{shown}\n\n*{caption}*" if caption else shown
+        label = found.options.get("name")
+        return f"{shown}\n\n{self.caption(label, caption)}" if caption else shown
+
+    def caption(self, label: str | None, caption: str) -> str:
+        """A caption under a figure, with its number."""
+        number = self.book.places[label].named if label else "Figure"
+        return f"**{number}.** {caption}"
 
     def solution(self, found: myst.Directive) -> str:
-        head = "Solution to " + self.labels.get(found.argument, "the exercise")
+        """A heading under which notebooks fold what follows, up to the end of the solution."""
+        head = f"{OPENS}##### Solution to {self.book.places[found.argument].named}"
         inside = self.text(found.body)
         if found.name == "solution":
-            return f"<details><summary><b>{head}</b></summary>\n\n{inside}\n\n</details>"
-        return f"**{head}**\n\n{inside}".rstrip()
+            return f"{head}\n\n{inside}\n\n{CLOSES}"
+        return f"{head}\n\n{inside}".rstrip()
+
+    def exercise(self, found: myst.Directive) -> str:
+        place = self.book.places[found.options["label"]]
+        return f"#### {place.named} · {place.words}\n\n{self.text(found.body)}".rstrip() + "\n"
 
     def box(self, found: myst.Directive) -> str:
         """A quotation under its title."""
         known = found.name in TITLES or found.name in TITLED or found.name in UNTITLED
         if not known:
-            raise ValueError(f"tools/colab.py does not know the directive {found.name!r}: teach it")
+            raise ValueError(f"tools/plain.py does not know the directive {found.name!r}: teach it")
         title, argument = TITLES.get(found.name, ""), self.text(found.argument)
+        if found.name in numbering.KINDS and "label" in found.options:
+            title = self.book.places[found.options["label"]].named
         if found.name in TITLED:
             title = argument
         elif argument:
@@ -239,90 +291,3 @@ class Converter:
         inside = self.text(found.body)
         content = f"**{title}**\n\n{inside}" if title else inside
         return "\n".join(f"> {line}".rstrip() for line in content.split("\n"))
-
-
-def page_label(slug: str) -> str:
-    """The key under which labels keep a page's title; no label has a blank."""
-    return f"page {slug}"
-
-
-def titles() -> dict[str, str]:
-    """The title of every page of the book, as a label."""
-    found = {}
-    for path in [*BOOK.glob("*.ipynb"), *BOOK.glob("*.md")]:
-        text = path.read_text(encoding="utf-8")
-        first = myst.markdown(json.loads(text)["cells"])[0] if path.suffix == ".ipynb" else text
-        found[page_label(path.stem)] = next(myst.headings(first, 1))
-    return found
-
-
-def labels_of(cells: list[dict[str, Any]]) -> dict[str, str]:
-    """What a cross-reference to each label of the book may say without numbers."""
-    found = {}
-    for source in myst.markdown(cells):
-        for part in myst.directives(source):
-            label = part.options.get("label") or part.options.get("name")
-            if label:
-                kind = TITLES.get(part.name, "figure").lower()
-                title = part.argument.strip("() ")
-                found[label] = f"the {kind}" + (f" “{title}”" if title else "")
-        blocks = [token for token in myst.tokens(source) if token.nesting >= 0]
-        for target, heading, words in zip(blocks, blocks[1:], blocks[2:], strict=False):
-            if target.type == "myst_target" and heading.type == "heading_open":
-                found[target.content] = f"“{words.content}”"
-    for cell in cells:
-        figure = cell.get("metadata", {}).get("mystnb", {}).get("figure", {})
-        if "name" in figure:
-            found[figure["name"]] = "the figure"
-    return found
-
-
-def convert(path: Path, labels: dict[str, str]) -> str:
-    """The text of the notebook that stands alone."""
-    notebook = json.loads(path.read_text(encoding="utf-8"))
-    converter = Converter(notebook["cells"], labels)
-    address = f"{site()}/book/{path.stem}.html"
-    cells: list[dict[str, Any]] = []
-
-    def markdown(identifier: str, text: str) -> None:
-        source = text.splitlines(keepends=True)
-        cells.append({"cell_type": "markdown", "id": identifier, "metadata": {}, "source": source})
-
-    markdown(
-        "fldp-origin",
-        f"*This notebook is a chapter of a book; read it typeset at [{address}]({address}).*",
-    )
-    for number, cell in enumerate(notebook["cells"]):
-        identifier = cell.get("id", f"cell-{number}")
-        if cell["cell_type"] == "markdown":
-            text = converter.text(myst.source_of(cell))
-            if text:
-                markdown(identifier, text)
-            continue
-        kept = {"tags": cell["metadata"]["tags"]} if cell["metadata"].get("tags") else {}
-        cells.append({**cell, "id": identifier, "metadata": kept})
-        caption = cell["metadata"].get("mystnb", {}).get("figure", {}).get("caption")
-        if caption:
-            name = f"{identifier}-caption"[:LONGEST_ID]
-            markdown(name, f"*Figure. {converter.text(caption)}*")
-    notebook["cells"] = cells
-    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
-
-
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Write the notebooks that are read alone.")
-    parser.add_argument("folder", nargs="?", type=Path, default=OUT, help="default: _build/colab")
-    folder = parser.parse_args(argv).folder
-    sources = sorted(BOOK.glob("*.ipynb"))
-    labels = titles()
-    for path in sources:
-        labels |= labels_of(json.loads(path.read_text(encoding="utf-8"))["cells"])
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in sources:
-        (folder / path.name).write_text(convert(path, labels), encoding="utf-8")
-    print(f"{len(sources)} notebooks written to {folder}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Publishes _build/html on the branch gh-pages of a repository, as one commit without history, and
+# checks that what stands there is what was built: bash tools/publish.sh REPOSITORY
+set -euo pipefail
+there=$1
+root=$(cd "$(dirname "$0")/.." && pwd)
+site=$(mktemp -d)
+trap 'rm -rf "$site"' EXIT
+
+cp -R "$root/_build/html/." "$site"
+cp "$root/LICENSE-book" "$site/LICENSE"
+# What the build keeps for itself: its own state, and sources whose boxes only the book draws.
+rm -rf "$site/_sources" "$site/.buildinfo" "$site/objects.inv.bak"
+touch "$site/.nojekyll"
+commit=$(git -C "$root" rev-parse --short HEAD)
+
+git -C "$site" init --quiet --initial-branch gh-pages
+git -C "$site" add --all
+git -C "$site" -c user.name=fldp -c user.email=fldp@users.noreply.github.com \
+  commit --quiet --message "The book of $commit"
+git -C "$site" push --quiet --force "$there" gh-pages
+
+git clone --quiet --depth 1 --branch gh-pages "$there" "$site/published"
+"$root/.venv/bin/python" "$root/tools/twins.py" --check "$site/published/notebooks"
