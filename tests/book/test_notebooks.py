@@ -218,6 +218,11 @@ def test_what_myst_becomes(text: str, shown: str, monkeypatch: pytest.MonkeyPatc
     assert shown in found
 
 
+def test_every_work_that_is_cited_can_be_opened() -> None:
+    closed = [key for key, (_, _, address) in plain.bibliography().items() if not address]
+    assert closed == []
+
+
 def test_an_unknown_directive_is_not_passed_over() -> None:
     with pytest.raises(ValueError, match="does not know the directive 'mystery'"):
         plain.Converter("a", [], plain.Book("", {}, {})).text("```{mystery}\n```")
