@@ -86,15 +86,15 @@ def dropped(cell: dict[str, Any]) -> bool:
 
 
 def unbound(source: str) -> str:
-    """The statements of a hidden cell that bind nothing to the prose."""
-    lines = source.splitlines()
-    kept = []
+    """A cell without the statements that bind something to the prose."""
+    lines: list[str | None] = list(source.splitlines())
     for statement in ast.parse(source).body:
         used = {node.id for node in ast.walk(statement) if isinstance(node, ast.Name)}
         defines = isinstance(statement, ast.Try) and "myst_nb" in ast.dump(statement)
-        if BINDS not in used and not defines:
-            kept.append("\n".join(lines[statement.lineno - 1 : statement.end_lineno]))
-    return "\n".join(kept)
+        if BINDS in used or defines:
+            for number in range(statement.lineno - 1, statement.end_lineno or statement.lineno):
+                lines[number] = None
+    return "\n".join(line for line in lines if line is not None).strip("\n")
 
 
 def needed(cells: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -184,7 +184,10 @@ class Twin:
     def code(self, cell: dict[str, Any]) -> None:
         """A cell of code, and the caption of its figure."""
         tags = cell["metadata"].get("tags", [])
-        source = shown(myst.source_of(cell), self.release)
+        source = myst.source_of(cell)
+        if f"{BINDS}(" in source:
+            source = unbound(source)
+        source = shown(source, self.release)
         kept: dict[str, Any] = {}
         if SETUP in tags:
             source = f"# @title Set-up: installs fldp where it is missing\n{source}"
