@@ -85,6 +85,32 @@ def test_the_ratio_of_a_whole_run_takes_clients_not_rounds(rounds: int) -> None:
     assert whole == pytest.approx(50 * mu / math.sqrt(650), rel=1e-3)
 
 
+@pytest.mark.parametrize("epsilon", [1.0, 8.0])
+def test_secret_cohorts_stay_below_the_ratio_of_everybody(epsilon: float) -> None:
+    ceiling = 480 * fldp.accounting.gaussian_mu(epsilon, 1e-3) / math.sqrt(650)
+    for cohort in (5, 48, 240):
+        ratios = []
+        for rounds in (1, 10, 100, 1000):
+            plan = fldp.calibrate(
+                epsilon=epsilon, delta=1e-3, rounds=rounds, clients=480, cohort=cohort
+            )
+            ratios.append(plan.snr(650) * math.sqrt(rounds))
+        assert ratios == sorted(ratios)
+        assert ratios[0] < 0.8 * ceiling
+        assert ratios[-1] < ceiling
+
+
+def test_more_rounds_are_called_useless_where_they_are() -> None:
+    given = run([1.0] * 12)
+    given.d = 650
+    for cohort in (20, 5):
+        plan = fldp.calibrate(epsilon=1.0, delta=1e-3, rounds=12, clients=20, cohort=cohort)
+        if cohort == 20:
+            plan = fldp.calibrate(epsilon=1.0, delta=1e-3, rounds=12, clients=20)
+        (found,) = causes.faint_signal(given, plan)
+        assert ("more rounds" in found.change) == (cohort == 20)
+
+
 def test_a_remedy_by_model_size_reaches_the_ratio_it_names() -> None:
     large = run([1.0] * 12)
     large.d = 10**7

@@ -151,10 +151,12 @@ def faint_signal(run: Symptoms, plan: PrivacyPlan) -> Iterator[Reason]:
         cause = "too few clients for this noise"
         # So many clients by any accountant: at their q the noise stays.
         exact = replace(plan, accountant="pld")
+        # Where cohorts are drawn, more rounds bring it nearer to what everybody would give.
+        useless = "other rates" if plan.event.sampling != "none" else "more rounds or other rates"
         needed = exact.needed(limits.FAINT / math.sqrt(rounds), run.d)
         change = (
             f"about {needed['clients']:,} clients in place of {plan.clients:,}, or a larger ε; "
-            "more rounds or other rates do not help"
+            f"{useless} do not help"
         )
     yield Reason(
         cause,
