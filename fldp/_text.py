@@ -5,13 +5,23 @@ from __future__ import annotations
 import decimal
 import html
 import math
+import re
 import textwrap
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 # Columns of a page of text; a line that follows another's beginning is indented.
 WIDTH = 76
 INDENT = "    "
+# What Markdown, and the mathematics and HTML in it, would take for its own; not the underscore in
+# the middle of a word.
+_MARKS = re.compile(r"[\\`*<>|\[\]$~]|(?<!\w)_|_(?!\w)")
+
+# Characters that turn the order of the others on a page.
+_TURNS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+# Control characters, and halves of a character, which no file takes.
+_UNPRINTED = {"Cc", "Cs"}
 
 
 def up(value: float, digits: int = 4) -> str:
@@ -189,3 +199,47 @@ def fill(line: str) -> str:
     '    word'
     """
     return line if "\n" in line else textwrap.fill(line, WIDTH, subsequent_indent=INDENT)
+
+
+def plain(text: str) -> str:
+    """`text` for Markdown, in which it reads as it stands: no mark-up, HTML, table or formula.
+
+    Parameters
+    ----------
+    text
+        One line.
+
+    Returns
+    -------
+    str
+        With a backslash before whatever Markdown would take for its own.
+
+    Examples
+    --------
+    >>> print(plain("a|b *c* my_plan <d>"))
+    a\\|b \\*c\\* my_plan \\<d\\>
+    """
+    return _MARKS.sub(r"\\\g<0>", text)
+
+
+def is_printed(text: str) -> bool:
+    """Whether all of `text` shows where it stands: nothing hidden, and no turning of the order.
+
+    Parameters
+    ----------
+    text
+        One line.
+
+    Returns
+    -------
+    bool
+        False for control characters, halves of characters and marks of direction.
+
+    Examples
+    --------
+    >>> is_printed("phone"), is_printed("pho\\u202ene")
+    (True, False)
+    """
+    kinds = {unicodedata.category(character) for character in text}
+    turns = {unicodedata.bidirectional(character) for character in text}
+    return not (kinds & _UNPRINTED or turns & _TURNS)

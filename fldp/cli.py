@@ -164,11 +164,12 @@ def _report(args: _Args) -> tuple[_Args, str]:
     facts = {name: value for name, value in args.items() if value is not None}
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no plan in JSON ({error}): give plan.to_json()") from None
     if isinstance(found, dict) and "statement" in found:
         # What `calibrate --json` prints has more than the plan in it.
-        found = {field.name: found[field.name] for field in fields(PrivacyPlan)}
+        names = {field.name for field in fields(PrivacyPlan)}
+        found = {name: value for name, value in found.items() if name in names}
     record = PrivacyPlan.from_dict(found).report(**facts)
     return record.to_dict(), record.label() if label else record.to_markdown()
 

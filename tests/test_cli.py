@@ -181,3 +181,12 @@ def test_report_writes_a_record_and_a_label(capsys, tmp_path):
     code, _, err = run(capsys, ["report", str(tmp_path / "none.json")])
     assert code == 2
     assert "is no plan in JSON" in err
+    for text, words in (
+        ('{"statement": 1}', "missing fields"),
+        ("[" * 100_000, "is no plan in JSON"),
+        ("[1]", "a plan is a dict"),
+    ):
+        path.write_text(text, encoding="utf-8")
+        code, _, err = run(capsys, ["report", str(path)])
+        assert code == 2
+        assert words in err

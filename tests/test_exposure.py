@@ -76,6 +76,22 @@ def test_what_nobody_can_account_has_no_bound() -> None:
         assert each.bet == 1
 
 
+def test_odds_beyond_every_number_have_no_bound() -> None:
+    loud = fldp.plan.PrivacyPlan(
+        0.05, 1e-5, 20, 100, 20.0, "poisson", "central", "add-or-remove", "pld", 8.0
+    )
+    first = exposures(loud)[0]
+    assert first.epsilon > 700
+    assert first.factor == math.inf
+
+
+def test_a_bet_on_one_sampled_round_is_the_exact_one() -> None:
+    for adjacency, moved in (("add-or-remove", 1), ("zero-out", 1), ("replace-one", 2)):
+        plan = plan_of(rounds=1, cohort=20, adjacency=adjacency)
+        apart = 0.2 * (2 * norm.cdf(moved / 2 / plan.noise_multiplier) - 1)
+        assert exposures(plan)[0].bet == pytest.approx((1 + apart) / 2, abs=1e-6)
+
+
 def test_nothing_is_found_out_of_nothing() -> None:
     first = exposures(plan_of(), [])[0]
     assert (first.epsilon, first.bet) == (0.0, 0.5)

@@ -61,6 +61,22 @@ def test_a_weak_promise_and_seeds_are_called_so() -> None:
     assert "Against them nothing on this page holds" in seeded
 
 
+def test_a_bound_of_100_in_100_is_called_none() -> None:
+    plan = fldp.plan.PrivacyPlan(
+        0.05, 1e-5, 20, 100, 20.0, "poisson", "central", "add-or-remove", "pld", 8.0
+    )
+    said = text(plan)
+    assert "100 in 100" not in said.replace("50 in 100", "")
+    assert "nothing useful is promised" in said
+
+
+def test_a_tiny_share_of_runs_is_a_number_that_can_be_read() -> None:
+    plan = fldp.plan.PrivacyPlan(
+        20.0, 1e-300, 20, 100, 20.0, "poisson", "central", "add-or-remove", "pld", 8.0
+    )
+    assert "one training in 1,000,000,000 at most" in text(plan)
+
+
 def test_a_person_with_several_clients_is_told() -> None:
     plan = fldp.calibrate(epsilon=1.0, delta=1e-5, rounds=10, clients=1000)
     found = exposures(plan, group=3)

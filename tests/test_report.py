@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from test_statement import plans
 
 import fldp
+from fldp._text import up
 from fldp.accounting import Event
 from fldp.plan.registry import FACTS
 
@@ -97,6 +99,91 @@ def test_a_ledger_says_what_was_really_spent(tmp_path: Path) -> None:
             other.report(ledger)
 
 
+def answers(report: fldp.plan.report.Report) -> str:
+    return " ".join(row["answer"] for row in report.to_dict()["nist_sp_800_226"])
+
+
+@pytest.mark.parametrize("rounds", [20, 60, 90])
+@pytest.mark.parametrize("releases", [0, 3])
+def test_no_clause_of_a_run_states_a_smaller_ε(tmp_path: Path, rounds: int, releases: int) -> None:
+    with fldp.Ledger(tmp_path / "ledger.jsonl", PLAN) as ledger:
+        for number in range(1, rounds + 1):
+            ledger.record(PLAN.event, number)
+        if releases:
+            ledger.record(Event(2.0, rounds=releases), label="figures")
+        report = PLAN.report(ledger)
+        spent = up(ledger.epsilon())
+    details = deployment(report)["privacy_loss"]["privacy_parameters_details"]
+    for told in (answers(report), details, " ".join(report.statement.split())):
+        first = told.index(f"({spent}, 0.001)-differential privacy")
+        assert told.index("-differential privacy") == first + len(f"({spent}, 0.001)")
+        assert ("What follows is of the rounds alone." in told) == (releases > 0)
+        assert f"After {rounds} rounds: " in told
+    assert ("more than were planned" in " ".join(report.notes)) == (rounds > 60)
+    assert (f"{releases} other releases" in " ".join(report.notes)) == (releases > 0)
+
+
+def test_a_seeded_run_that_stopped_speaks_of_the_rounds_that_ran() -> None:
+    people = fldp.clients.partition(torch.randn(60, 4), torch.randint(0, 2, (60,)), clients=20)
+    plan = fldp.calibrate(epsilon=8.0, delta=1e-3, rounds=20, clients=20, cohort=8)
+    run = fldp.train(
+        torch.nn.Linear(4, 2), people, plan, clip=1.0, local=fldp.LocalSGD(0.1), seed=0,
+        callbacks=[lambda number, history: number >= 5],
+    )  # fmt: skip
+    report = plan.report(run)
+    assert run.participations is not None
+    assert f"more than {run.participations[-1]} of the 5 rounds" in answers(report)
+    assert "20 rounds" not in answers(report)
+    # A seed is known: one round of it is not amplified.
+    assert report.to_dict()["settings"]["ε of one round"] >= plan.seeded_epsilon(1)
+    with pytest.raises(ValueError, match="knows of its seeds"):
+        plan.report(run, participations=2)
+    with pytest.raises(ValueError, match="knows of its seeds"):
+        plan.report(run, reproducible=True)
+
+
+def test_who_sees_who_took_part_sees_it_in_other_releases_too(tmp_path: Path) -> None:
+    plan = fldp.calibrate(
+        epsilon=8.0, delta=1e-3, rounds=60, clients=480, cohort=120, sampling="none",
+        adjacency="zero-out",
+    )  # fmt: skip
+    drawn = Event(1.0, sampling_rate=0.01, sampling="poisson", rounds=100)
+    seen = dataclasses.replace(drawn, known=True)
+    with fldp.Ledger(tmp_path / "ledger.jsonl", plan) as ledger:
+        ledger.record(drawn, label="of another plan")
+        report = plan.report(ledger)
+    assert "who took part, but no updates" in report.clauses["against"][0]
+    assert report.epsilon >= fldp.accounting.epsilon_of([seen], 1e-3, "zero-out")
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "X\n\n## Against whom\n\n| who | ε |\n|---|---|\n| all | 0.01 |",
+        "<script>alert(1)</script>",
+        "a|b *c* `d` _e_ [f](g) $h$",
+    ],
+)
+def test_a_fact_is_text_and_no_part_of_the_page(hostile: str) -> None:
+    given = dict.fromkeys(FACTS, hostile)
+    report = PLAN.report(**given)
+    page, usual = report.to_markdown(), PLAN.report(**dict.fromkeys(FACTS, "x")).to_markdown()
+    # As many headings, rows and list items as with harmless words.
+    for mark in ("\n## ", "\n| ", "\n- ", "\n"):
+        assert page.count(mark) == usual.count(mark)
+    assert not re.search(r"(?<!\\)[<*`$]", page.replace("**", "").partition("## Statement")[0])
+    # The record itself holds the words as they are.
+    stated = json.loads(report.to_json())["registry"]
+    assert stated["deployment"]["basic"]["name"] == " ".join(hostile.split())
+    assert re.fullmatch(r"[\w-]+", stated["url_slug"])
+
+
+@pytest.mark.parametrize("hidden", ["a\x00b", "\ud800", "\u202eevil", "\u2066x"])
+def test_a_fact_that_does_not_print_is_refused(hidden: str) -> None:
+    with pytest.raises(ValueError, match="do not print"):
+        PLAN.report(client=hidden)
+
+
 def test_a_run_with_seeds_is_reported_against_who_knows_them() -> None:
     x, y = torch.randn(200, 4), torch.randint(0, 2, (200,))
     people = fldp.clients.partition(x, y, clients=50, seed=0)
@@ -133,6 +220,8 @@ def test_skipped_rounds_are_named_and_spent() -> None:
         ({"colour": "blue"}, "colour is no fact"),
         ({"name": ""}, "name is ''"),
         ({"group": 0}, "group"),
+        ({"participations": -1}, "participations"),
+        ({"participations": True}, "participations"),
         ({"clip_norm": -1.0}, "clip_norm"),
         ({"run": object()}, "give what fldp.train returned"),
     ],

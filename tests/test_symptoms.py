@@ -103,7 +103,36 @@ def test_a_loss_without_a_zero_has_no_curve() -> None:
     assert not broken.is_finite
 
 
-def test_skipped_rounds_are_public() -> None:
+def test_skipped_rounds_are_public_where_who_came_is() -> None:
     given = history([1.0] * 4)
     given.private["skipped"] = [0, 1, 1, 0]
+    assert Symptoms(given, may_read=False).skipped == 0
+    given.plan = fldp.calibrate(
+        epsilon=8.0, delta=1e-3, rounds=12, clients=50, trust="distributed", min_survivors=40
+    )
     assert Symptoms(given, may_read=False).skipped == 2
+
+
+@pytest.mark.parametrize("weight", [0.0, math.inf, math.nan])
+def test_a_model_of_no_length_or_of_none_that_is_a_number(weight: float) -> None:
+    given = history([2.0, 2.5] * 6)
+    nn.init.constant_(given.model.weight, weight)
+    run = Symptoms(given, may_read=True)
+    assert run.is_finite == (weight == 0)
+    assert weight != 0 or run.reach == math.inf
+
+
+@pytest.mark.parametrize(
+    ("curve", "is_settled"),
+    [
+        ([1.0, 0.96, 0.95, 0.95, 0.951, 0.95, 0.951, 0.95, 0.951], True),
+        # Steadily down, up and down, and up.
+        ([1.0 - 0.01 * t for t in range(9)], False),
+        ([1.0, 1.02, 0.99, 1.01, 1.0, 0.98, 1.02, 0.99, 1.01], False),
+        ([1.0 + 0.01 * t for t in range(9)], False),
+        # Down at first, and up again later.
+        ([1.0, 0.95, 0.95, 0.95, 0.95, 0.95, 0.98, 0.98, 0.98], False),
+    ],
+)
+def test_a_loss_settles_that_fell_first(curve: list[float], is_settled: bool) -> None:
+    assert Symptoms(history(curve), may_read=True).is_settled == is_settled

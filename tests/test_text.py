@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -40,3 +42,13 @@ def test_rows_print_as_a_table_with_guarantees_rounded_up() -> None:
     assert str(rows).split("\n")[1].split() == ["a", "1.001", "0.12", "0.12346"]
     assert rows._repr_html_() == f"<pre>{rows}</pre>"
     assert str(report.Rows()) == "(nothing)"
+
+
+@settings(deadline=None)
+@given(st.text(alphabet="ab_*`<>|[]$~\\\\ ", max_size=30))
+def test_text_for_markdown_reads_as_it_stands(text: str) -> None:
+    told = report.plain(text)
+    # Without the backslashes that were put before marks it is what was given.
+    assert re.sub(r"\\([\\`*<>|\[\]$~_])", r"\1", told) == text
+    assert not re.search(r"(?<!\\)(?:\\\\)*[`*<>|\[\]$~]", told)
+    assert report.plain("plan.seeded_epsilon") == "plan.seeded_epsilon"

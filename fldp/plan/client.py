@@ -773,8 +773,8 @@ class PrivacyPlan:
             it is about the plan.
         **stated
             `clip_norm`, C; `group`, how many clients one person has at most; `participations` and
-            `reproducible` as in `statement` (a history knows both); and words for the names of
-            `fldp.plan.registry.FACTS`: name, curators, client, purpose, data, tuning and others.
+            `reproducible` as in `statement` (not with a history, which knows both); and words for
+            the names of `fldp.plan.registry.FACTS`: name, curators, client, purpose and others.
 
         Returns
         -------

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fldp import accounting
+from fldp._checks import whole
 from fldp.accounting.events import AnyEvent, Event
 from fldp.plan import statement as words
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 _BELOW = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5)
 # More exceptions than one run in a hundred are too many to name: then the factor is doubled.
 _RARE = 1e-2
-# e to a larger number is no float.
+# e to a larger number is no float: then the odds have no bound.
 _MOST = 700.0
 
 
@@ -40,7 +41,7 @@ class Exposure:
         The chance to win a bet at even odds on the answer, at most: 1/2 is a coin.
     factor, exceptions
         The odds of the answer change by at most `factor`, either way, but for a share `exceptions`
-        of the runs.
+        of the runs. Where e^ε is no float, `factor` is infinite.
 
     Examples
     --------
@@ -85,7 +86,7 @@ def exposures(
     Raises
     ------
     ValueError
-        For a group that is no number of clients.
+        For a group that is no number of clients, and participations that are no number of rounds.
 
     Examples
     --------
@@ -95,6 +96,11 @@ def exposures(
     ['observer', 'record', 'cohort known', 'group']
     """
     ran: list[AnyEvent] = [*(plan.events() if events is None else events)]
+    if participations is not None:
+        participations = whole("participations", participations, 0)
+    # Who sees who took part sees it in other releases too, which may have counted on a secret.
+    if not words.amplified(plan) and plan.adjacency != "add-or-remove":
+        ran = _known(ran)
 
     def seen(adjacency: str) -> list[AnyEvent]:
         if participations is None:
@@ -104,7 +110,8 @@ def exposures(
     found = [_exposure("observer", plan, seen(plan.adjacency), plan.adjacency)]
     if plan.adjacency != "replace-one":
         found.append(_exposure("record", plan, seen("replace-one"), "replace-one"))
-    if words.amplified(plan) and participations is None:
+    secret = words.amplified(plan) or _known(ran) != ran
+    if secret and participations is None:
         found.append(_exposure("cohort known", plan, _known(ran), content_of(plan)))
     if group is not None and group > 1:
         found.append(_exposure("group", plan, seen(plan.adjacency), plan.adjacency, group))
@@ -145,7 +152,7 @@ def _known(events: Sequence[AnyEvent]) -> list[AnyEvent]:
     """The same, where it is known who took part in each round."""
     seen: list[AnyEvent] = []
     for event in events:
-        if isinstance(event, Event) and event.sampling != "none":
+        if isinstance(event, Event) and event.sampling != "none" and not event.known:
             seen.append(dataclasses.replace(event, known=True))
         else:
             seen.append(event)
@@ -166,7 +173,9 @@ def _exposure(
     below = [step for step in _BELOW if step <= epsilon]
     points = [0.0, *(epsilon - step for step in below)]
     apart, *deltas = accounting.privacy_curve(events, points, adjacency=adjacency, group=group)
-    factor = math.exp(min(epsilon, _MOST))
+    if epsilon > _MOST:
+        return Exposure(name, epsilon, (1 + float(apart)) / 2, math.inf, 0.0)
+    factor = math.exp(epsilon)
     # δ(ε - t) >= P[loss > ε]·(1 - e^-t), in both directions: a belief may fall as well as rise.
     shares = [d / -math.expm1(-t) for d, t in zip(deltas, below, strict=True)]
     exceptions = float(min([1.0, *shares])) * (1 + 1 / factor)

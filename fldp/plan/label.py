@@ -21,8 +21,10 @@ _QUESTIONS = {
     "zero-out": "whether what your {client} sent was counted or was nothing",
     "replace-one": "whether your {client} sent what it sent or something else",
 }
-# From here on it is of no use to say so: 100 in 100 is no bound.
-_CERTAIN = 99.5
+# Above it is of no use to say so: 100 in 100 is no bound.
+_CERTAIN = 99
+# One training in more than these is not told apart, and takes many digits.
+_SELDOM = 10**9
 # A prior of one in so many, as the page takes it.
 _ONE_IN = 100
 
@@ -113,7 +115,10 @@ class Label:
         after = f"at most {percent} in 100"
         if percent == 100:
             after = "as good as certain"
-        often = f"one training in {int(float(down(1 / each.exceptions, 2))):,}"
+        seldom = _SELDOM
+        if each.exceptions > 1 / _SELDOM:
+            seldom = int(float(down(1 / each.exceptions, 2)))
+        often = f"one training in {seldom:,}"
         return [
             f"As odds. Suppose they first think that the chance of it is 1 in {_ONE_IN}. Having "
             f"seen all, they think it {after}, but for {often} at most, for which nothing is said."

@@ -5,6 +5,7 @@ The names are those of the registry's schema (the repository opendp/deployments-
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -94,8 +95,9 @@ def fields_of(
     told = _teller(clauses)
     fact = _finder(facts)
     client = facts.get("client", "client")
+    released = "the messages of its cohort" if plan.trust == "local" else "a sum"
     return {
-        "url_slug": "-".join(fact("name").lower().split()),
+        "url_slug": re.sub(r"[\W_]+", "-", fact("name").lower()).strip("-"),
         "status": "Draft",
         "tier": 3 if complete else 1,
         "deployment": {
@@ -129,7 +131,7 @@ def fields_of(
                 "actors": f"{told('against', 'others')} Cohorts: {fact('draws')}.",
                 "release_type": fact("releases"),
                 "release_type_details": f"Training has {plan.rounds} rounds, and each releases "
-                f"a sum. The same people's data beyond them: {fact('reuse')}.",
+                f"{released}. The same people's data beyond them: {fact('reuse')}.",
                 "data_source_type": fact("source"),
                 "access_type": "Non-interactive",
             },

@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from fldp import __version__, accounting
 from fldp._checks import real, shown, whole
-from fldp._text import down, up
+from fldp._text import down, is_printed, plain, up
 from fldp.accounting.events import AnyEvent
 from fldp.plan import statement as words
 from fldp.plan.exposure import Exposure, exposures
@@ -95,12 +95,14 @@ class Report:
     def epsilon(self) -> float:
         """ε against the observer of the first clause: of what was run, else of the whole plan.
 
-        By the plan's accountant, or by our own where that is an approximation ("gdp").
+        By the plan's accountant, or by our own where that is an approximation ("gdp") or the
+        smaller one.
         """
         own = self.found[0].epsilon
         if self.plan.accountant in ("pld", "gdp") or self.participations is not None:
             return own
-        return self.plan.epsilon() if self.events is None else self.plan.spent(self.events)
+        events = self.plan.events() if self.events is None else self.events
+        return max(own, self.plan.spent(events))
 
     def label(self) -> str:
         """A page for people who are no experts: a bet and odds, no symbols, never overstated.
@@ -121,6 +123,8 @@ class Report:
 
     @property
     def _one_round(self) -> float:
+        if self.participations is not None:
+            return self.plan.seeded_epsilon(1)
         return accounting.epsilon_of(self.plan.events(1), self.plan.delta, self.plan.adjacency)
 
     @property
@@ -174,13 +178,13 @@ class Report:
         str
             Markdown with a heading for each part.
         """
-        title = self.facts.get("name", "A model trained with differential privacy")
+        title = plain(self.facts.get("name", "A model trained with differential privacy"))
         parts = [f"# {title}: privacy record", "## Against whom", self._table(), "## Record"]
         for name, fields in self._registry()["deployment"].items():
             parts.append(f"### {name.replace('_', ' ')}\n\n" + "\n".join(_lines(fields)))
         parts += ["## Settings", "\n".join(_lines(self._settings()))]
         parts.append("## Questions of NIST SP 800-226, in our words")
-        parts += [f"**{question}** {answer}" for question, answer in self._questions()]
+        parts += [f"**{question}** {plain(answer)}" for question, answer in self._questions()]
         parts += ["## Statement", f"```text\n{self.statement}\n```"]
         if self.notes:
             parts += ["## What was run", "\n".join(f"- {note}" for note in self.notes)]
@@ -245,8 +249,9 @@ class Report:
             return f"{NOT_STATED}: then a person with several is protected less than this says."
         if self.group == 1:
             return "No: one person, one client."
-        epsilon = up(self.found[-1].epsilon)
-        return f"Up to {self.group}: for all of one person's together ε = {epsilon}."
+        epsilon = self.found[-1].epsilon
+        told = f"ε = {up(epsilon)}" if math.isfinite(epsilon) else "there is no bound"
+        return f"Up to {self.group}: for all of one person's together {told}."
 
 
 def report(
@@ -282,12 +287,14 @@ def report(
     >>> report(calibrate(epsilon=1.0, delta=1e-5, rounds=15, clients=10)).found[0].bet < 0.68
     True
     """
-    _check_facts(facts)
+    facts = _checked_facts(facts)
     if clip_norm is not None:
         clip_norm = real("clip_norm", clip_norm)
     if group is not None:
         group = whole("group", group)
     most = participations
+    if most is not None:
+        most = whole("participations", most, 0)
     events: list[AnyEvent] | None = None
     notes: list[str] = []
     told = ""
@@ -295,11 +302,17 @@ def report(
         events, notes = _ran(plan, run)
         # A history knows of its seeds, a ledger does not.
         told = getattr(run, "statement", "")
+        if told and (participations is not None or reproducible):
+            raise ValueError(
+                "run is a history, which knows of its seeds: leave participations and "
+                "reproducible out"
+            )
         served = getattr(run, "participations", None)
         if served is not None:
             most = max([0, *served])
         reproducible = reproducible or words.REPRODUCIBLE in told
     found = exposures(plan, events, most, group)
+    clauses = _clauses(plan, events, most, reproducible, found[0].epsilon)
     if plan.accountant == "gdp":
         notes.append(
             "The accountant gdp is an approximation, which can be too low: the ε of this record, "
@@ -309,8 +322,8 @@ def report(
         plan=plan,
         facts=dict(facts),
         events=events,
-        statement=told or words.statement(plan, reproducible, most),
-        clauses=words.clauses(plan, reproducible, most),
+        statement=told or words.written(plan, clauses),
+        clauses=clauses,
         notes=notes,
         found=found,
         clip_norm=clip_norm,
@@ -328,7 +341,47 @@ def _or(value: float | None, words: str) -> float | str:
     return words if value is None else value
 
 
-def _check_facts(facts: Mapping[str, str]) -> None:
+def _clauses(
+    plan: PrivacyPlan,
+    events: Sequence[AnyEvent] | None,
+    most: int | None,
+    reproducible: bool,
+    epsilon: float,
+) -> dict[str, list[str]]:
+    """The statement's clauses; of a run, those of the rounds that ran, more or fewer than planned.
+
+    What else its population released is in the first clause, and in no figure behind it.
+    """
+    if events is None:
+        return words.clauses(plan, reproducible, most)
+    own, others = _counted(plan, events)
+    if own == 0:
+        # Nothing ran: what is said is of the plan, in which a client may serve in every round.
+        ran, most = plan, None if most is None else plan.rounds
+    else:
+        ran = replace(plan, rounds=max(own, most or 0))
+    told = words.clauses(ran, reproducible, most)
+    if others:
+        first = (
+            f"All that was released so far, also what is no round of this plan ({others} in all): "
+            f"({up(epsilon)}, {up(plan.delta)})-differential privacy at the client level"
+            f"{', which is weak' if epsilon > words.WEAK else ''}. What follows is of the rounds "
+            "alone."
+        )
+        told["headline"].insert(0, first)
+        told["others"] = [f"Of the rounds alone. {line}" for line in told["others"]]
+    return told
+
+
+def _counted(plan: PrivacyPlan, events: Sequence[AnyEvent]) -> tuple[int, int]:
+    """How many of the events' rounds are the plan's, and how many other releases there are."""
+    own = sum(event.rounds for event in events if plan.owns(event))
+    return own, sum(event.rounds for event in events) - own
+
+
+def _checked_facts(facts: Mapping[str, str]) -> dict[str, str]:
+    """The facts, a line each; ValueError for an unknown name and for what is no text."""
+    checked = {}
     for name, value in facts.items():
         if name not in FACTS:
             raise ValueError(f"{name} is no fact of a report: give some of {', '.join(FACTS)}")
@@ -336,6 +389,14 @@ def _check_facts(facts: Mapping[str, str]) -> None:
             raise ValueError(
                 f"{name} is {shown(value)}: say in words {FACTS[name]}, or leave it out"
             )
+        # A fact with lines of its own could pass for headings and rows of the record.
+        checked[name] = " ".join(value.split())
+        if not is_printed(checked[name]):
+            raise ValueError(
+                f"{name} is {shown(value)}: it holds characters that do not print or turn the "
+                "text around; leave them out"
+            )
+    return checked
 
 
 def _ran(plan: PrivacyPlan, run: Any) -> tuple[list[AnyEvent], list[str]]:
@@ -345,12 +406,14 @@ def _ran(plan: PrivacyPlan, run: Any) -> tuple[list[AnyEvent], list[str]]:
     if run.plan != plan:
         raise ValueError("run is of another plan: ask that plan (run.plan) for its report")
     events = [*getattr(run, "before", []), *run.events]
-    own = sum(event.rounds for event in events if plan.owns(event))
+    own, count = _counted(plan, events)
     notes = [f"{own} of the {plan.rounds} rounds are spent."]
-    others = [event for event in events if not plan.owns(event)]
-    if others:
+    if own > plan.rounds:
+        notes.append("That is more than were planned: the plan's own ε does not hold.")
+    if count:
+        others = [event for event in events if not plan.owns(event)]
         spent = up(accounting.epsilon_of(others, plan.delta, plan.adjacency))
-        notes.append(f"{len(others)} other releases are counted in; alone: ε = {spent}.")
+        notes.append(f"{count} other releases are counted in; alone: ε = {spent}.")
     # Who came is public under distributed trust, and nowhere else.
     if plan.trust == "distributed":
         skipped = int(sum(getattr(run, "private", {}).get("skipped", [])))
@@ -371,5 +434,5 @@ def _lines(fields: Mapping[str, Any]) -> list[str]:
             told = ", ".join(value)
         elif isinstance(value, float):
             told = f"{value:.6g}"
-        lines.append(f"- {name.replace('_', ' ')}: {told}")
+        lines.append(f"- {name.replace('_', ' ')}: {plain(str(told))}")
     return lines

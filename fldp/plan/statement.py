@@ -6,6 +6,7 @@ cap, seed and noise generator; `tests/data/statements.txt` holds the statement o
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from fldp._settings import ACCOUNTANT, ADJACENCY
@@ -77,9 +78,25 @@ def statement(
     str
         The lines, wrapped.
     """
-    lines = []
-    for told in clauses(plan, reproducible, participations).values():
-        lines += told
+    return written(plan, clauses(plan, reproducible, participations))
+
+
+def written(plan: PrivacyPlan, told: Mapping[str, Sequence[str]]) -> str:
+    """Clauses as a statement, with the limits below them.
+
+    Parameters
+    ----------
+    plan
+        The plan.
+    told
+        As `clauses` gives them.
+
+    Returns
+    -------
+    str
+        The lines, wrapped.
+    """
+    lines = [line for clause in told.values() for line in clause]
     lines.append("It does not cover:")
     lines += [f"  - {limit}" for limit in limits(plan)]
     return "\n".join(map(fill, lines))

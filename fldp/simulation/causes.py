@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -136,10 +136,10 @@ def faint_signal(run: Symptoms, plan: PrivacyPlan) -> Iterator[Reason]:
     if total >= limits.FAINT:
         return
     carries = math.floor(run.d * (total / limits.FAINT) ** 2)
+    noise = 1 / (each * math.sqrt(run.d))
     seen = (
         f"signal over noise is at most {total:.2g} in {rounds} rounds ({each:.2g} in one), with "
-        f"d = {run.d:,} and noise z/m = {plan.noise_multiplier / plan.denominator:.2g} of C on "
-        "each coordinate of the mean"
+        f"d = {run.d:,} and noise of {noise:.2g} C on each coordinate of the mean"
     )
     means = "the noise is longer than the updates, even if all of them agreed"
     if total >= limits.DROWNED:
@@ -149,10 +149,14 @@ def faint_signal(run: Symptoms, plan: PrivacyPlan) -> Iterator[Reason]:
         change = f"a model of at most about {carries:,} parameters; a part of it, or a head alone"
     else:
         cause = "too few clients for this noise"
-        needed = plan.needed(limits.FAINT / math.sqrt(rounds), run.d)
+        # So many clients by any accountant: at their q the noise stays.
+        exact = replace(plan, accountant="pld")
+        # Where cohorts are drawn, more rounds bring it nearer to what everybody would give.
+        useless = "other rates" if plan.event.sampling != "none" else "more rounds or other rates"
+        needed = exact.needed(limits.FAINT / math.sqrt(rounds), run.d)
         change = (
             f"about {needed['clients']:,} clients in place of {plan.clients:,}, or a larger ε; "
-            "more rounds or other rates do not help"
+            f"{useless} do not help"
         )
     yield Reason(
         cause,
@@ -177,7 +181,8 @@ def clip_too_large(run: Symptoms) -> Iterator[Reason]:
     ------
     Reason
     """
-    if not run.nobody:
+    # Without noise a clip that nobody reaches costs nothing.
+    if not run.nobody or run.history.plan is None:
         return
     most = float(run.clipped.max())
     seen = f"in no round were more than {most:.0%} of the updates clipped"
@@ -210,28 +215,65 @@ def wrong_rates(run: Symptoms) -> Iterator[Reason]:
     own = run.is_own_exam
     tells = own or len(run.clipped) > 0
     if not run.is_finite:
-        where = int(np.argmin(np.isfinite(run.loss))) + 1
+        where = len(run.loss)
+        seen = "the released model holds weights that are not finite"
+        if not run.finite.all():
+            where = int(np.argmin(run.finite)) + 1
+            seen = f"the loss is not finite in round {where}"
         yield Reason(
             "training diverges",
             float(where),
-            f"the loss is not finite from round {where} on",
+            seen,
             "the steps are too long",
             "a tenth of the server's learning rate; then a tenth of the clients'",
             "learning-rates-rounds-cohorts",
             is_private=own,
         )
+    elif run.has_curve and run.way == 0:
+        yield _still(run, own)
+    elif run.has_curve and run.halving > limits.SLOW and run.is_settled:
+        yield _settled(run, own)
     elif run.has_curve and run.halving > limits.SLOW:
         yield _standstill(run, own, tells)
     elif run.has_curve and run.straightness < limits.OVERSHOT:
         yield _too_long(run, own)
 
 
+def _still(run: Symptoms, own: bool) -> Reason:
+    return Reason(
+        "nothing moves",
+        float(run.loss[0]),
+        f"the loss is {run.loss[0]:.3g} in every round, to the last digit",
+        "what is released does not reach the outputs: no parameter trains, the server's steps are "
+        "lost in rounding, or the outputs are stuck",
+        "one client alone: does one step change its weights, and do they change its outputs",
+        "learning-rates-rounds-cohorts",
+        is_private=own,
+    )
+
+
+def _settled(run: Symptoms, own: bool) -> Reason:
+    after, before = run.late(run.loss)
+    return Reason(
+        "the loss fell and then stayed",
+        after / run.loss[0],
+        f"the loss went from {run.loss[0]:.3g} to {before:.3g}, and to {after:.3g} in the last "
+        f"{run.third} of {len(run.loss)} rounds",
+        "this model may find no more in these records, and then all is well with the run",
+        "the model or its features, if the same run without noise, on stand-ins, ends there too",
+        "from-a-laptop-to-a-population",
+        is_private=own,
+        is_likely=False,
+    )
+
+
 def _too_long(run: Symptoms, own: bool) -> Reason:
+    far = 1 / run.reach if run.reach else math.inf
     return Reason(
         "the server's learning rate is too large",
         run.straightness,
         f"the loss goes up and down: its net fall is {run.straightness:.2g} of its way; the "
-        f"model's length is {1 / run.reach:.2g} times all clip norms together",
+        f"model's length is {far:.2g} times all clip norms together",
         "the server's steps, or its momentum, jump over where they should arrive",
         "a tenth of the server's learning rate, which costs no privacy",
         "learning-rates-rounds-cohorts",

@@ -49,6 +49,14 @@ WASTED = 2 / 3
 OVERSHOT = 0.05
 # Points of accuracy that the noise may cost before it is worth a word.
 COSTLY = 0.05
+# A loss that fell at first and then stayed: in the last third of the rounds its mean moves by less
+# than this share of what it had fallen by before, and that fall was so many times a late round's
+# own way up or down. Regressions that explain a tenth of the variance and less, at their best from
+# the tenth round on: at most .21, and 5 and more; where steps are too short .6 and more; where they
+# lead nowhere there is no fall, or more comes after it.
+SETTLED, FALL = 1 / 3, 3.0
+# From here on a loss is as good as infinite: its mean would be.
+LARGEST = 1e300
 # A curve of fewer rounds than this tells nothing of its end.
 FEWEST_ROUNDS = 4
 
@@ -79,8 +87,10 @@ class Symptoms:
         self.came = float(np.sum(private.get("cohort", [])))
         self.malformed = float(np.sum(private.get("malformed", [])))
         self.zero = float(np.sum(private.get("zero", [])))
-        # Which rounds were skipped is public, wherever it is kept.
-        self.skipped = float(np.sum(kept.get("skipped", [])))
+        # Which rounds were skipped is public under distributed trust, wherever it is kept.
+        self.skipped = 0.0
+        if history.plan is not None and history.plan.trust == "distributed":
+            self.skipped = float(np.sum(kept.get("skipped", [])))
         weights = [p.detach() for p in history.model.parameters() if p.requires_grad]
         self.d = sum(p.numel() for p in weights)
         self.length = float(parameters_to_vector(weights).norm()) if weights else math.nan
@@ -96,9 +106,15 @@ class Symptoms:
         return math.ceil(len(self.loss) / 3)
 
     @property
+    def finite(self) -> NDArray[np.bool_]:
+        """Whether the loss is a number, a round each."""
+        return np.abs(self.loss) < LARGEST
+
+    @property
     def is_finite(self) -> bool:
-        """Whether every loss is a number."""
-        return bool(np.isfinite(self.loss).all())
+        """Whether every loss is a number, and every weight of the model."""
+        is_model = not self.d or math.isfinite(self.length)
+        return is_model and bool(self.finite.all())
 
     @property
     def has_curve(self) -> bool:
@@ -121,14 +137,16 @@ class Symptoms:
         Parameters
         ----------
         curve : array
-            A value for each round, of at least two thirds.
+            A value for each round.
 
         Returns
         -------
         (float, float)
+            The second is NaN where there are no rounds before.
         """
-        k = self.third
-        return float(curve[-k:].mean()), float(curve[-2 * k : -k].mean())
+        k = math.ceil(len(curve) / 3)
+        before = curve[-2 * k : -k]
+        return float(curve[-k:].mean()), float(before.mean()) if len(before) else math.nan
 
     @property
     def halving(self) -> float:
@@ -137,12 +155,25 @@ class Symptoms:
         return math.log(2) / fall if fall > 0 else math.inf
 
     @property
+    def is_settled(self) -> bool:
+        """Whether the loss fell at first and then stayed where it was."""
+        after, before = self.late(self.loss)
+        fall = float(self.loss[0]) - before
+        jumps = float(np.abs(np.diff(self.loss[-self.third :])).mean())
+        return abs(before - after) <= SETTLED * fall and fall >= FALL * jumps > 0
+
+    @property
+    def way(self) -> float:
+        """How far the loss went, up and down."""
+        return float(np.abs(np.diff(self.loss)).sum())
+
+    @property
     def straightness(self) -> float:
         """The net fall of the loss over the way that it went, up and down."""
-        way = float(np.abs(np.diff(self.loss)).sum())
-        return float(self.loss[0] - self.loss[-1]) / way if way > 0 else 1.0
+        return float(self.loss[0] - self.loss[-1]) / self.way if self.way > 0 else 1.0
 
     @property
     def reach(self) -> float:
         """All clip norms of the run together, over the length of the released model."""
-        return float(np.sum(self.history.clip_norm)) / self.length
+        steps = float(np.sum(self.history.clip_norm))
+        return steps / self.length if self.length else math.inf

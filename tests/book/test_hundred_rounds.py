@@ -104,6 +104,17 @@ def test_the_small_accountant_is_above_the_truth_and_near(z: float, q: float, T:
     assert chapter.excess(epsilon, ends - slack, total) < below
 
 
+def test_what_leaves_a_short_grid_is_counted() -> None:
+    """A grid that ends just above the answer: without what left it the account is too cheap."""
+    z, q, T = 0.6, 0.01, 100
+    epsilon = fldp.epsilon(noise_multiplier=z, sampling_rate=q, rounds=T, delta=1e-5)
+    truth = fldp.delta(noise_multiplier=z, sampling_rate=q, rounds=T, epsilon=epsilon)
+    ends, total, extra = chapter.convolved("remove", z, q, T, 2**16, top=4.0)
+    kept = chapter.excess(epsilon, ends, total)
+    assert kept < 0.5 * truth
+    assert kept + extra >= truth
+
+
 def test_the_masses_are_those_of_the_gaussian_where_everyone_takes_part() -> None:
     for direction in ("remove", "add"):
         ends, masses, above = chapter.grid(direction, 1.0, 1.0, 2**16)
