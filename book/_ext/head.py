@@ -46,8 +46,8 @@ def add_tags(
         context["docstitle"] = ""  # the page's own title is the book's
     if doctree is None:
         return
-    meta = context.get("meta") or {}
-    given = meta.get("description")
+    written = [node["content"] for node in doctree.findall(nodes.meta) if node.get("name") == "description"]
+    given = next(iter(written), None)
     what = str(given or description(doctree))
     title = line(doctree.next_node(nodes.title) or nodes.Text(app.config.project))
     site = str(app.config.html_baseurl or "")

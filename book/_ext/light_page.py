@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,17 +11,22 @@ from typing import Any
 UNUSED = ("thebe",)
 # Script or style -> what a page that needs it says somewhere.
 NEEDED_BY = {"design-tabs.js": "sd-tab", "exercise.css": "exercise", "proof.css": "proof"}
+FONT = re.compile(r"@font-face\{[^}]*Font Awesome[^}]*\}")
 # What the theme brings and no page of ours asks for.
 DROPPED = ("scripts/fontawesome.js", "scripts/fontawesome.js.LICENSE.txt", "vendor/fontawesome")
 
 
 def wanted(asset: Any, body: str) -> bool:
     """Is a script or a style of use on a page with this body?"""
-    name = str(getattr(asset, "filename", "") or "")
-    text = str(getattr(asset, "attributes", {}).get("body") or "")
+    name, text = named(asset)
     if any(word in (name + text).lower() for word in UNUSED):
         return False
     return all(word in body for file, word in NEEDED_BY.items() if name.endswith(file))
+
+
+def named(asset: Any) -> tuple[str, str]:
+    """What makes two scripts or styles the same one."""
+    return str(asset.filename or ""), str(asset.attributes.get("body") or "")
 
 
 def trim(
@@ -28,11 +34,13 @@ def trim(
 ) -> None:
     body = str(context.get("body", ""))
     for kind in ("script_files", "css_files"):
-        kept: list[Any] = []
-        for asset in context.get(kind, []):
-            if wanted(asset, body) and asset not in kept:
-                kept.append(asset)
-        context[kind] = kept
+        kept = {named(asset): asset for asset in context.get(kind, []) if wanted(asset, body)}
+        context[kind] = list(kept.values())
+
+
+def without_fonts(css: str) -> str:
+    """A style sheet that asks for none of Font Awesome's fonts, nor for a map of itself."""
+    return re.sub(r"/\*# sourceMappingURL=.*?\*/", "", FONT.sub("", css))
 
 
 def drop(app: Any, exception: Exception | None) -> None:
@@ -48,6 +56,8 @@ def drop(app: Any, exception: Exception | None) -> None:
             path.unlink(missing_ok=True)
     for path in static.rglob("*.map"):
         path.unlink()
+    for path in (static / "styles").glob("*.css"):
+        path.write_text(without_fonts(path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def setup(app: Any) -> dict[str, bool]:

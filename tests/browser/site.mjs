@@ -32,8 +32,13 @@ export async function launch() {
 // Serves a folder; `sent` collects what left since it was last emptied.
 export async function serve(root) {
   const sent = [];
+  // The published site may stand in a folder of its host: its 404 page asks for files from there.
+  const robots = join(root, "robots.txt");
+  const said = existsSync(robots) ? readFileSync(robots, "utf8").match(/Sitemap: (.*)sitemap.xml/) : null;
+  const base = said ? new URL(said[1]).pathname : "/";
   const server = createServer((request, response) => {
-    const path = decodeURIComponent(new URL(request.url, "http://x").pathname);
+    let path = decodeURIComponent(new URL(request.url, "http://x").pathname);
+    if (base !== "/" && path.startsWith(base)) path = `/${path.slice(base.length)}`;
     let file = join(root, path);
     if (existsSync(file) && statSync(file).isDirectory()) file = join(file, "index.html");
     const there = existsSync(file);
