@@ -12,7 +12,9 @@ from urllib.parse import quote
 
 OUT = Path(__file__).resolve().parent.parent / "book" / "_static" / "icons.css"
 
-LINE = '<g fill="none" stroke="#000" stroke-width="2" stroke-linecap="round" stroke-linejoin="round">'
+LINE = (
+    '<g fill="none" stroke="#000" stroke-width="2" stroke-linecap="round" stroke-linejoin="round">'
+)
 PAGE = '<path d="M6 2.5h8l4.5 4.5v14.5H6zM13.5 2.5V7.5h5"/>'
 RING = '<circle cx="12" cy="12" r="9"/>'
 GITHUB = (
@@ -43,7 +45,8 @@ DRAWN = {
     "circle-exclamation": RING + '<path d="M12 7v6M12 16.6v.2"/>',
     "triangle-exclamation": '<path d="M12 3.5L22 20.5H2zM12 10v5M12 17.6v.1"/>',
     "lightbulb": '<path d="M9 17.5a6.5 6.5 0 1 1 6 0v1.5H9zM10 22h4"/>',
-    "eye": '<path d="M2 12s3.6-6 10-6 10 6 10 6-3.6 6-10 6-10-6-10-6z"/><circle cx="12" cy="12" r="2.6"/>',
+    "eye": '<path d="M2 12s3.6-6 10-6 10 6 10 6-3.6 6-10 6-10-6-10-6z"/>'
+    '<circle cx="12" cy="12" r="2.6"/>',
     "xmark": '<path d="M5 5l14 14M19 5L5 19"/>',
     "arrow-up-right": '<path d="M7 17L17 7M9 7h8v8"/>',
     "circle-half-stroke": RING + '<path d="M12 3a9 9 0 0 1 0 18z" fill="#000"/>',
@@ -94,7 +97,7 @@ def mask(name: str) -> str:
     """The icon as an address that holds its own drawing."""
     inner = DRAWN[name] if name in FILLED else f"{LINE}{DRAWN[name]}</g>"
     drawing = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 24 24">{inner}</svg>'
-    return "url(\"data:image/svg+xml," + quote(drawing.replace('"', "'"), safe=" ='/:.,-") + '")'
+    return 'url("data:image/svg+xml,' + quote(drawing.replace('"', "'"), safe=" ='/:.,-") + '")'
 
 
 def css() -> str:

@@ -41,9 +41,7 @@ def definitions(app: Any) -> dict[str, str]:
     return found
 
 
-def mend(
-    app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
-) -> None:
+def mend(app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
     body = context.get("body")
     if not body:
         return

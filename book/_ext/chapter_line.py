@@ -1,4 +1,4 @@
-"""The line under a chapter's title: how long to read, how long to run, what it builds on, the symbols.
+"""The line under a title: how long to read and to run, what the chapter builds on, the symbols.
 
 The run time and what a chapter builds on are what its card says; the reading time is counted.
 """

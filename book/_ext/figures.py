@@ -1,7 +1,7 @@
 """A figure keeps its size whatever its pixels; on a phone it scrolls rather than shrink to dust.
 
 matplotlib writes into a PNG how many pixels make an inch. The book's column has 110 of the page's
-pixels to an inch, so an image of 220 to the inch is shown at half its pixels: sharp on today's screens.
+pixels to an inch, so an image of 220 to the inch is shown at half its pixels, sharp on any screen.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ A formula that cannot be converted is a warning that names it, and so fails the 
 from __future__ import annotations
 
 import html
+import re
 from typing import Any
 
 from docutils import nodes
@@ -18,6 +19,9 @@ logger = logging.getLogger(__name__)
 # \widetilde is among what is drawn differently by different browsers: here it is looked at.
 CONVERTER = LatexToMathML(allow_unreliable_rendering=True, fancy_error=False)
 
+# The font's prime is raised already: as a superscript it would fly.
+PRIMED = re.compile(r"<msup>(<m[ion][^>]*>[^<]*</m[ion]>)<mo>′</mo></msup>")
+
 
 def mathml(latex: str, block: bool) -> str:
     """The `<math>` element of a formula, which may have a blank line between two equations."""
@@ -26,8 +30,9 @@ def mathml(latex: str, block: bool) -> str:
         inner = r" \\ ".join(parts)
         latex = rf"\begin{{aligned}}{inner}\end{{aligned}}"
     elif r"\\" in latex and r"\begin" not in latex:
-        latex = rf"\begin{{split}}{latex}\end{{split}}"
-    return CONVERTER.convert_with_local_state(latex.strip(), displaystyle=block)
+        latex = rf"\begin{{aligned}}{latex}\end{{aligned}}"
+    made = CONVERTER.convert_with_local_state(latex.strip(), displaystyle=block)
+    return PRIMED.sub(r"<mrow>\1<mo>′</mo></mrow>", made)
 
 
 def converted(node: nodes.Element, block: bool) -> str:

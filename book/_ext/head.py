@@ -46,8 +46,8 @@ def add_tags(
         context["docstitle"] = ""  # the page's own title is the book's
     if doctree is None:
         return
-    written = [node["content"] for node in doctree.findall(nodes.meta) if node.get("name") == "description"]
-    given = next(iter(written), None)
+    metas = [node for node in doctree.findall(nodes.meta) if node.get("name") == "description"]
+    given = metas[0]["content"] if metas else None
     what = str(given or description(doctree))
     title = line(doctree.next_node(nodes.title) or nodes.Text(app.config.project))
     site = str(app.config.html_baseurl or "")
@@ -73,7 +73,7 @@ def add_tags(
 
 
 def hosts(app: Any, exception: Exception | None) -> None:
-    """What search engines ask for, and a word to GitHub's server: folders with an underscore stay."""
+    """What search engines ask for; and GitHub's server keeps folders with an underscore."""
     if exception or app.builder.name != "html":
         return
     out = Path(app.outdir)

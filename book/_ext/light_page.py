@@ -29,9 +29,7 @@ def named(asset: Any) -> tuple[str, str]:
     return str(asset.filename or ""), str(asset.attributes.get("body") or "")
 
 
-def trim(
-    app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
-) -> None:
+def trim(app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
     body = str(context.get("body", ""))
     for kind in ("script_files", "css_files"):
         kept = {named(asset): asset for asset in context.get(kind, []) if wanted(asset, body)}
