@@ -14,11 +14,12 @@ export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 export PYTHONPATH :=
 
-.PHONY: help ready book test check lab edit bench notebooks twins lock release-check fuzz clean
+.PHONY: help ready book browser test check lab edit bench notebooks twins lock release-check fuzz clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make book       execute every notebook here and build the HTML book in _build/html/"
+	@echo "make browser    the built pages in Chromium: bytes, requests, first paint, violations, links"
 	@echo "make test       unit tests, every notebook, lint and types"
 	@echo "make check      lint, types and the quick unit tests, in less than a minute"
 	@echo "make lab        open the chapters in JupyterLab, as plain notebooks that are yours to change"
@@ -38,6 +39,15 @@ ready: $(READY)
 
 book: $(READY)
 	$(BIN)/python tools/build_book.py
+
+# Needs node and a Chromium of the system (or its path in CHROMIUM); takes minutes.
+browser: $(READY)
+	npm ci --prefix tests/browser --no-audit --no-fund
+	$(BIN)/python tools/check_links.py
+	if command -v lychee; then lychee --offline --no-progress --include-fragments \
+	  --exclude-path 404.html _build/html/book; fi
+	node tests/browser/click.mjs _build/html
+	node tests/browser/report.mjs _build/html
 
 test: $(READY)
 	$(BIN)/python -m pytest tests fldp --doctest-modules -n $(WORKERS)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from types import SimpleNamespace
 
 import matplotlib as mpl
 import numpy as np
 import pytest
+from PIL import Image
 
 mpl.use("Agg")
 
@@ -31,6 +33,13 @@ def contrast(a: str, b: str) -> float:
 def test_every_colour_reads_on_every_page(name: str, page: str) -> None:
     colour = plotting.INK if name == "INK" else plotting.PALETTE[name]
     assert contrast(colour, PAGES[page]) >= 3.0
+
+
+def test_letters_read_on_paper_and_where_the_dark_page_lightens_them() -> None:
+    assert contrast(plotting.INK, "#ffffff") >= 4.5
+    # fldp.css: brightness(1.3).
+    lighter = tuple(min(1.0, 1.3 * c) for c in mpl.colors.to_rgb(plotting.INK))
+    assert contrast(mpl.colors.to_hex(lighter), "#14181e") >= 4.5
 
 
 def test_the_style_is_local_to_its_block() -> None:
@@ -62,3 +71,15 @@ def test_digits_and_histories_are_drawn() -> None:
     assert len(fig.axes) == 16
     ax = plotting.history(SimpleNamespace(accuracy=[0.1, 0.5, 0.8], epsilon=[0.5, 0.8, 1.0]))
     assert len(ax.get_lines()) == 1
+
+
+def test_a_figure_in_a_notebook_has_twice_the_pixels_and_keeps_its_size() -> None:
+    with plotting.style():
+        fig, ax = plotting.figure()
+        ax.plot([0, 1], [0, 1])
+        data, shown = plotting._sharp(fig)
+    image = Image.open(io.BytesIO(data))
+    assert (image.width // 2, image.height // 2) == (shown["width"], shown["height"])
+    assert image.info["dpi"][0] == pytest.approx(2 * fig.dpi, rel=1e-3)
+    assert shown["width"] == pytest.approx(plotting.WIDTH * fig.dpi, rel=0.05)
+    assert "transparency" in image.info

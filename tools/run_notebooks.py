@@ -16,6 +16,8 @@ from nbclient import NotebookClient
 
 BOOK = Path(__file__).resolve().parent.parent / "book"
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
+# Of what a kernel says about an output: the names of glued ones, and at what size a figure is shown.
+KEPT = {"scrapbook", "image/png"}
 
 
 def merged(outputs: list[Any]) -> list[Any]:
@@ -50,7 +52,7 @@ def run(path: Path) -> float:
             cell.outputs = merged(cell.outputs)
             for output in cell.outputs:
                 if output.output_type in ("display_data", "execute_result"):
-                    output.metadata = {k: v for k, v in output.metadata.items() if k == "scrapbook"}
+                    output.metadata = {k: v for k, v in output.metadata.items() if k in KEPT}
     nbformat.write(notebook, path)
     return time.perf_counter() - started
 

@@ -110,7 +110,7 @@ def drawing(written: list[Chapter]) -> str:
     builds = "; ".join(f"{short[later]} on {short[one]}" for one, later in edges(written))
     tip = '<path d="M0 0 L8 4 L0 8 z" fill="currentColor"/>'
     lines = [
-        f'<svg class="fldp-map" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" font-size="14.5"',
+        f'<svg class="fldp-map" viewBox="0 0 {WIDTH} {HEIGHT}" role="group" font-size="14.5"',
         f'aria-label="Map of the chapters: {html.escape(said)}. What builds on what: {builds}.">',
         '<defs><marker id="tip" viewBox="0 0 8 8" refX="4" refY="4" markerWidth="7"',
         f'markerHeight="7" orient="auto">{tip}</marker></defs>',

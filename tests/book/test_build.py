@@ -19,7 +19,7 @@ def build(
 ) -> subprocess.CompletedProcess[str]:
     """Build a copy of the book's configuration with one page and one notebook."""
     (root / "book").mkdir(parents=True)
-    for name in ("_static", "_ext", "references.bib"):
+    for name in ("_static", "_templates", "_ext", "references.bib"):
         source = HERE / "book" / name
         if source.is_dir():
             shutil.copytree(source, root / "book" / name)
