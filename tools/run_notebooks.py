@@ -16,7 +16,7 @@ from nbclient import NotebookClient
 
 BOOK = Path(__file__).resolve().parent.parent / "book"
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
-# Of what a kernel says about an output: the names of glued ones, and at what size a figure is shown.
+# Of what a kernel says about an output: the names of glued ones, how large a figure is.
 KEPT = {"scrapbook", "image/png"}
 
 
