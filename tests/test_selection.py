@@ -133,6 +133,27 @@ def test_the_best_of_many_random_answers_stays_within_the_promise(
     assert epsilon < exact <= found <= 3 * epsilon + 0.5
 
 
+@pytest.mark.parametrize(("name", "times"), [("geometric", 3.0), ("logarithmic", 2.0)])
+def test_three_answers_need_nearly_all_of_the_promise(name: str, times: float) -> None:
+    """A rare middle answer below a common best one: without any term of Theorem 2 this fails."""
+    epsilon, runs, best, middle = 1.0, 1e4, 0.3, 1e-3
+    less, more = best * math.exp(-epsilon), middle * math.exp(epsilon)
+    gamma = math.exp(selection._log_gamma(runs, {"geometric": 1.0, "logarithmic": 0.0}[name]))
+
+    def chance(above: float, own: float) -> float:
+        """That the middle one is the best of all."""
+        high, low = 1 - above, 1 - above - own
+        if name == "geometric":
+            return gamma * own / (1 - (1 - gamma) * high) / (1 - (1 - gamma) * low)
+        return math.log((1 - (1 - gamma) * low) / (1 - (1 - gamma) * high)) / -math.log(gamma)
+
+    exact = math.log(chance(less, more) / chance(best, middle))
+    assert exact > 0.95 * times * epsilon
+    delta = 1e-9
+    assert chance(less, more) > 1e3 * delta  # so δ has no room for this answer
+    assert exact <= selected_epsilon([Approximate(epsilon, 0.0)], delta, runs, name)
+
+
 def test_a_fixed_number_of_runs_is_refused_and_adding_up_is_named() -> None:
     with pytest.raises(ValueError, match=r"fixed number of runs.*epsilon_of"):
         selected_epsilon(RUN, DELTA, 10, "fixed")

@@ -1,8 +1,9 @@
 """The privacy cost of tuning: run a private training several times, publish the best.
 
 To select is a release. A number of runs that is fixed beforehand is covered by composition alone,
-which grows with it; a *random* number of runs, drawn from one of the distributions below, costs
-about two or three runs however many there are (Liu & Talwar 2019; Papernot & Steinke 2022).
+which grows with it; a *random* number of runs, drawn from one of the distributions below, is
+cheaper. The first two cost about two or three runs however many there are; the Poisson law, nearest
+to a fixed number, costs more as its mean grows (Liu & Talwar 2019; Papernot & Steinke 2022).
 """
 
 from __future__ import annotations

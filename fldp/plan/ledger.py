@@ -289,6 +289,9 @@ class Ledger:
     ) -> bool:
         """Whether `event` on top would take the account beyond (ε, δ); by default the plan's.
 
+        The account is that of a list of events fixed beforehand, and perhaps cut short. It is not
+        proved for events whose noise or sampling is chosen by looking at earlier releases.
+
         Parameters
         ----------
         event
