@@ -29,7 +29,9 @@ KEPT, POWER, RIDGE, FIGURES = 400, 0.75, 5.65, 8000
 _TINY = 1e-6
 
 
-def _bump(width: float, *, angle: float = 0.0, frequency: float = 0.0, slant: float = 1.0) -> Tensor:
+def _bump(
+    width: float, *, angle: float = 0.0, frequency: float = 0.0, slant: float = 1.0
+) -> Tensor:
     """A Gaussian times a wave on the frame, whose sides are joined; complex (frame, frame)."""
     around = range(-2 * FRAME, 3 * FRAME)
     down, across = np.mgrid[around.start : around.stop, around.start : around.stop]

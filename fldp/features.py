@@ -20,8 +20,7 @@ from torch.nn.functional import normalize
 
 from fldp._checks import between, real, shown, whole
 
-# Images that are looked at together; a power of two of them fits a processor's cache badly either
-# way, and a thousand take some 50 MiB.
+# Images that are looked at together: what is made of a thousand takes some 50 MiB.
 _CHUNK = 1000
 # Standard deviation, in pixels, of the smoothing before differences are taken.
 _SMOOTHING = 0.7
@@ -160,8 +159,8 @@ def strokes(count: int, *, size: int = 28, generator: torch.Generator | None = N
     Each is one to three smooth curves, most of which go on where the last one ended, with a pen of
     random width. Scale, place and pen are those of MNIST's digits, which fill a box of 20 of 28
     pixels and are centred by their mass: *prior knowledge* of the layout, written down here by
-    hand, and no statistic of anybody's images. For images of another layout it is not public
-    knowledge that is missing but fit: the map is as private, and worse.
+    hand, and no statistic of anybody's images. With images of another layout a map fitted to these
+    strokes is as free of ε, and of less use.
 
     Parameters
     ----------
@@ -287,8 +286,8 @@ class Whitening:
         directions = whole("directions", directions)
         if directions > features.shape[1]:
             raise ValueError(
-                f"directions is {directions}, of features with {features.shape[1]} entries: keep at "
-                "most so many"
+                f"directions is {directions}, of features with {features.shape[1]} entries: keep "
+                f"at most {features.shape[1]}"
             )
         if len(features) == 1:
             raise ValueError("reference has one row, which has no covariance: give many")
@@ -376,6 +375,5 @@ def public(images: Tensor, *, directions: int = 150, figures: int = 8000) -> Ten
     height, width = images.shape[-2:]
     if height != width:
         raise ValueError(f"images are {height} by {width}: give square ones, as pen strokes are")
-    return Whitening(
-        oriented_gradients(strokes(figures, size=height)), directions=directions
-    )(found)
+    reference = oriented_gradients(strokes(figures, size=height))
+    return Whitening(reference, directions=directions)(found)

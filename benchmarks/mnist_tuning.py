@@ -1,0 +1,281 @@
+"""The settings of the headline experiment, chosen on images that its table never looks at.
+
+    FLDP_DATA=... python -m benchmarks.mnist_clients --tune
+
+50,000 of MNIST's training images are dealt to as many clients as the row has, the other 10,000
+judge; the split is the same always, and the test images are not read. From where a row's settings
+stand, or a neighbouring row's, one is changed at a time; what judges better is kept, until no
+change helps or so many were tried. That MNIST's own training images choose is covered by no ε.
+
+A search needs no guarantee. For linear models of everyone's full-batch steps `rehearse` computes
+what `fldp.train` does, up to rounding, without making a client's update: the norm of a sum of outer
+products comes from two small tables of inner products. A test compares both without noise.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+import fldp
+from benchmarks.mnist_runs import (
+    BUDGETS,
+    DELTAS,
+    LABELS,
+    LIGHT,
+    PARTITIONS,
+    WIDE,
+    Cell,
+    Data,
+    Records,
+    Setting,
+    Settings,
+    load,
+    run,
+    save,
+)
+
+# Dealings whose mean judges: few clients' noise moves a model more.
+SEEDS = {100: (100, 101, 102), 1_000: (100, 101), 10_000: (100,)}
+# What is tried: factors of rates and of the clip, neighbours in lists.
+FACTOR = 1.5
+MOMENTA = (0.0, 0.5, 0.8, 0.9)
+COOLDOWNS = (0.0, 0.3, 0.5, 0.8)
+AVERAGES = (0.0, 0.3, 0.5)
+LEAST_ROUNDS, MOST_ROUNDS = 8, 160
+# Without noise only time limits the rounds.
+MOST_ROUNDS_WITHOUT_NOISE = 300
+# Where the search begins: what a first pass of some 350 tries found, on the same held-out images.
+ONE_STEP = Setting(80, clip=0.15, server_lr=300, momentum=0.8, cooldown=0.5, average=0.3)
+SLOWER = Setting(40, clip=0.15, server_lr=300, momentum=0.5, cooldown=0.5, average=0.3)
+STARTS = {
+    100: (
+        Setting(24, clip=0.04, server_lr=300, average=0.3),
+        Setting(14, clip=0.5, local_steps=4, local_lr=8, server_lr=8, momentum=0.5, average=0.3),
+    ),
+    1_000: (Setting(80, clip=0.05, server_lr=150, momentum=0.8, cooldown=0.5, average=0.3),),
+    10_000: (ONE_STEP, SLOWER),
+}
+WITHOUT_NOISE = Setting(200, server_lr=60, momentum=0.9, average=0.0)
+
+
+class Rehearsal:
+    """Linear models for one dealing of the images.
+
+    Parameters
+    ----------
+    owned, exam
+        Images for the clients, and to judge by.
+    cell
+        The row.
+    seed
+        Deals the images.
+    """
+
+    def __init__(self, owned: Data, exam: Data, cell: Cell, seed: int) -> None:
+        people = fldp.clients.partition(*owned, cell.clients, cell.partition, seed=seed)
+        # Clients with fewer images than others are filled up with copies that do not count.
+        rows, counts = people.rows(torch.arange(cell.clients))
+        self.exam = exam
+        self.shares = (counts / counts.sum(1, keepdim=True)).unsqueeze(2)
+        self.x = owned[0][rows]
+        self.targets = one_hot(owned[1][rows], LABELS).float()
+        self.grams = self.x @ self.x.transpose(1, 2)
+
+    def accuracy(self, setting: Setting, z: float, seed: int) -> float:
+        """Of the last model on the images to judge by."""
+        noise = torch.Generator().manual_seed(seed)
+        server = setting.server()
+        clients = len(self.x)
+        flat = torch.zeros(LABELS * self.x.shape[2])
+        for number in range(setting.rounds):
+            weights = flat.view(LABELS, -1)
+            if setting.local_steps == 1:
+                total = self.one_step(weights, setting)
+            else:
+                total = self.several_steps(weights, setting)
+            if setting.clip is not None:
+                total = total + z * setting.clip * torch.randn(total.shape, generator=noise)
+            mean = total.flatten() / clients
+            flat = server.step(flat, mean, number / setting.rounds)
+        x, y = self.exam
+        weights = server.report(flat).view(LABELS, -1)
+        return float(((x @ weights.T).argmax(1) == y).float().mean())
+
+    def one_step(self, weights: Tensor, setting: Setting) -> Tensor:
+        """The sum of clipped updates (labels, width) of one full-batch step."""
+        guesses = torch.softmax(self.x.flatten(0, 1) @ weights.T, 1).view_as(self.targets)
+        errors = (self.targets - guesses) * self.shares * setting.local_lr
+        if setting.clip is not None:
+            # The update is Σ error ⊗ x, and its squared norm Σ Σ (x · x')(error · error').
+            squares = ((self.grams @ errors) * errors).sum((1, 2))
+            errors = errors * _factors(squares.clamp_min(0).sqrt(), setting.clip)
+        return errors.flatten(0, 1).T @ self.x.flatten(0, 1)
+
+    def several_steps(self, weights: Tensor, setting: Setting) -> Tensor:
+        """The same of several steps: every client has weights of its own."""
+        own = weights.expand(len(self.x), *weights.shape)
+        for _ in range(setting.local_steps):
+            guesses = torch.softmax(self.x @ own.transpose(1, 2), 2)
+            errors = (self.targets - guesses) * self.shares * setting.local_lr
+            own = own + errors.transpose(1, 2) @ self.x
+        updates = own - weights
+        if setting.clip is not None:
+            updates = updates * _factors(updates.flatten(1).norm(dim=1), setting.clip)
+        return updates.sum(0)
+
+
+def _factors(norms: Tensor, clip: float) -> Tensor:
+    """What each client's update is multiplied by (clients, 1, 1)."""
+    return (clip / norms.clamp_min(1e-12)).clamp(max=1).view(-1, 1, 1)
+
+
+def changes(setting: Setting, most_rounds: int = MOST_ROUNDS) -> Iterator[Setting]:
+    """Settings one change away. What hangs together moves together.
+
+    The clip moves with the server's rate, so that the noise on the model stays; so does momentum,
+    so that a steady mean makes the same way.
+    """
+
+    def change(**new: Any) -> Setting:
+        return dataclasses.replace(setting, **new)
+
+    lr = setting.server_lr
+    for factor in (FACTOR, 1 / FACTOR):
+        yield change(server_lr=_short(lr * factor))
+        if setting.clip is not None:
+            yield change(clip=_short(setting.clip * factor), server_lr=_short(lr / factor))
+        rounds = round(setting.rounds * factor)
+        if LEAST_ROUNDS <= rounds <= most_rounds:
+            yield change(rounds=rounds)
+    for momentum in _beside(setting.momentum, MOMENTA):
+        rate = _short(lr * (1 - momentum) / (1 - setting.momentum))
+        yield change(momentum=momentum, server_lr=rate)
+    for cooldown in _beside(setting.cooldown, COOLDOWNS):
+        yield change(cooldown=cooldown)
+    for average in _beside(setting.average, AVERAGES):
+        yield change(average=average)
+
+
+def _short(value: float) -> float:
+    """Three digits: a setting that can be read."""
+    return float(f"{value:.3g}")
+
+
+def _beside(value: float, ladder: tuple[float, ...]) -> list[float]:
+    """The rungs next to the one that is nearest to a value."""
+    at = min(range(len(ladder)), key=lambda rung: abs(ladder[rung] - value))
+    return [*ladder[max(0, at - 1) : at], *ladder[at + 1 : at + 2]]
+
+
+class Search:
+    """A row's search: what was tried, and the best so far.
+
+    Parameters
+    ----------
+    cell
+        The row.
+    owned, exam
+        Images for the clients, and to judge by.
+    fast
+        With `Rehearsal`; else with `fldp.train`.
+    """
+
+    def __init__(self, cell: Cell, owned: Data, exam: Data, *, fast: bool) -> None:
+        self.cell, self.owned, self.exam = cell, owned, exam
+        self.tried: dict[Setting, float] = {}
+        self.seconds = 0.0
+        self.rehearsals = {}
+        if fast:
+            seeds = SEEDS[cell.clients]
+            self.rehearsals = {seed: Rehearsal(owned, exam, cell, seed) for seed in seeds}
+
+    def judge(self, setting: Setting) -> float:
+        """Accuracy on the held-out images, the mean over dealings; each setting once."""
+        if setting not in self.tried:
+            begun = time.perf_counter()
+            self.tried[setting] = self._accuracy(setting)
+            self.seconds += time.perf_counter() - begun
+        return self.tried[setting]
+
+    def _accuracy(self, setting: Setting) -> float:
+        if not self.rehearsals:
+            return float(run(self.cell, setting, self.owned, self.exam, 100)["accuracy"])
+        plan = setting.plan(self.cell)
+        z = plan.noise_multiplier if plan else 0.0
+        found = (each.accuracy(setting, z, seed) for seed, each in self.rehearsals.items())
+        return statistics.mean(found)
+
+    def climb(self, starts: list[Setting], *, most: int) -> Setting:
+        """The best setting, from the best of some, with at most so many tried."""
+        best = max(starts, key=self.judge)
+        most_rounds = MOST_ROUNDS if self.cell.epsilon else MOST_ROUNDS_WITHOUT_NOISE
+        print(f"  {self.judge(best):.4f} {best}", flush=True)
+        better = True
+        while better and len(self.tried) < most:
+            better = False
+            for other in changes(best, most_rounds):
+                if other in self.tried:
+                    continue
+                if len(self.tried) >= most:
+                    break
+                if self.judge(other) > self.judge(best):
+                    print(f"  {self.judge(other):.4f} {other}", flush=True)
+                    best, better = other, True
+                    break
+        return best
+
+
+def cells() -> list[Cell]:
+    """What is tuned, in this order: a row that others start from comes before them."""
+    found = []
+    for clients in DELTAS:
+        for partition in PARTITIONS:
+            found += [Cell(WIDE, clients, partition, epsilon) for epsilon in BUDGETS if epsilon]
+            found.append(Cell(LIGHT, clients, partition, 8.0))
+    # Without noise, and with equal clients who make one step, it does not matter who has what.
+    for name in (WIDE, LIGHT, "pixels"):
+        found.append(Cell(name, 10_000, "shards", None))
+    found.append(Cell("pixels", 10_000, "shards", 8.0))
+    found += [Cell("CNN", 10_000, "shards", epsilon) for epsilon in (8.0, None)]
+    return found
+
+
+def starts(cell: Cell, settings: Settings) -> list[Setting]:
+    """Where a row's search begins: where it stands, and its neighbours."""
+    first = STARTS[cell.clients] if cell.epsilon else (WITHOUT_NOISE,)
+    neighbours = [*first]
+    for other, (setting, _) in settings.items():
+        same = other.model == cell.model or "CNN" not in (other.model, cell.model)
+        near = (other.clients, other.epsilon is None) == (cell.clients, cell.epsilon is None)
+        changed = (other.partition != cell.partition) + (other.epsilon != cell.epsilon)
+        if same and near and changed <= 1:
+            neighbours.append(setting)
+    return list(dict.fromkeys(neighbours))
+
+
+def tune(only: list[str] | None, most: int, folder: Path, path: Path) -> None:
+    """Search row after row and keep what was found after each; rows that are there are kept."""
+    for cell in cells():
+        settings = load(path)
+        if cell in settings or (only and cell.model not in only):
+            continue
+        owned, exam = Records(cell.model, folder=folder).held_out()
+        print(f"{cell}", flush=True)
+        search = Search(cell, owned, exam, fast=cell.model != "CNN")
+        best = search.climb(starts(cell, settings), most=most)
+        tuning = {
+            "validation": round(search.judge(best), 5),
+            "tried": len(search.tried),
+            "seconds": round(search.seconds),
+        }
+        save({**settings, cell: (best, tuning)}, path)
+        print(f"  {tuning}", flush=True)
