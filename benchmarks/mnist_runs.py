@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,19 +114,44 @@ def pixels(images: Tensor) -> Tensor:
     return torch.cat([unit, torch.full((len(unit), 1), 0.1)], 1)
 
 
-# Name -> what the model sees of images (n, 28, 28).
-INPUTS = {
-    "pixels": pixels,
-    "CNN": lambda images: images,
-    "gradients": fldp.features.public,
-    "gradients and scattering": scattering.features,
+def uncentred(images: Tensor) -> Tensor:
+    """Oriented gradients as they come, and a constant."""
+    found = fldp.features.oriented_gradients(images)
+    return torch.cat([found, torch.full((len(found), 1), 0.1)], 1)
+
+
+def centred(images: Tensor) -> Tensor:
+    """Oriented gradients minus those of pen strokes on average, turned and not whitened."""
+    strokes = fldp.features.oriented_gradients(fldp.features.strokes(8000))
+    public = fldp.features.Whitening(strokes, directions=strokes.shape[1], power=0.0)
+    return public(fldp.features.oriented_gradients(images))
+
+
+WIDE, LIGHT, CENTRED, UNCENTRED = (
+    "gradients and scattering",
+    "gradients",
+    "gradients, not whitened",
+    "gradients as they come",
+)
+# Name -> what the model sees of images (n, 28, 28), and how many numbers a row of weights has.
+INPUTS: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
+    WIDE: (scattering.features, scattering.KEPT + 1),
+    LIGHT: (fldp.features.public, 151),
+    "CNN": (lambda images: images, 28),
+    "pixels": (pixels, 785),
+    CENTRED: (centred, 553),
+    UNCENTRED: (uncentred, 553),
 }
-WIDE, LIGHT = "gradients and scattering", "gradients"
 
 
-def model(cell: Cell, width: int) -> nn.Module:
-    """The start of a run."""
-    return convolutional() if cell.model == "CNN" else linear(width)
+def start(name: str) -> nn.Module:
+    """The start of a run: from zero, or first weights that torch draws."""
+    return nn.Sequential(convolutional() if name == "CNN" else linear(INPUTS[name][1]))
+
+
+def parameters(name: str) -> int:
+    """How many numbers a model has."""
+    return sum(weight.numel() for weight in start(name).parameters())
 
 
 class Records:
@@ -134,20 +160,17 @@ class Records:
     Parameters
     ----------
     name
-        Of the model, or another name with a function of its own.
-    look
-        What the model sees of images; None: the model's own.
+        Of the model.
     folder
         Where it is kept; delete it when the features change.
     """
 
-    def __init__(self, name: str, look: Any = None, folder: Path | None = None) -> None:
-        folder = folder or CACHE
-        path = folder / f"{name.replace(' ', '-')}.pt"
+    def __init__(self, name: str, folder: Path = CACHE) -> None:
+        path = folder / f"{name.replace(',', '').replace(' ', '-')}.pt"
         if not path.exists():
             images = torch.cat([fldp.datasets.mnist(train=half)[0][:, 0] for half in (True, False)])
             folder.mkdir(parents=True, exist_ok=True)
-            torch.save((look or INPUTS[name])(images), path)
+            torch.save(INPUTS[name][0](images), path)
         self.x = torch.load(path)
         self.y = torch.cat([fldp.datasets.mnist(train=half)[1] for half in (True, False)])
 
@@ -171,14 +194,13 @@ def run(cell: Cell, setting: Setting, owned: Data, exam: Data, seed: int) -> dic
     people = fldp.clients.partition(*owned, cell.clients, cell.partition, seed=seed)
     plan = setting.plan(cell)
     torch.manual_seed(seed)
-    start = nn.Sequential(model(cell, owned[0].shape[-1]))
     options: dict[str, Any] = {}
     if plan is None:
         cohort = None if setting.share == 1 else setting.share * cell.clients
         options = {"rounds": setting.rounds, "cohort": cohort}
     begun = time.perf_counter()
     history = fldp.train(
-        start, people, plan, clip=setting.clip,
+        start(cell.model), people, plan, clip=setting.clip,
         local=fldp.LocalSGD(setting.local_lr, epochs=setting.local_steps, batch_size=None),
         server=setting.server(), **options,
     )  # fmt: skip
@@ -193,9 +215,8 @@ def run(cell: Cell, setting: Setting, owned: Data, exam: Data, seed: int) -> dic
 Settings = dict[Cell, tuple[Setting, dict[str, Any]]]
 
 
-def load(path: Path | None = None) -> Settings:
+def load(path: Path = SETTINGS) -> Settings:
     """The settings that tuning chose, with what it found."""
-    path = path or SETTINGS
     if not path.exists():
         return {}
     found = {}
@@ -205,7 +226,7 @@ def load(path: Path | None = None) -> Settings:
     return found
 
 
-def save(settings: Settings, path: Path | None = None) -> None:
+def save(settings: Settings, path: Path = SETTINGS) -> None:
     """Keep what tuning chose, a line a cell."""
     rows = [
         {
@@ -216,4 +237,4 @@ def save(settings: Settings, path: Path | None = None) -> None:
         for cell, (setting, tuning) in settings.items()
     ]
     lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
-    (path or SETTINGS).write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+    path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")

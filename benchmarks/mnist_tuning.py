@@ -27,11 +27,12 @@ from torch.nn.functional import one_hot
 
 import fldp
 from benchmarks.mnist_runs import (
-    BUDGETS,
+    CENTRED,
     DELTAS,
     LABELS,
     LIGHT,
     PARTITIONS,
+    UNCENTRED,
     WIDE,
     Cell,
     Data,
@@ -45,6 +46,8 @@ from benchmarks.mnist_runs import (
 
 # Dealings whose mean judges: few clients' noise moves a model more.
 SEEDS = {100: (100, 101, 102), 1_000: (100, 101), 10_000: (100,)}
+# Settings that a row may try: where the search begins, beside it, and for the other models.
+TRIES, TRIES_BESIDE, TRIES_OF_OTHERS = 14, 6, 14
 # What is tried: factors of rates and of the clip, neighbours in lists.
 FACTOR = 1.5
 MOMENTA = (0.0, 0.5, 0.8, 0.9)
@@ -236,17 +239,26 @@ class Search:
 
 def cells() -> list[Cell]:
     """What is tuned, in this order: a row that others start from comes before them."""
-    found = []
-    for clients in DELTAS:
-        for partition in PARTITIONS:
-            found += [Cell(WIDE, clients, partition, epsilon) for epsilon in BUDGETS if epsilon]
-            found.append(Cell(LIGHT, clients, partition, 8.0))
+    found = [Cell(WIDE, clients, part, 8.0) for part in PARTITIONS for clients in DELTAS]
+    for part in PARTITIONS:
+        for clients in reversed(DELTAS):
+            found += [Cell(WIDE, clients, part, epsilon) for epsilon in (4.0, 2.0, 1.0)]
     # Without noise, and with equal clients who make one step, it does not matter who has what.
-    for name in (WIDE, LIGHT, "pixels"):
-        found.append(Cell(name, 10_000, "shards", None))
-    found.append(Cell("pixels", 10_000, "shards", 8.0))
-    found += [Cell("CNN", 10_000, "shards", epsilon) for epsilon in (8.0, None)]
+    found += [Cell(name, 10_000, "shards", None) for name in (WIDE, LIGHT)]
+    found += [Cell(LIGHT, clients, part, 8.0) for part in PARTITIONS for clients in DELTAS]
+    for name in ("CNN", "pixels"):
+        found += [Cell(name, 10_000, "shards", epsilon) for epsilon in (8.0, None)]
+    # Of the ablation.
+    for name in (CENTRED, UNCENTRED):
+        found += [Cell(name, clients, "shards", 8.0) for clients in DELTAS]
     return found
+
+
+def tries(cell: Cell) -> int:
+    """How many settings a row may try: many where the search begins, few beside it."""
+    if cell.model in ("pixels", "CNN"):
+        return TRIES_OF_OTHERS
+    return TRIES if cell.epsilon == 8 and cell.partition == "shards" else TRIES_BESIDE
 
 
 def starts(cell: Cell, settings: Settings) -> list[Setting]:
@@ -262,7 +274,7 @@ def starts(cell: Cell, settings: Settings) -> list[Setting]:
     return list(dict.fromkeys(neighbours))
 
 
-def tune(only: list[str] | None, most: int, folder: Path, path: Path) -> None:
+def tune(only: list[str] | None, folder: Path, path: Path) -> None:
     """Search row after row and keep what was found after each; rows that are there are kept."""
     for cell in cells():
         settings = load(path)
@@ -271,7 +283,7 @@ def tune(only: list[str] | None, most: int, folder: Path, path: Path) -> None:
         owned, exam = Records(cell.model, folder=folder).held_out()
         print(f"{cell}", flush=True)
         search = Search(cell, owned, exam, fast=cell.model != "CNN")
-        best = search.climb(starts(cell, settings), most=most)
+        best = search.climb(starts(cell, settings), most=tries(cell))
         tuning = {
             "validation": round(search.judge(best), 5),
             "tried": len(search.tried),
