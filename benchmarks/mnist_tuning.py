@@ -45,7 +45,7 @@ from benchmarks.mnist_runs import (
 )
 
 # Dealings whose mean judges: few clients' noise moves a model more.
-SEEDS = {100: (100, 101, 102), 1_000: (100, 101), 10_000: (100,)}
+SEEDS = {100: (100, 101), 1_000: (100, 101), 10_000: (100,)}
 # Settings that a row may try: where the search begins, beside it, and for the other models.
 TRIES, TRIES_BESIDE, TRIES_OF_OTHERS = 14, 6, 14
 # What is tried: factors of rates and of the clip, neighbours in lists.
@@ -61,7 +61,7 @@ ONE_STEP = Setting(80, clip=0.15, server_lr=300, momentum=0.8, cooldown=0.5, ave
 SLOWER = Setting(40, clip=0.15, server_lr=300, momentum=0.5, cooldown=0.5, average=0.3)
 STARTS = {
     100: (
-        Setting(24, clip=0.04, server_lr=300, average=0.3),
+        Setting(36, clip=0.04, server_lr=200, average=0.3),
         Setting(14, clip=0.5, local_steps=4, local_lr=8, server_lr=8, momentum=0.5, average=0.3),
     ),
     1_000: (Setting(80, clip=0.05, server_lr=150, momentum=0.8, cooldown=0.5, average=0.3),),
@@ -91,40 +91,47 @@ class Rehearsal:
         self.shares = (counts / counts.sum(1, keepdim=True)).unsqueeze(2)
         self.x = owned[0][rows]
         self.targets = one_hot(owned[1][rows], LABELS).float()
-        self.grams = self.x @ self.x.transpose(1, 2)
+        # A client's inner products, where they are fewer than the entries of its update.
+        self.grams = None
+        if rows.shape[1] ** 2 < LABELS * self.x.shape[2]:
+            self.grams = self.x @ self.x.transpose(1, 2)
 
     def accuracy(self, setting: Setting, z: float, seed: int) -> float:
         """Of the last model on the images to judge by."""
+        x, y = self.exam
+        guesses = (x @ self.weights(setting, z, seed).T).argmax(1)
+        return float((guesses == y).float().mean())
+
+    def weights(self, setting: Setting, z: float, seed: int) -> Tensor:
+        """The last model (labels, width); the seed draws noise that hides nothing."""
         noise = torch.Generator().manual_seed(seed)
         server = setting.server()
         clients = len(self.x)
         flat = torch.zeros(LABELS * self.x.shape[2])
         for number in range(setting.rounds):
             weights = flat.view(LABELS, -1)
-            if setting.local_steps == 1:
-                total = self.one_step(weights, setting)
+            if setting.local_steps == 1 and self.grams is not None:
+                total = self.one_step(weights, self.grams, setting)
             else:
                 total = self.several_steps(weights, setting)
             if setting.clip is not None:
                 total = total + z * setting.clip * torch.randn(total.shape, generator=noise)
             mean = total.flatten() / clients
             flat = server.step(flat, mean, number / setting.rounds)
-        x, y = self.exam
-        weights = server.report(flat).view(LABELS, -1)
-        return float(((x @ weights.T).argmax(1) == y).float().mean())
+        return server.report(flat).view(LABELS, -1)
 
-    def one_step(self, weights: Tensor, setting: Setting) -> Tensor:
+    def one_step(self, weights: Tensor, grams: Tensor, setting: Setting) -> Tensor:
         """The sum of clipped updates (labels, width) of one full-batch step."""
         guesses = torch.softmax(self.x.flatten(0, 1) @ weights.T, 1).view_as(self.targets)
         errors = (self.targets - guesses) * self.shares * setting.local_lr
         if setting.clip is not None:
             # The update is Σ error ⊗ x, and its squared norm Σ Σ (x · x')(error · error').
-            squares = ((self.grams @ errors) * errors).sum((1, 2))
+            squares = ((grams @ errors) * errors).sum((1, 2))
             errors = errors * _factors(squares.clamp_min(0).sqrt(), setting.clip)
         return errors.flatten(0, 1).T @ self.x.flatten(0, 1)
 
     def several_steps(self, weights: Tensor, setting: Setting) -> Tensor:
-        """The same of several steps: every client has weights of its own."""
+        """The same, of one step or several: every client has weights of its own."""
         own = weights.expand(len(self.x), *weights.shape)
         for _ in range(setting.local_steps):
             guesses = torch.softmax(self.x @ own.transpose(1, 2), 2)

@@ -258,7 +258,7 @@ def _promise(row: dict[str, Any]) -> list[str]:
     """ε, ε against who knows the cohorts, and δ."""
     if row["epsilon"] is None:
         return ["none", "none", ""]
-    return [f"{row['epsilon']:g}", up(row["epsilon_cohort_known"], 2), f"{row['delta']:g}"]
+    return [f"{row['epsilon']:g}", up(row["epsilon_cohort_known"], 3), f"{row['delta']:g}"]
 
 
 def _number(value: float | None) -> str:
