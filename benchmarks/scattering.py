@@ -10,6 +10,7 @@ same random pen strokes.
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -42,6 +43,7 @@ def _bump(
     return torch.from_numpy(bell.reshape(5, FRAME, 5, FRAME).sum((0, 2)))
 
 
+@functools.cache
 def _wavelet(scale: int, direction: int) -> Tensor:
     """A Morlet wavelet in the Fourier domain, real: no mean, one direction, one scale."""
     shape = {
@@ -60,25 +62,34 @@ def scattering(images: Tensor) -> Tensor:
     return torch.cat([_scattered(chunk) for chunk in images.split(CHUNK)])
 
 
+def _places() -> Tensor:
+    """(7, frame): the weights of a Gaussian's local means along one side; 2 to a side make both."""
+    line = torch.arange(FRAME, dtype=torch.float64)
+    centres = torch.arange(STRIDE, FRAME - STRIDE + 1, STRIDE)
+    away = (line - centres[:, None]).abs()
+    # The frame's sides are joined; further round nothing is left of the bell.
+    away = torch.minimum(away, FRAME - away)
+    weights = torch.exp(-(away**2) / (2 * (WIDTH * 2 ** (SCALES - 1)) ** 2))
+    return (weights / weights.sum(1, keepdim=True)).float()
+
+
 def _scattered(images: Tensor) -> Tensor:
     filters = [
         torch.stack([_wavelet(scale, direction) for direction in range(DIRECTIONS)])
         for scale in range(SCALES)
     ]
-    mean = _bump(WIDTH * 2 ** (SCALES - 1))
-    low_pass = torch.fft.fft2(mean / mean.sum()).real.float()
-    places = slice(STRIDE, FRAME - STRIDE + 1, STRIDE)
+    places = _places()
 
-    def local_means(spectrum: Tensor) -> Tensor:
-        return torch.fft.ifft2(spectrum * low_pass).real[..., places, places]
+    def local_means(signal: Tensor) -> Tensor:
+        return places @ signal @ places.T
 
-    image = torch.fft.fft2(pad(images, (MARGIN,) * 4)).unsqueeze(1)
-    found = [local_means(image)]
-    fine, coarse = (torch.fft.fft2(torch.fft.ifft2(image * bank).abs()) for bank in filters)
-    found += [local_means(fine), local_means(coarse)]
+    framed = pad(images, (MARGIN,) * 4)
+    spectrum = torch.fft.fft2(framed).unsqueeze(1)
+    fine, coarse = (torch.fft.ifft2(spectrum * bank).abs() for bank in filters)
+    found = [local_means(framed).unsqueeze(1), local_means(fine), local_means(coarse)]
     for direction in range(DIRECTIONS):
-        again = torch.fft.ifft2(fine[:, direction, None] * filters[1]).abs()
-        found.append(local_means(torch.fft.fft2(again)))
+        again = torch.fft.fft2(fine[:, direction, None]) * filters[1]
+        found.append(local_means(torch.fft.ifft2(again).abs()))
     return torch.cat(found, 1)
 
 
