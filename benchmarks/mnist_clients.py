@@ -96,17 +96,6 @@ def best_model(settings: Settings, clients: int, partition: str) -> str:
     return max(judged, key=lambda model: judged[model], default=WIDE)
 
 
-def setting_of(settings: Settings, cell: Cell) -> Setting | None:
-    """A row's setting, or that of the row whose problem is the same; None where none is tuned.
-
-    Without noise, equal clients who all make one full-batch step make the same step whatever their
-    number, and whoever has which images.
-    """
-    if cell.epsilon is None and cell not in settings:
-        cell = dataclasses.replace(cell, clients=10_000, partition="shards")
-    return settings[cell][0] if cell in settings else None
-
-
 def table(settings: Settings) -> list[Entry]:
     """The main table, row after row, then what stands beside it."""
     cells = [
@@ -117,23 +106,21 @@ def table(settings: Settings) -> list[Entry]:
     ]
     cells += [Cell(LIGHT, clients, part, 8.0) for part in PARTITIONS for clients in DELTAS]
     cells += [Cell(model, 10_000, "shards", epsilon) for model in MODELS for epsilon in (8.0, None)]
-    found = ((cell, setting_of(settings, cell)) for cell in dict.fromkeys(cells))
-    return [Entry(cell, setting) for cell, setting in found if setting]
+    return [Entry(cell, settings[cell][0]) for cell in dict.fromkeys(cells) if cell in settings]
 
 
 def ablation(settings: Settings) -> Iterator[Entry]:
     """Rows of two shards a client at ε = 8, one thing changed at a time."""
     for clients in DELTAS:
         cell = Cell(WIDE, clients, "shards", 8.0)
-        setting = setting_of(settings, cell)
-        if setting is None:
+        if cell not in settings:
             continue
+        setting = settings[cell][0]
         yield Entry(cell, setting, "nothing")
         for name in (LIGHT, CENTRED, UNCENTRED):
             other = dataclasses.replace(cell, model=name)
-            own = setting_of(settings, other)
-            if own:
-                yield Entry(other, own, f"{name}, tuned anew")
+            if other in settings:
+                yield Entry(other, settings[other][0], f"{name}, tuned anew")
         clip = (setting.clip or 0) * LARGER
         larger = dataclasses.replace(setting, clip=clip, server_lr=setting.server_lr / LARGER)
         yield Entry(cell, larger, f"clip × {LARGER}, server's rate / {LARGER}")

@@ -34,7 +34,7 @@ Data = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Cell:
-    """A row of the table, but for what tuning chooses; `epsilon` None is without clip and noise."""
+    """A row of the table, but for what tuning chooses; `epsilon` None is without noise."""
 
     model: str
     clients: int
@@ -55,7 +55,7 @@ class Setting:
     rounds, share
         T, and the share q of the clients that a round expects: 1 is everyone, less is Poisson.
     clip
-        C; None, without noise only, does not clip.
+        C; None, without noise only, does not clip. Without noise a clip is a choice like others.
     local_steps, local_lr
         Full-batch steps of a client. One step's rate only scales clip and server.
     server_lr, momentum, cooldown, average
