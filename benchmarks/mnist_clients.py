@@ -53,7 +53,7 @@ from benchmarks.mnist_runs import (
 Row = dict[str, Any]
 MODELS = (WIDE, LIGHT, "CNN", "pixels")
 # What the ablation changes by hand: factors of the clip and of the rounds, and steps of a client.
-LARGER, FEWER, STEPS = 5, 4, 4
+LARGER, FEWER, STEPS = 16, 4, 4
 ABLATION_SEEDS = 2
 
 
@@ -131,6 +131,8 @@ def ablation(settings: Settings) -> Iterator[Entry]:
             yield Entry(cell, steps, f"{STEPS} local steps")
         free = dataclasses.replace(cell, epsilon=None)
         yield Entry(free, setting, "no noise, clip kept")
+        longer = dataclasses.replace(setting, rounds=2 * setting.rounds)
+        yield Entry(free, longer, "no noise, clip kept, rounds × 2")
 
 
 _HELD: dict[str, Records] = {}

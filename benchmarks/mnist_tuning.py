@@ -46,10 +46,10 @@ from benchmarks.mnist_runs import (
 
 # Dealings whose mean judges: few clients' noise moves a model more.
 SEEDS = {100: (100, 101), 1_000: (100,), 10_000: (100,)}
-# Settings that a row may try: where the search begins, beside it, and for the other models.
-TRIES, TRIES_BESIDE, TRIES_OF_OTHERS = 14, 5, 14
+# Settings that a row may try.
+TRIES = {"first": 14, "tighter": 7, "beside": 4, "other models": 8}
 # What is tried: factors of rates and of the clip, neighbours in lists.
-FACTOR = 1.5
+FACTOR, CLIP_FACTOR = 1.5, 4.0
 MOMENTA = (0.0, 0.5, 0.8, 0.9)
 COOLDOWNS = (0.0, 0.3, 0.5, 0.8)
 AVERAGES = (0.0, 0.3, 0.5)
@@ -164,13 +164,14 @@ def changes(setting: Setting, most_rounds: int = MOST_ROUNDS) -> Iterator[Settin
 
     lr = setting.server_lr
     # What helped most often comes first.
-    for factor in (FACTOR, 1 / FACTOR):
+    for factor in (1 / FACTOR, FACTOR):
         if setting.clip is not None:
-            yield change(clip=_short(setting.clip / factor), server_lr=_short(lr * factor))
-        rounds = round(setting.rounds * factor)
+            further = CLIP_FACTOR if factor > 1 else 1 / CLIP_FACTOR
+            yield change(clip=_short(setting.clip * further), server_lr=_short(lr / further))
+        yield change(server_lr=_short(lr * factor))
+        rounds = round(setting.rounds / factor)
         if LEAST_ROUNDS <= rounds <= most_rounds:
             yield change(rounds=rounds)
-        yield change(server_lr=_short(lr * factor))
     for momentum in _beside(setting.momentum, MOMENTA):
         rate = _short(lr * (1 - momentum) / (1 - setting.momentum))
         yield change(momentum=momentum, server_lr=rate)
@@ -267,10 +268,12 @@ def cells() -> list[Cell]:
 
 
 def tries(cell: Cell) -> int:
-    """How many settings a row may try: many where the search begins, few beside it."""
-    if cell.model in ("pixels", "CNN"):
-        return TRIES_OF_OTHERS
-    return TRIES if cell.epsilon == 8 and cell.partition == "shards" else TRIES_BESIDE
+    """How many settings a row may try: many where the search begins, few where neighbours lead."""
+    if cell.model in ("CNN", "pixels"):
+        return TRIES["other models"]
+    if cell.partition == "iid" or cell.model != WIDE or cell.epsilon is None:
+        return TRIES["beside"]
+    return TRIES["first" if cell.epsilon == 8 else "tighter"]
 
 
 def starts(cell: Cell, settings: Settings) -> list[Setting]:
