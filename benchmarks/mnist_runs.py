@@ -57,7 +57,8 @@ class Setting:
     clip
         C; None, without noise only, does not clip. Without noise a clip is a choice like others.
     local_steps, local_lr
-        Full-batch steps of a client. One step's rate only scales clip and server.
+        Full-batch steps of a client, and their rate. Of one step only the ratio of rate and C
+        matters: where it is large, every update is clipped, and says where and not how far.
     server_lr, momentum, cooldown, average
         Of `fldp.FedAvgM`.
     """

@@ -56,7 +56,8 @@ AVERAGES = (0.0, 0.3, 0.5)
 LEAST_ROUNDS, MOST_ROUNDS = 8, 160
 # Where the search begins. A first pass of some 350 tries, on the same held-out images, found the
 # features, full batches and everyone in every round; a second of 90, that clients should not say
-# how far, only where: at a local rate so large that every update is clipped.
+# how far, only where: at a local rate so large that every update is clipped (Bu et al. 2023,
+# Automatic clipping, have it for DP-SGD).
 FAR = 1e5
 STARTS = {
     100: Setting(54, clip=1.0, local_lr=1e3, server_lr=12, average=0.3),
