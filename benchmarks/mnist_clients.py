@@ -85,13 +85,13 @@ class Entry(NamedTuple):
         }
 
 
-def best_model(settings: Settings, clients: int, partition: str) -> str:
-    """The model that judged best on the held-out images at ε = 8, of those that were tuned."""
+def best_model(settings: Settings, clients: int, partition: str, epsilon: float | None) -> str:
+    """The model that judged best on the held-out images, of those that were tuned for a row."""
+    row = (clients, partition, epsilon)
     judged = {
         cell.model: tuning["validation"]
         for cell, (_, tuning) in settings.items()
-        if (cell.clients, cell.partition, cell.epsilon) == (clients, partition, 8.0)
-        and cell.model in MODELS
+        if (cell.clients, cell.partition, cell.epsilon) == row and cell.model in MODELS
     }
     return max(judged, key=lambda model: judged[model], default=WIDE)
 
@@ -99,7 +99,7 @@ def best_model(settings: Settings, clients: int, partition: str) -> str:
 def table(settings: Settings) -> list[Entry]:
     """The main table, row after row, then what stands beside it."""
     cells = [
-        Cell(best_model(settings, clients, partition), clients, partition, epsilon)
+        Cell(best_model(settings, clients, partition, epsilon), clients, partition, epsilon)
         for epsilon in BUDGETS
         for partition in PARTITIONS
         for clients in DELTAS

@@ -264,7 +264,14 @@ def cells() -> list[Cell]:
         for epsilon in (8.0, 4.0, 2.0, 1.0)
     ]
     found += [Cell(WIDE, clients, part, None) for part in PARTITIONS for clients in DELTAS]
-    found += [Cell(LIGHT, clients, part, 8.0) for part in PARTITIONS for clients in DELTAS]
+    # Fewer parameters are worth most where noise is largest.
+    found += [
+        Cell(LIGHT, clients, part, epsilon)
+        for part in PARTITIONS
+        for clients in DELTAS
+        for epsilon in (8.0, 4.0, 2.0, 1.0)
+        if clients < 10_000 or epsilon == 8
+    ]
     found.append(Cell(LIGHT, 10_000, "shards", None))
     # Of the ablation.
     for name in (CENTRED, UNCENTRED):
@@ -287,7 +294,9 @@ def starts(cell: Cell, settings: Settings) -> list[Setting]:
     """Where a row's search begins: at the neighbour that was tuned before it."""
     if cell.model == "CNN":
         return OF_THE_CNN[cell.epsilon is not None]
-    if cell.partition != "shards":
+    if cell.model == LIGHT and cell.epsilon:
+        near = dataclasses.replace(cell, model=WIDE)
+    elif cell.partition != "shards":
         near = dataclasses.replace(cell, partition="shards")
     elif cell.epsilon is None:
         near = dataclasses.replace(cell, epsilon=8.0)

@@ -149,8 +149,8 @@ def test_a_row_runs_the_model_that_judged_best() -> None:
         Cell(name, 100, "iid", 8.0): (Setting(3), {"validation": value})
         for name, value in ((LIGHT, 0.9), (WIDE, 0.8))
     }
-    assert best_model(settings, 100, "iid") == LIGHT
-    assert best_model(settings, 1_000, "iid") == WIDE
+    assert best_model(settings, 100, "iid", 8.0) == LIGHT
+    assert best_model(settings, 1_000, "iid", 8.0) == WIDE
     rows = [entry.cell for entry in table(settings)]
     assert rows == [Cell(LIGHT, 100, "iid", 8.0)]
 
