@@ -166,18 +166,22 @@ def measure(name: str, entries: list[Entry], seeds: int, options: argparse.Names
     before: list[Row] = document.get(name, [])
     facts = [entry.facts() for entry in entries]
     rows: list[Row | None] = [_like(fact, before, seeds) for fact in facts]
+    missing = [
+        (at, entry)
+        for at, entry in enumerate(entries)
+        if rows[at] is None and (not options.model or entry.cell.model in options.model)
+    ]
     with ProcessPoolExecutor(options.workers) as pool:
         waiting = {
             at: [pool.submit(task, entry, seed, options.cache) for seed in range(seeds)]
-            for at, entry in enumerate(entries)
-            if rows[at] is None
+            for at, entry in missing
         }
         for at, runs in waiting.items():
             rows[at] = {**facts[at], **measured([one.result() for one in runs])}
             print(line(rows[at] or {}), flush=True)
             document[name] = [row for row in rows if row]
             common.write(options, document, quiet=True)
-    document[name] = rows
+    document[name] = [row for row in rows if row]
     common.write(options, document)
 
 
@@ -205,7 +209,7 @@ def main() -> int:
         "--tune", action="store_true", help="search the settings that are not there"
     )
     parser.add_argument("--only", choices=("table", "ablation"), help="keep the other's results")
-    parser.add_argument("--model", action="append", help="only rows of this model")
+    parser.add_argument("--model", action="append", help="measure rows of this model only")
     parser.add_argument("--seeds", type=int, default=5, help="of each row of the table")
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
     parser.add_argument("--settings", type=Path, default=SETTINGS)
@@ -225,8 +229,7 @@ def main() -> int:
              "ablation": ([*ablation(settings)], ABLATION_SEEDS)}  # fmt: skip
     for name, (entries, seeds) in lists.items():
         if options.only in (None, name):
-            wanted = [e for e in entries if not options.model or e.cell.model in options.model]
-            measure(name, wanted, seeds, options)
+            measure(name, entries, seeds, options)
     return 0
 
 

@@ -179,7 +179,7 @@ def test_the_held_out_images_are_never_a_clients_nor_the_test_images(
 
 def options(tmp_path: Path) -> argparse.Namespace:
     return argparse.Namespace(
-        output=tmp_path / "found.json", no_write=False, workers=1, cache=tmp_path
+        output=tmp_path / "found.json", no_write=False, workers=1, cache=tmp_path, model=None
     )
 
 
@@ -231,7 +231,7 @@ def test_every_tuned_setting_keeps_its_promise() -> None:
         if plan is None:
             assert cell.epsilon is None
             continue
-        assert plan.epsilon <= cell.epsilon
+        assert plan.epsilon() <= cell.epsilon
         assert plan.delta == DELTAS[cell.clients] < 1 / cell.clients
         assert setting.clip is not None
         assert 0 < tuning["validation"] < 1
