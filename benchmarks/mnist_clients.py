@@ -208,6 +208,7 @@ def main() -> int:
     parser.add_argument(
         "--tune", action="store_true", help="search the settings that are not there"
     )
+    parser.add_argument("--again", action="store_true", help="--tune: search on where rows stand")
     parser.add_argument("--only", choices=("table", "ablation"), help="keep the other's results")
     parser.add_argument("--model", action="append", help="measure rows of this model only")
     parser.add_argument("--seeds", type=int, default=5, help="of each row of the table")
@@ -222,7 +223,12 @@ def main() -> int:
         print(f"not measured: {error}")
         return 0
     if options.tune:
-        mnist_tuning.tune(options.model, options.cache, options.settings)
+        mnist_tuning.tune(
+            lambda cell: not options.model or cell.model in options.model,
+            options.again,
+            options.cache,
+            options.settings,
+        )
         return 0
     settings = load(options.settings)
     lists = {"table": (table(settings), options.seeds),

@@ -17,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -312,20 +312,34 @@ def starts(cell: Cell, settings: Settings) -> list[Setting]:
     return found
 
 
-def tune(only: list[str] | None, folder: Path, path: Path) -> None:
-    """Search row after row and keep what was found after each; rows that are there are kept."""
-    for cell in cells():
+def tune(wanted: Callable[[Cell], bool], again: bool, folder: Path, path: Path) -> None:
+    """Search row after row and keep what was found after each.
+
+    Parameters
+    ----------
+    wanted
+        Whether a row is to be searched.
+    again
+        Rows that were searched before are searched on from where they stand; else they are kept.
+    folder
+        Where features are kept.
+    path
+        Of the settings.
+    """
+    for cell in filter(wanted, cells()):
         settings = load(path)
-        if cell in settings or (only and cell.model not in only):
+        if cell in settings and not again:
             continue
-        owned, exam = Records(cell.model, folder=folder).held_out()
+        first = [settings[cell][0]] if cell in settings else starts(cell, settings)
+        before = settings[cell][1] if cell in settings else {"tried": 0, "seconds": 0}
+        owned, exam = Records(cell.model, folder).held_out()
         print(f"{cell}", flush=True)
         search = Search(cell, owned, exam, fast=cell.model != "CNN")
-        best = search.climb(starts(cell, settings), most=tries(cell))
+        best = search.climb(first, most=tries(cell))
         tuning = {
             "validation": round(search.judge(best), 5),
-            "tried": len(search.tried),
-            "seconds": round(search.seconds),
+            "tried": before["tried"] + len(search.tried),
+            "seconds": before["seconds"] + round(search.seconds),
         }
-        save({**settings, cell: (best, tuning)}, path)
+        save({**load(path), cell: (best, tuning)}, path)
         print(f"  {tuning}", flush=True)
