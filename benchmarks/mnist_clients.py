@@ -1,22 +1,24 @@
 """The headline experiment: MNIST in the hands of 100, 1,000 or 10,000 clients, at ε = 8 to 1.
 
-    FLDP_DATA=... python -m benchmarks.mnist_clients [--tune] [--only table|ablation] [--seeds 5]
+    FLDP_DATA=... python -m benchmarks.mnist_clients [--only table|ablation] [--seeds 5]
+    FLDP_DATA=... python -m benchmarks.mnist_clients --tune [--again]
 
 The 60,000 training images are dealt out, no image twice: 600, 60 or 6 to a client, at random (iid)
 or two shards of one digit each (shards). ε is that of a whole client, against whoever sees the
 models; beside it stands the ε against an observer who knows who took part in each round, which is
 the same where everyone does. Plans are `fldp.calibrate`'s, runs `fldp.train`'s, the noise is the
-operating system's. A row's accuracy is the test images' share that the last model gets right, its
-mean and standard deviation over seeds: of the dealing, and of the noise.
+operating system's. Accuracy is the share of the test images that the last model gets right: mean
+and standard deviation over seeds, which deal the images anew, with fresh noise each.
 
-Each row of the main table runs the one model that the held-out images chose; the others stand
-beside it for 10,000 clients. Settings, and what choosing them took, are in
-`mnist_clients_settings.json`, which `--tune` completes: the rows that it lacks are searched, on
-50,000 training images for the clients and 10,000 to judge by (`benchmarks.mnist_tuning`). The test
-images are read by the table alone. The *ablation* changes one thing of a row at a time.
+Each row of the main table runs the one model that the held-out images chose for it, of those that
+were tuned there; the others stand beside it for 10,000 clients. Settings, and what choosing them
+took, are in `mnist_clients_settings.json`. `--tune` completes it: rows that it lacks are searched,
+on 50,000 training images for the clients and 10,000 to judge by (`benchmarks.mnist_tuning`). The
+test images are read by the table alone. The *ablation* changes one thing of a row at a time.
 
-Results are written as they come into `benchmarks/results/mnist_clients.json`; a run that was
-stopped goes on, and what was measured with other settings is measured anew.
+Results are written as they come into `benchmarks/results/mnist_clients.json`. A run that was
+stopped goes on, and a row whose settings changed is measured anew; give another `--output` to
+measure everything anew.
 """
 
 from __future__ import annotations
