@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import statistics
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -190,9 +191,21 @@ def measure(name: str, entries: list[Entry], seeds: int, options: argparse.Names
 def _like(fact: Row, rows: list[Row], seeds: int) -> Row | None:
     """The row of the same facts with as many seeds, if there is one."""
     for row in rows:
-        if row["seeds"] >= seeds and all(row.get(key) == fact[key] for key in fact):
+        if row["seeds"] >= seeds and alike(fact, row):
             return row
     return None
+
+
+def alike(fact: Row, row: Row) -> bool:
+    """Whether a row has these facts, up to the rounding of another machine."""
+    for key, value in fact.items():
+        other = row.get(key)
+        if isinstance(value, float) and isinstance(other, float | int):
+            if not math.isclose(value, other, rel_tol=1e-6):
+                return False
+        elif value != other:
+            return False
+    return True
 
 
 def line(row: Row) -> str:
