@@ -174,6 +174,8 @@ def measure(name: str, entries: list[Entry], seeds: int, options: argparse.Names
         for at, entry in enumerate(entries)
         if rows[at] is None and (not options.model or entry.cell.model in options.model)
     ]
+    # What takes longest first, so that no worker is left alone with it.
+    missing.sort(key=lambda found: (-found[1].cell.clients, found[1].cell.partition != "shards"))
     with ProcessPoolExecutor(options.workers) as pool:
         waiting = {
             at: [pool.submit(task, entry, seed, options.cache) for seed in range(seeds)]
