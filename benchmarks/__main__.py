@@ -17,7 +17,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent.parent
 ALL = ("accounting", "aggregation", "simulation", "algorithms", "rates", "audits", "digits",
        "kill_test", "populations", "schools", "school_weights")  # fmt: skip
-WITH_DATA = ("mnist",)  # what reads FLDP_DATA
+WITH_DATA = ("mnist", "mnist_clients")  # what reads FLDP_DATA
 WITH_PEERS = {"aggregation", "simulation"}
 # pfl pins an old dp-accounting, so the accounting benchmark cannot share this environment.
 PEERS = ("flwr[simulation]>=1.30", "pfl>=0.6")

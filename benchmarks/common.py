@@ -72,14 +72,15 @@ def read(path: Path) -> dict[str, Any]:
     return found
 
 
-def write(options: argparse.Namespace, document: Mapping[str, Any]) -> None:
-    """Write results where the options say, unless they say not to."""
+def write(options: argparse.Namespace, document: Mapping[str, Any], *, quiet: bool = False) -> None:
+    """Write results where the options say, unless they say not to; `quiet` does not tell."""
     if options.no_write:
         return
     text = json.dumps(document, indent=1)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(text + "\n", encoding="utf-8")
-    print(f"written to {options.output.name}")
+    if not quiet:
+        print(f"written to {options.output.name}")
 
 
 def timed(run: Callable[[], Answer]) -> tuple[Answer, float]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from benchmarks import common
+from fldp._text import up
 
 
 def load(name: str) -> dict[str, Any]:
@@ -212,6 +213,62 @@ def many(found: dict[str, Any]) -> Iterator[str]:
     yield from table(["clients", "ε", "z", "clip", "momentum", "accuracy"], rows)
 
 
+def clients() -> Iterator[str]:
+    """The headline experiment."""
+    found = load("mnist_clients")
+    if not found:
+        return
+    yield (
+        "## MNIST in the hands of clients\n\n`python -m benchmarks.mnist_clients`: all 60,000 "
+        "images, dealt at random (iid) or two shards of one digit to each client (shards); ε is "
+        "that of a client, once against whoever sees the models, once against who also knows who "
+        "took part; accuracy on the test images.\n"
+    )
+    head = [
+        "clients",
+        "dealt",
+        "model",
+        "ε",
+        "ε, cohort known",
+        "δ",
+        "T",
+        "m",
+        "z",
+        "C",
+        "accuracy",
+    ]
+    rows = [
+        [f"{row['clients']:,}", row["partition"], row["model"], *_promise(row),
+         f"{row['rounds']}", f"{row['cohort']:,.0f}", _number(row["noise_multiplier"]),
+         _number(row["clip"]), _accuracy(row)]
+        for row in found.get("table", [])
+    ]  # fmt: skip
+    yield from table(head, rows)
+    if changed := found.get("ablation"):
+        yield "Two shards a client, ε = 8, one thing changed at a time:\n"
+        rows = [
+            [f"{row['clients']:,}", row["change"], f"{row['parameters']:,}", f"{row['rounds']}",
+             _accuracy(row)]
+            for row in changed
+        ]  # fmt: skip
+        yield from table(["clients", "changed", "parameters", "T", "accuracy"], rows)
+
+
+def _promise(row: dict[str, Any]) -> list[str]:
+    """ε, ε against who knows the cohorts, and δ."""
+    if row["epsilon"] is None:
+        return ["none", "none", ""]
+    return [f"{row['epsilon']:g}", up(row["epsilon_cohort_known"], 3), f"{row['delta']:g}"]
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3g}"
+
+
+def _accuracy(row: dict[str, Any]) -> str:
+    return f"{100 * row['accuracy_mean']:.2f} ± {100 * (row['accuracy_std'] or 0):.2f} %"
+
+
 def populations() -> Iterator[str]:
     if found := load("populations"):
         yield (
@@ -273,7 +330,16 @@ def draw(growth: dict[str, list[dict[str, float]]]) -> None:
 
 
 def main() -> int:
-    sections = (accounting, aggregation, simulation, algorithms, digits, others, populations)
+    sections = (
+        accounting,
+        aggregation,
+        simulation,
+        algorithms,
+        digits,
+        others,
+        clients,
+        populations,
+    )
     lines = [line for section in sections for line in section()]
     intro = (
         "# What the benchmarks measured\n\nWritten by `python -m benchmarks.table` from the JSON "

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fldp import audit as audit
     from fldp import cli as cli
     from fldp import datasets as datasets
+    from fldp import features as features
     from fldp import mechanism as mechanism
     from fldp import plan as plan
     from fldp import plotting as plotting
@@ -112,6 +113,7 @@ _MODULES = {
     "clients": "simulation.clients",
     "attacks": "audit.attacks",
     "datasets": "datasets",
+    "features": "features",
     "plotting": "plotting",
     "recipe": "recipe",
     "cli": "cli",

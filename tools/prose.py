@@ -87,3 +87,35 @@ def unbound(said: str, known: str) -> Iterator[str]:
     for number in CLAIMED.findall(said):
         if int(number) not in rounded:
             yield number
+
+
+def torn(source: str) -> list[str]:
+    """Lines that Markdown takes for items of a list in the middle of a sentence or a formula.
+
+    A line that begins with a number and a full stop, or with a sign and a blank, begins a list.
+
+    Parameters
+    ----------
+    source : str
+        The text of a cell or of a page.
+
+    Returns
+    -------
+    list of str
+    """
+    lines = source.split("\n")
+    found = []
+    inside = -1  # the line at which the list ends that we are in
+    for token in myst.tokens(source):
+        part = myst.directive(token)
+        if part is not None and part.name not in myst.VERBATIM:
+            found += torn(part.body)
+        if token.type not in ("bullet_list_open", "ordered_list_open") or token.map is None:
+            continue
+        first, last = token.map
+        before = lines[first - 1].rstrip() if first else ""
+        # A sentence may announce a list by a colon, and one list may follow another.
+        if before and first > inside and not before.endswith(":"):
+            found.append(lines[first])
+        inside = max(inside, last)
+    return found

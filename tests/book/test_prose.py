@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+import myst
 import prose
 import pytest
+
+BOOK = Path(__file__).resolve().parent.parent.parent / "book"
+PAGES = sorted([*BOOK.glob("*.ipynb"), *BOOK.glob("*.md")])
 
 
 @pytest.mark.parametrize(
@@ -63,3 +70,25 @@ def test_questions(text: str, count: int) -> None:
 )
 def test_typed_integers_that_claim_a_measurement(said: str, known: str, found: list[str]) -> None:
     assert list(prose.unbound(said, known)) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("A vector of length at most\n1. You publish the sum.", 1),
+        ("A share $p + (1\n- s)$ says yes.", 1),
+        ("```{prf:proof}\nUse $(1 - q\n+ q)$.\n```", 1),
+        ("Three things:\n- one\n  - a part\n- two\n\n1. First\n2. Second", 0),
+        ("# A title\n\n- one\ntwo\n- three", 0),
+        ("$$\na\n- b\n$$\n```{math}\na\n+ b\n```\n```\nx\n- y\n```", 0),
+    ],
+)
+def test_a_sentence_that_becomes_a_list_is_found(text: str, count: int) -> None:
+    assert len(prose.torn(text)) == count
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: p.stem)
+def test_no_sentence_of_the_book_becomes_a_list(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    cells = myst.markdown(json.loads(text)["cells"]) if path.suffix == ".ipynb" else [text]
+    assert [line for cell in cells for line in prose.torn(cell)] == []
