@@ -55,7 +55,7 @@ COOLDOWNS = (0.0, 0.3, 0.5, 0.8)
 AVERAGES = (0.0, 0.3, 0.5)
 LEAST_ROUNDS, MOST_ROUNDS = 8, 240
 # Where the search begins. A first pass of some 350 tries, on the same held-out images, found the
-# features, full batches and everyone in every round; a second of 90, that clients should not say
+# features, full batches and everyone in every round; a second of 120, that clients should not say
 # how far, only where: at a local rate so large that every update is clipped (Bu et al. 2023,
 # Automatic clipping, have it for DP-SGD).
 FAR = 1e5
