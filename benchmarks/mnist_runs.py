@@ -99,12 +99,13 @@ def linear(width: int) -> nn.Module:
 
 
 def convolutional() -> nn.Module:
-    """Two convolutions and a linear layer: 4,874 parameters, no normalisation, tanh (which keeps
-    updates short: Papernot et al. 2021)."""
+    """Two convolutions and a linear layer: 5,994 parameters, no normalisation.
+
+    Of three that were tried on the held-out images, what got furthest in the same time.
+    """
     return nn.Sequential(
-        nn.Unflatten(1, (1, 28)), nn.Conv2d(1, 8, 5, stride=2), nn.Tanh(), nn.MaxPool2d(2),
-        nn.Conv2d(8, 16, 3), nn.Tanh(), nn.MaxPool2d(2, stride=1), nn.Flatten(), nn.Linear(144, 24),
-        nn.Tanh(), nn.Linear(24, LABELS),
+        nn.Unflatten(1, (1, 28)), nn.Conv2d(1, 8, 5, stride=2), nn.ReLU(),
+        nn.Conv2d(8, 16, 5, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(256, LABELS),
     )  # fmt: skip
 
 

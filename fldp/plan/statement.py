@@ -335,9 +335,10 @@ def _noise(plan: PrivacyPlan) -> str:
     # More than the fewest survivors add more shares than z counts on.
     size = "std at least z·C" if plan.trust == "distributed" else "std z·C"
     return (
-        f"Noise: Gaussian, {size} on each {where}, z at least {down(plan.noise_multiplier, 5)}, C "
-        f"the clip norm of a whole update; the mean divides by the public {plan.cohort:.10g}, "
-        "never by the number that came."
+        f"Noise: Gaussian (DiscreteGaussian: its counterpart on a grid), {size} on each {where}, z "
+        f"at least {down(plan.noise_multiplier, 5)}, C the clip norm of a whole update, times the "
+        "cap of its weight if updates are weighted; the mean divides by a public number, without "
+        f"weights {plan.cohort:.10g}, never by the number that came."
     )
 
 
