@@ -19,6 +19,7 @@ def test_the_noise_on_the_mean_and_the_rate_stay() -> None:
     assert ratio == pytest.approx(small.noise_multiplier / small.denominator)
     assert large.epsilon() < small.epsilon()
     assert "SIMULATION" in both.statement()
+    assert max(map(len, both.statement().splitlines())) <= 76
 
 
 @pytest.mark.parametrize("clients", [150, 160, 300, 4800])

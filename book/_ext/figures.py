@@ -39,7 +39,6 @@ def resize(app: Any, doctree: nodes.document, docname: str) -> None:
         if found is None:
             continue
         image["width"], image["height"] = (str(pixels) for pixels in found)
-        image["loading"] = "lazy"
         wide = nodes.container(classes=["fldp-wide", "fldp-figure"])
         image.parent.replace(image, wide)
         wide += image

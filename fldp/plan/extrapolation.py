@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 from fldp._checks import whole
-from fldp._text import up
+from fldp._text import fill, up
 from fldp.plan.client import PrivacyPlan
 
 
@@ -31,7 +31,7 @@ class Extrapolation:
         Returns
         -------
         str
-            One paragraph that begins with the word SIMULATION.
+            One paragraph that begins with the word SIMULATION, in lines of at most 76 characters.
 
         Examples
         --------
@@ -41,7 +41,7 @@ class Extrapolation:
         'SIMULATION of a larger federation, no'
         """
         ran, larger = self.simulated, self.federation
-        return (
+        return fill(
             f"SIMULATION of a larger federation, not a guarantee. The {ran.clients} clients that "
             f"took part have {_guarantee(ran)}. A federation of {larger.clients} with "
             f"{larger.cohort:.10g} a round and the same noise on the mean (z = "
