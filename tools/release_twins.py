@@ -79,8 +79,10 @@ def execute(stranger: Stranger) -> list[Row]:
     if not report.exists():
         return [Row(WHAT, "FAIL", f"exit status {status}", seconds)]
     rows = []
-    for name, spent, complaint in json.loads(report.read_text(encoding="utf-8")):
-        rows.append(Row(f"twin: {name}", "FAIL" if complaint else "pass", complaint, spent))
+    for name, took, processor, complaint in json.loads(report.read_text(encoding="utf-8")):
+        verdict = "FAIL" if complaint else "pass"
+        words = complaint or f"{processor:.0f} s of the processor"
+        rows.append(Row(f"twin: {name}", verdict, words, took))
     return rows
 
 

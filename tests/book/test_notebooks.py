@@ -14,6 +14,7 @@ import plain
 import pytest
 import twin_buttons
 import twins
+from cell_names import Flow
 from pybtex.database import parse_string
 
 HERE = Path(__file__).resolve().parent.parent.parent
@@ -105,6 +106,12 @@ def test_a_twin_folds_every_solution_and_what_is_drawn(path: Path, alone: Path) 
     assert len(hidden) > len(drawn)  # and what installs fldp
 
 
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
+def test_a_twin_reads_nothing_of_the_repository(path: Path, alone: Path) -> None:
+    for code in code_of(cells(alone / path.name)):
+        assert "../" not in code, code
+
+
 HTML = HERE / "_build/html/book"
 NUMBER = re.compile(r'id="([\w.-]+)"[^>]*>(?:(?!id=").)*?caption-number">([^<]+)<', re.S)
 
@@ -125,6 +132,23 @@ def test_the_numbers_are_those_of_the_built_book() -> None:
     assert not wrong
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not HTML.exists(), reason="the book was not built here")
+def test_what_the_twins_show_and_link_is_in_the_built_book(alone: Path) -> None:
+    site = twins.the_book().site
+    pages = {path.name: path.read_text(encoding="utf-8") for path in HTML.glob("*.html")}
+    wrong = []
+    for path in alone.glob("*.ipynb"):
+        text = "\n".join(myst.markdown(cells(path)))
+        for found in re.findall(rf"\]\({re.escape(site)}/([^)\s]+)\)", text):
+            address, _, anchor = found.partition("#")
+            there = (HTML.parent / address).exists()
+            place = f'id="{anchor}"' in pages.get(Path(address).name, "") or not anchor
+            if not (there and place):
+                wrong.append(f"{path.name}: {found}")
+    assert wrong == []
+
+
 def test_what_hidden_cells_compute_stays_where_a_visible_one_reads_it() -> None:
     def code(source: str, *tags: str) -> dict[str, Any]:
         return {"cell_type": "code", "source": source, "metadata": {"tags": list(tags)}}
@@ -133,6 +157,35 @@ def test_what_hidden_cells_compute_stays_where_a_visible_one_reads_it() -> None:
     kept = list(twins.needed([glued, code("glue('c', 3)", "remove-cell"), code("print(b)")]))
     assert [myst.source_of(cell) for cell in kept] == ["a = 1\nb = 2", "print(b)"]
     assert twins.unbound("a = 1\n\n# why\nglue(\n  'a', a\n)") == "a = 1\n\n# why"
+
+
+@pytest.mark.parametrize(
+    ("source", "reads", "gives"),
+    [
+        ("a = a + 1", {"a"}, {"a"}),
+        ("a += 1", {"a"}, {"a"}),
+        ("a = 1\nb = a", set(), {"a", "b"}),
+        ("for row in rows:\n    seen = row", {"rows"}, {"row", "seen"}),
+        ("a = [x * y for x in xs]", {"xs", "y"}, {"a"}),
+        ("def f(a, b=c):\n    return a + d + f(b)", {"c", "d"}, {"f"}),
+        ("f = lambda a: a + b", {"b"}, {"f"}),
+        ("if a:\n    b = 1\nc = b", {"a", "b"}, {"b", "c"}),
+        ("if a:\n    b = 1\nelse:\n    b = 2\nc = b", {"a"}, {"b", "c"}),
+        ("try:\n    import a.b\nexcept E:\n    %pip x\na", {"E", "a"}, {"a"}),
+        ("with a as b:\n    b", {"a"}, {"b"}),
+        ("class A(B):\n    c = 1", {"B"}, {"A"}),
+        ("print(n := m)", {"print", "m"}, {"n"}),
+    ],
+)
+def test_what_a_cell_reads_and_gives(source: str, reads: set[str], gives: set[str]) -> None:
+    found = Flow(source)
+    assert (found.reads, found.gives) == (reads, gives)
+
+
+def test_a_hidden_cell_goes_where_a_later_one_gives_its_names_anew() -> None:
+    hidden = {"cell_type": "code", "source": "row = read()", "metadata": {"tags": ["remove-cell"]}}
+    shown = {"cell_type": "code", "source": "for row in rows:\n    row", "metadata": {}}
+    assert list(twins.needed([hidden, shown])) == [shown]
 
 
 def test_text_after_a_solution_is_not_folded_with_it(tmp_path: Path) -> None:
@@ -182,6 +235,7 @@ def test_other_notebooks_than_the_books_are_found(tmp_path: Path) -> None:
         ),
         ("{prf:ref}`thm` in\n{prf:ref}`one\nhere <thm>`", "Theorem 1.2 in\none here"),
         ("{prf:ref}`far`", "[Lemma 3.1](SITE/book/b.html#far)"),
+        ("{eq}`off`", "[(2)](SITE/book/b.html#equation-off)"),
         ("`{term}` and `{cite}`", "`{term}` and `{cite}`"),
         ("```\n{cite}`a`\n```", "```\n{cite}`a`\n```"),
         ("(x)=\n## H\n$$\na\n$$ (eq)", "## H\n$$\na\n \\tag{7}$$"),
@@ -212,6 +266,7 @@ def test_what_myst_becomes(text: str, shown: str, monkeypatch: pytest.MonkeyPatc
         "thm": numbering.Place("a", "Theorem", "1.2"),
         "far": numbering.Place("b", "Lemma", "3.1"),
         "eq": numbering.Place("a", numbering.EQUATION, "7"),
+        "off": numbering.Place("b", numbering.EQUATION, "2"),
     }
     found = plain.Converter("a", [], plain.Book("SITE", {"b": "B"}, places)).text(text)
     assert shown in found
