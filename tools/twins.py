@@ -115,10 +115,14 @@ def folded(title: str) -> dict[str, Any]:
     return {"cellView": "form", "jupyter": {"source_hidden": True}, "title": title}
 
 
-def outputs_of(cell: dict[str, Any]) -> list[dict[str, Any]]:
-    """Stored outputs, but what binds numbers to the prose."""
-    kept = [o for o in cell["outputs"] if "scrapbook" not in o.get("metadata", {})]
-    return [dict(output) for output in kept]
+def outputs_of(cell: dict[str, Any], count: int) -> list[dict[str, Any]]:
+    """Stored outputs, but what binds numbers to the prose, of the cell that is run as the n-th."""
+    kept = []
+    for output in cell["outputs"]:
+        if "scrapbook" not in output.get("metadata", {}):
+            number = {"execution_count": count} if "execution_count" in output else {}
+            kept.append({**output, **number})
+    return kept
 
 
 class Twin:
@@ -132,6 +136,7 @@ class Twin:
         self.number = {c.slug: c.number for c in chapters.chapters(HERE)}.get(path.stem)
         self.cells: list[dict[str, Any]] = []
         self.collapsed: list[str] = []
+        self.run = 0
         # Between a solution's end and the next heading nothing may stand: it would be folded too.
         self.closing = False
 
@@ -183,9 +188,10 @@ class Twin:
         elif DRAWING in tags:
             source = f"# @title Drawing\n{source}"
             kept = folded("Drawing")
-        outputs = outputs_of(cell)
-        count = cell["execution_count"]
-        self.add("code", source, metadata=kept, outputs=outputs, execution_count=count)
+        # Without gaps where a hidden cell was.
+        self.run += 1
+        outputs = outputs_of(cell, self.run)
+        self.add("code", source, metadata=kept, outputs=outputs, execution_count=self.run)
         figure = cell["metadata"].get("mystnb", {}).get("figure", {})
         if "caption" in figure:
             caption = self.converter.text(figure["caption"])

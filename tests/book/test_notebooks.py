@@ -79,6 +79,8 @@ def test_a_twin_is_a_notebook_with_the_code_that_a_reader_sees(path: Path, alone
     written = nbformat.read(alone / path.name, as_version=4)
     nbformat.validate(written)
     code = "\n".join(code_of(written.cells))
+    run = [cell.execution_count for cell in written.cells if cell.cell_type == "code"]
+    assert run == list(range(1, len(run) + 1))
     assert "NBVAL" not in code
     assert "glue(" not in code
     assert "fmt:" not in code
