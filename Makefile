@@ -19,7 +19,7 @@ export PYTHONPATH :=
 
 help:
 	@echo "make book       execute every notebook here and build the HTML book in _build/html/"
-	@echo "make browser    the built pages in Chromium: bytes, requests, first paint, violations, links"
+	@echo "make browser    the built pages in Chromium: bytes, requests, first paint, violations, links, the way in"
 	@echo "make test       unit tests, every notebook, lint and types"
 	@echo "make check      lint, types and the quick unit tests, in less than a minute"
 	@echo "make lab        open the chapters in JupyterLab, as plain notebooks that are yours to change"
@@ -47,6 +47,7 @@ browser: $(READY)
 	if command -v lychee; then lychee --offline --no-progress --include-fragments \
 	  --exclude-path 404.html _build/html/book; fi
 	node tests/browser/click.mjs _build/html
+	node tests/browser/path.mjs _build/html
 	node tests/browser/report.mjs _build/html
 
 test: $(READY)

@@ -15,8 +15,20 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent.parent
-ALL = ("accounting", "aggregation", "simulation", "algorithms", "rates", "audits", "digits",
-       "kill_test", "populations", "schools", "school_weights")  # fmt: skip
+ALL = (
+    "accounting",
+    "calculator",
+    "aggregation",
+    "simulation",
+    "algorithms",
+    "rates",
+    "audits",
+    "digits",
+    "kill_test",
+    "populations",
+    "schools",
+    "school_weights",
+)
 WITH_DATA = ("mnist", "mnist_clients")  # what reads FLDP_DATA
 WITH_PEERS = {"aggregation", "simulation"}
 # pfl pins an old dp-accounting, so the accounting benchmark cannot share this environment.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import common
+from benchmarks import common, table
 from benchmarks.__main__ import ALL, WITH_DATA
 
 
@@ -87,3 +87,15 @@ def test_every_benchmark_takes_the_shared_arguments(
     said = capsys.readouterr().out
     assert "--output" in said
     assert "--no-write" in said
+
+
+def test_the_table_is_that_of_the_results() -> None:
+    written = (common.RESULTS / "README.md").read_text(encoding="utf-8")
+    assert table.text() == written, "python -m benchmarks.table"
+
+
+def test_a_benchmark_that_never_ran_has_no_section(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(common, "RESULTS", tmp_path)
+    assert table.text() == table.INTRO

@@ -76,7 +76,7 @@ def test_every_file_that_is_named_exists(page: str) -> None:
     """A path stands for itself, for one in fldp/ or, if it is a test, for one in tests/."""
     text = (HERE / page).read_text(encoding="utf-8")
     named = set(re.findall(r"`([\w./-]+(?:\.py|\.yml|\.json|\.in|\.txt|/))`", text))
-    made = {"_build/colab/"}
+    made = {"_build/twins/", "notebooks/"}
     folders = (HERE, HERE / "fldp", HERE / "tests")
     assert named
     for name in named - made:

@@ -168,7 +168,10 @@ class Converter:
         words = place.named if role.target == role.shown else role.shown
         if place.page == self.page_of_this:
             return words
-        return f"[{words}]({self.site}/book/{place.page}.html#{role.target})"
+        anchor = role.target
+        if place.kind == numbering.EQUATION:
+            anchor = f"equation-{anchor}"
+        return f"[{words}]({self.site}/book/{place.page}.html#{anchor})"
 
     def page(self, role: myst.Role) -> str:
         """A link to a page of the book, under its title unless other words are given."""

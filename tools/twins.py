@@ -23,6 +23,7 @@ from typing import Any
 import myst
 import numbering
 import tomllib
+from cell_names import Flow
 from plain import BOOK, CLOSES, HERE, OPENS, Book, Converter
 from release_notes import version
 
@@ -65,20 +66,6 @@ def the_book() -> Book:
     return Book(site, titles, numbering.places(HERE))
 
 
-def names(source: str, context: type[ast.expr_context]) -> set[str]:
-    """The names that a cell reads (`ast.Load`) or gives (`ast.Store`, definitions and imports)."""
-    # Lines for IPython are no Python.
-    tree = ast.parse(re.sub(r"^(\s*)%.*$", r"\1pass", source, flags=re.M))
-    found = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, context)}
-    if context is ast.Store:
-        for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef | ast.ClassDef):
-                found.add(node.name)
-            elif isinstance(node, ast.Import | ast.ImportFrom):
-                found |= {(name.asname or name.name).split(".")[0] for name in node.names}
-    return found
-
-
 def dropped(cell: dict[str, Any]) -> bool:
     """Whether a cell serves the build, such as one that binds numbers to the prose."""
     tags = cell["metadata"].get("tags", [])
@@ -106,11 +93,12 @@ def needed(cells: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             source = myst.source_of(cell)
             if dropped(cell):
                 source = unbound(source)
-                if not names(source, ast.Store) & read:
+                if not Flow(source).gives & read:
                     continue
                 tags = [DRAWING]
                 cell = {**cell, "source": source, "outputs": [], "metadata": {"tags": tags}}
-            read |= names(source, ast.Load)
+            flow = Flow(source)
+            read = read - flow.bound | flow.reads
         kept.append(cell)
     return reversed(kept)
 
@@ -127,10 +115,14 @@ def folded(title: str) -> dict[str, Any]:
     return {"cellView": "form", "jupyter": {"source_hidden": True}, "title": title}
 
 
-def outputs_of(cell: dict[str, Any]) -> list[dict[str, Any]]:
-    """Stored outputs, but what binds numbers to the prose."""
-    kept = [o for o in cell["outputs"] if "scrapbook" not in o.get("metadata", {})]
-    return [dict(output) for output in kept]
+def outputs_of(cell: dict[str, Any], count: int) -> list[dict[str, Any]]:
+    """Stored outputs, but what binds numbers to the prose, of the cell that is run as the n-th."""
+    kept = []
+    for output in cell["outputs"]:
+        if "scrapbook" not in output.get("metadata", {}):
+            number = {"execution_count": count} if "execution_count" in output else {}
+            kept.append({**output, **number})
+    return kept
 
 
 class Twin:
@@ -144,6 +136,7 @@ class Twin:
         self.number = {c.slug: c.number for c in chapters.chapters(HERE)}.get(path.stem)
         self.cells: list[dict[str, Any]] = []
         self.collapsed: list[str] = []
+        self.run = 0
         # Between a solution's end and the next heading nothing may stand: it would be folded too.
         self.closing = False
 
@@ -195,9 +188,10 @@ class Twin:
         elif DRAWING in tags:
             source = f"# @title Drawing\n{source}"
             kept = folded("Drawing")
-        outputs = outputs_of(cell)
-        count = cell["execution_count"]
-        self.add("code", source, metadata=kept, outputs=outputs, execution_count=count)
+        # Without gaps where a hidden cell was.
+        self.run += 1
+        outputs = outputs_of(cell, self.run)
+        self.add("code", source, metadata=kept, outputs=outputs, execution_count=self.run)
         figure = cell["metadata"].get("mystnb", {}).get("figure", {})
         if "caption" in figure:
             caption = self.converter.text(figure["caption"])

@@ -12,11 +12,9 @@ import myst
 import numbering
 import plain
 import pytest
-import tomllib
 import twin_buttons
 import twins
-from packaging.requirements import Requirement
-from packaging.version import Version
+from cell_names import Flow
 from pybtex.database import parse_string
 
 HERE = Path(__file__).resolve().parent.parent.parent
@@ -81,6 +79,8 @@ def test_a_twin_is_a_notebook_with_the_code_that_a_reader_sees(path: Path, alone
     written = nbformat.read(alone / path.name, as_version=4)
     nbformat.validate(written)
     code = "\n".join(code_of(written.cells))
+    run = [cell.execution_count for cell in written.cells if cell.cell_type == "code"]
+    assert run == list(range(1, len(run) + 1))
     assert "NBVAL" not in code
     assert "glue(" not in code
     assert "fmt:" not in code
@@ -108,6 +108,12 @@ def test_a_twin_folds_every_solution_and_what_is_drawn(path: Path, alone: Path) 
     assert len(hidden) > len(drawn)  # and what installs fldp
 
 
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
+def test_a_twin_reads_nothing_of_the_repository(path: Path, alone: Path) -> None:
+    for code in code_of(cells(alone / path.name)):
+        assert "../" not in code, code
+
+
 HTML = HERE / "_build/html/book"
 NUMBER = re.compile(r'id="([\w.-]+)"[^>]*>(?:(?!id=").)*?caption-number">([^<]+)<', re.S)
 
@@ -128,6 +134,23 @@ def test_the_numbers_are_those_of_the_built_book() -> None:
     assert not wrong
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not HTML.exists(), reason="the book was not built here")
+def test_what_the_twins_show_and_link_is_in_the_built_book(alone: Path) -> None:
+    site = twins.the_book().site
+    pages = {path.name: path.read_text(encoding="utf-8") for path in HTML.glob("*.html")}
+    wrong = []
+    for path in alone.glob("*.ipynb"):
+        text = "\n".join(myst.markdown(cells(path)))
+        for found in re.findall(rf"\]\({re.escape(site)}/([^)\s]+)\)", text):
+            address, _, anchor = found.partition("#")
+            there = (HTML.parent / address).exists()
+            place = f'id="{anchor}"' in pages.get(Path(address).name, "") or not anchor
+            if not (there and place):
+                wrong.append(f"{path.name}: {found}")
+    assert wrong == []
+
+
 def test_what_hidden_cells_compute_stays_where_a_visible_one_reads_it() -> None:
     def code(source: str, *tags: str) -> dict[str, Any]:
         return {"cell_type": "code", "source": source, "metadata": {"tags": list(tags)}}
@@ -136,6 +159,35 @@ def test_what_hidden_cells_compute_stays_where_a_visible_one_reads_it() -> None:
     kept = list(twins.needed([glued, code("glue('c', 3)", "remove-cell"), code("print(b)")]))
     assert [myst.source_of(cell) for cell in kept] == ["a = 1\nb = 2", "print(b)"]
     assert twins.unbound("a = 1\n\n# why\nglue(\n  'a', a\n)") == "a = 1\n\n# why"
+
+
+@pytest.mark.parametrize(
+    ("source", "reads", "gives"),
+    [
+        ("a = a + 1", {"a"}, {"a"}),
+        ("a += 1", {"a"}, {"a"}),
+        ("a = 1\nb = a", set(), {"a", "b"}),
+        ("for row in rows:\n    seen = row", {"rows"}, {"row", "seen"}),
+        ("a = [x * y for x in xs]", {"xs", "y"}, {"a"}),
+        ("def f(a, b=c):\n    return a + d + f(b)", {"c", "d"}, {"f"}),
+        ("f = lambda a: a + b", {"b"}, {"f"}),
+        ("if a:\n    b = 1\nc = b", {"a", "b"}, {"b", "c"}),
+        ("if a:\n    b = 1\nelse:\n    b = 2\nc = b", {"a"}, {"b", "c"}),
+        ("try:\n    import a.b\nexcept E:\n    %pip x\na", {"E", "a"}, {"a"}),
+        ("with a as b:\n    b", {"a"}, {"b"}),
+        ("class A(B):\n    c = 1", {"B"}, {"A"}),
+        ("print(n := m)", {"print", "m"}, {"n"}),
+    ],
+)
+def test_what_a_cell_reads_and_gives(source: str, reads: set[str], gives: set[str]) -> None:
+    found = Flow(source)
+    assert (found.reads, found.gives) == (reads, gives)
+
+
+def test_a_hidden_cell_goes_where_a_later_one_gives_its_names_anew() -> None:
+    hidden = {"cell_type": "code", "source": "row = read()", "metadata": {"tags": ["remove-cell"]}}
+    shown = {"cell_type": "code", "source": "for row in rows:\n    row", "metadata": {}}
+    assert list(twins.needed([hidden, shown])) == [shown]
 
 
 def test_text_after_a_solution_is_not_folded_with_it(tmp_path: Path) -> None:
@@ -185,6 +237,7 @@ def test_other_notebooks_than_the_books_are_found(tmp_path: Path) -> None:
         ),
         ("{prf:ref}`thm` in\n{prf:ref}`one\nhere <thm>`", "Theorem 1.2 in\none here"),
         ("{prf:ref}`far`", "[Lemma 3.1](SITE/book/b.html#far)"),
+        ("{eq}`off`", "[(2)](SITE/book/b.html#equation-off)"),
         ("`{term}` and `{cite}`", "`{term}` and `{cite}`"),
         ("```\n{cite}`a`\n```", "```\n{cite}`a`\n```"),
         ("(x)=\n## H\n$$\na\n$$ (eq)", "## H\n$$\na\n \\tag{7}$$"),
@@ -215,6 +268,7 @@ def test_what_myst_becomes(text: str, shown: str, monkeypatch: pytest.MonkeyPatc
         "thm": numbering.Place("a", "Theorem", "1.2"),
         "far": numbering.Place("b", "Lemma", "3.1"),
         "eq": numbering.Place("a", numbering.EQUATION, "7"),
+        "off": numbering.Place("b", numbering.EQUATION, "2"),
     }
     found = plain.Converter("a", [], plain.Book("SITE", {"b": "B"}, places)).text(text)
     assert shown in found
@@ -236,19 +290,3 @@ def test_the_buttons_name_what_is_published() -> None:
     buttons = [{"buttons": [{"url": "../_sources/book/a.ipynb"}, {"url": "x"}]}]
     twin_buttons.offer_twin(buttons, "_sources/book/a.ipynb", "../notebooks/a.ipynb")
     assert buttons == [{"buttons": [{"url": "../notebooks/a.ipynb"}, {"url": "x"}]}]
-
-
-def test_installing_fldp_on_colab_changes_nothing_that_is_there() -> None:
-    frozen = dict(
-        line.strip().lower().split("==")
-        for line in (HERE / "tests/data/colab_packages.txt").read_text().splitlines()
-        if "==" in line and not line.startswith("#")
-    )
-    metadata = tomllib.loads((HERE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    for text in metadata["dependencies"]:
-        requirement = Requirement(text)
-        assert all(part.operator == ">=" for part in requirement.specifier), "lower bounds only"
-        if requirement.name != "opacus":
-            there = Version(frozen[requirement.name.lower()].split("+")[0])
-            assert there in requirement.specifier, f"{requirement} would replace {there}"
-    assert Version("3.13") in Requirement("python" + metadata["requires-python"]).specifier

