@@ -103,6 +103,9 @@ class Order(SphinxPostTransform):
             return
         for file in files.values():
             file.parent.remove(file)
+            # Sphinx lends a page its children; from here on they are asked where they stand.
+            for child in file.children:
+                child.parent = file
         preface = nodes.section("", nodes.title("", "", nodes.Text(PREFACE)), ids=["preface"])
         title, *rest = book.children
         book.children = [title]
@@ -170,7 +173,8 @@ def setup(app: Any) -> dict[str, bool]:
     app.setup_extension("paper_boxes")
     app.setup_extension("paper_drawings")
     app.setup_extension("paper_solutions")
-    app.connect("config-inited", configure)
+    # The root of the book is known once the table of contents has been read (priority 900).
+    app.connect("config-inited", configure, priority=950)
     for transform in (Order, Folds, Numbers):
         app.add_post_transform(transform)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -11,9 +11,9 @@ from typing import Any
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.transforms.post_transforms import SphinxPostTransform
-from sphinx_exercise.nodes import exercise_enumerable_node, exercise_node, solution_node
 from sphinx_proof.nodes import NODE_TYPES, proof_node
 
+NOTES = (nodes.admonition, nodes.note, nodes.tip, nodes.hint, nodes.error)
 WARNINGS = (nodes.warning, nodes.caution, nodes.danger, nodes.attention, nodes.important)
 
 
@@ -104,10 +104,7 @@ class Boxes(SphinxPostTransform):
             node.replace_self(made)
 
     def notes(self) -> None:
-        theirs = (exercise_node, exercise_enumerable_node, solution_node, Box)
-        for node in list(self.document.findall(nodes.Admonition)):
-            if isinstance(node, theirs) or not isinstance(node, nodes.Element):
-                continue
+        for node in list(self.document.findall(lambda one: isinstance(one, NOTES + WARNINGS))):
             kind = "warning" if isinstance(node, WARNINGS) else "note"
             title = node.next_node(nodes.title)
             if title is None or title.parent is not node:
