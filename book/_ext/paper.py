@@ -26,6 +26,10 @@ STYLE = "book/_latex/fldp.sty"
 # What the landing page is called where the title page has the title of the book.
 PREFACE = "About this book"
 CALCULATOR = "book/calculator"
+# Set small, since it is looked up and not read.
+NAMES = "book/api"
+# Per cent of its width on a screen that a plot has on paper, where letters are smaller too.
+PLOT = 84
 # A4 with a column as wide as 79 letters of code, so that code does not break.
 GEOMETRY = r"\usepackage[a4paper,textwidth=15cm,textheight=23.6cm,centering]{geometry}"
 FONTS = r"""
@@ -34,7 +38,8 @@ FONTS = r"""
 \setmonofont{DejaVu Sans Mono}[Scale=0.88]
 """
 SETUP = (
-    "verbatimwithframe=false,VerbatimColor={HTML}{F4F5F7},verbatimhintsturnover=false,"
+    "verbatimwithframe=false,verbatimhintsturnover=false,"
+    "pre_background-TeXcolor={HTML}{F4F5F7},pre_border-radius=0pt,pre_border-width=0pt,"
     "TitleColor={HTML}{1F2328},InnerLinkColor={HTML}{1F5E94},OuterLinkColor={HTML}{1F5E94}"
 )
 
@@ -79,6 +84,8 @@ def configure(app: Any, config: Any) -> None:
         "fontpkg": FONTS,
         "sphinxsetup": SETUP,
         "maketitle": r"\fldptitlepage",
+        # Sphinx would call the contents by the name of the first part.
+        "tableofcontents": r"\renewcommand{\contentsname}{Contents}\sphinxtableofcontents",
         "makeindex": "",
         "printindex": "",
         "preamble": "\\usepackage{fldp}\n" + facts(app),
@@ -137,9 +144,22 @@ class Folds(SphinxPostTransform):
             small = nodes.container(classes=["fldp-line"])
             line.replace_self(small)
             small += line
-        for file in self.document.findall(addnodes.start_of_file):
+        for place in list(self.document.findall(lambda one: has_class(one, "fldp-downloads"))):
+            place.parent.remove(place)
+        for image in self.document.findall(nodes.image):
+            if image["uri"].endswith(".png"):
+                image["scale"] = PLOT
+        for file in list(self.document.findall(addnodes.start_of_file)):
             if file["docname"] == CALCULATOR:
                 self.calculator(file.next_node(nodes.section))
+            if file["docname"] == NAMES:
+                self.small(file.next_node(nodes.section))
+
+    def small(self, page: nodes.section) -> None:
+        title, *rest = page.children
+        held = nodes.container("", *rest, classes=["fldp-api"])
+        page.children = []
+        page += [title, held]
 
     def calculator(self, page: nodes.section) -> None:
         """Its first words, its address, and the same in Python."""

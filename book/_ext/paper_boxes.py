@@ -134,7 +134,9 @@ def has_class(node: nodes.Node, name: str) -> bool:
 
 def visit_box(self: Any, node: Box) -> None:
     """`\\begin{fldpKIND}{title}`, with the labels inside, so that they are on its page."""
-    self.body.append(f"\n\\begin{{fldp{node['kind']}}}")
+    # No empty line before a card: it would begin a new row.
+    self.body.append("" if node["kind"] == "card" else "\n")
+    self.body.append(f"\\begin{{fldp{node['kind']}}}")
     labels = self.hypertarget_to(node, anchor=True) if node["ids"] else ""
     if "argument" in node:
         self.body.append(f"{{{node['argument']}}}")
@@ -153,7 +155,6 @@ def visit_box(self: Any, node: Box) -> None:
 
 def depart_box(self: Any, node: Box) -> None:
     self.no_latex_floats -= 1
-    # No empty line after a card: it would begin a new row.
     self.body.append(f"\\end{{fldp{node['kind']}}}%\n" + ("" if node["kind"] == "card" else "\n"))
 
 
