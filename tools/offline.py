@@ -1,7 +1,7 @@
 """Pack the built site to be read without a network: ``python tools/offline.py``.
 
-Writes ``_build/fldp-book-VERSION.zip``: one folder, whose ``index.html`` opens from a file. The same
-pages give the same bytes, whenever and by whom they are packed.
+Writes ``_build/fldp-book-VERSION.zip``: one folder, whose ``index.html`` opens from a file. The
+same pages give the same bytes, whenever and by whom they are packed.
 """
 
 from __future__ import annotations

@@ -31,6 +31,7 @@ FILES = {
     "newunicodechar.sty": "texlive-latex-extra",
     "unicode-math.sty": "texlive-latex-recommended",
     "tikz.sty": "texlive-pictures",
+    "pzdr.tfm": "texlive-fonts-recommended",
 }
 FONTS = {
     "TeX Gyre Pagella": "fonts-texgyre",

@@ -14,6 +14,7 @@ from urllib.parse import urljoin
 import yaml
 from docutils import nodes
 from sphinx import addnodes
+from sphinx.builders.latex.nodes import thebibliography
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.texescape import escape
 
@@ -26,6 +27,7 @@ STYLE = "book/_latex/fldp.sty"
 # What the landing page is called where the title page has the title of the book.
 PREFACE = "About this book"
 CALCULATOR = "book/calculator"
+WORKS = "book/references"
 # Set small, since it is looked up and not read.
 NAMES = "book/api"
 # Per cent of its width on a screen that a plot has on paper, where letters are smaller too.
@@ -189,12 +191,28 @@ class Numbers(SphinxPostTransform):
                     node.parent.insert(place, raw(f"\\fldpnumber{{{kind}}}{{{found}}}"))
 
 
+class Works(SphinxPostTransform):
+    """The list of works stands on its page; Sphinx puts it behind everything else."""
+
+    # After Sphinx has gathered it (priority 750).
+    default_priority = 760
+    formats = ("latex",)
+
+    def run(self, **kwargs: Any) -> None:
+        pages = {one["docname"]: one for one in self.document.findall(addnodes.start_of_file)}
+        for works in list(self.document.findall(thebibliography)):
+            if WORKS in pages:
+                works.parent.remove(works)
+                list(pages[WORKS].findall(nodes.section))[-1].append(works)
+
+
 def setup(app: Any) -> dict[str, bool]:
     app.setup_extension("paper_boxes")
     app.setup_extension("paper_drawings")
     app.setup_extension("paper_solutions")
+    app.setup_extension("paper_tables")
     # The root of the book is known once the table of contents has been read (priority 900).
     app.connect("config-inited", configure, priority=950)
-    for transform in (Order, Folds, Numbers):
+    for transform in (Order, Folds, Numbers, Works):
         app.add_post_transform(transform)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
