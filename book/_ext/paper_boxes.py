@@ -60,12 +60,14 @@ def titled(node: nodes.Element, words: str) -> nodes.title:
     """A title that begins with these words, followed by the title of the node in brackets."""
     title = nodes.title("", "", nodes.Text(words))
     own = node.next_node(nodes.title)
-    if own is not None and own.parent is node and own.children:
-        text = own.astext()
-        bracketed = text.startswith("(")
-        title += nodes.Text(" " if bracketed else " (")
-        title += own.children
-        title += nodes.Text("" if bracketed else ")")
+    if own is None or own.parent is not node or not own.children:
+        return title
+    # The extension writes " (Named)"; without brackets of its own a title is given them.
+    bracketed = own.astext().strip().startswith("(")
+    opening = "" if own.astext().startswith(" ") else " "
+    title += nodes.Text(opening if bracketed else f"{opening}(")
+    title += own.children
+    title += nodes.Text("" if bracketed else ")")
     return title
 
 

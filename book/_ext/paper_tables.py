@@ -18,6 +18,8 @@ LINE, GAP = 92.0, 3.0
 CODE, FORMULA = 1.3, 0.45
 # A column need not be wider than this for the sake of one cell.
 LONGEST = 60.0
+# A table with more rows may break over pages: on one page it would leave the one before it empty.
+MANY = 12
 
 
 def length(node: nodes.Node) -> float:
@@ -68,6 +70,8 @@ class Columns(SphinxPostTransform):
             rows = list(table.findall(nodes.row))
             if any("morecols" in cell for cell in table.findall(nodes.entry)):
                 continue
+            if len(rows) > MANY:
+                table["classes"].append("longtable")
             found = widths(rows)
             total = round(sum(found))
             spec = "".join(

@@ -19,6 +19,8 @@ from chapters import chapters
 from docutils import nodes
 from docutils.utils import new_document
 from paper_boxes import Moved, box, page_of, titled
+from paper_drawings import CONVERTER, Drawings
+from paper_tables import LINE, widths
 from sphinx import addnodes
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -102,7 +104,7 @@ def test_a_fault_is_found_where_the_log_breaks_its_line() -> None:
 
 
 def test_a_title_in_brackets_is_not_put_in_brackets_again() -> None:
-    for own in ("Named", "(Named)"):
+    for own in ("Named", "(Named)", " (Named)"):
         node = nodes.admonition("", nodes.title("", own))
         assert titled(node, "Theorem 2.1").astext() == "Theorem 2.1 (Named)"
     assert titled(nodes.admonition("", nodes.title("", "")), "Proof").astext() == "Proof"
@@ -130,6 +132,29 @@ def test_the_map_has_a_box_with_a_link_for_every_chapter() -> None:
     for chapter in chapters(ROOT):
         assert f"\\detokenize{{book/{chapter.slug}::doc}}" in drawn
     assert drawn.count("\\node") > len(chapters(ROOT))
+
+
+def table(*rows: tuple[str, ...]) -> list[nodes.row]:
+    """Rows of cells with these words."""
+    return [
+        nodes.row("", *(nodes.entry("", nodes.paragraph("", cell)) for cell in row)) for row in rows
+    ]
+
+
+def test_a_table_that_fits_keeps_its_columns_and_a_wide_one_shares_the_line() -> None:
+    assert widths(table(("a", "few words"), ("b", "more words"))) == []
+    shares = widths(table(("a_name", "word " * 40), ("b", "word " * 30)))
+    assert shares[0] < shares[1]
+    assert sum(shares) <= LINE + 1
+
+
+@pytest.mark.skipif(not shutil.which(CONVERTER), reason="needs rsvg-convert (librsvg2-bin)")
+def test_a_drawing_keeps_its_letters(tmp_path: Path) -> None:
+    drawing = ROOT / "book" / "_static" / "round.svg"
+    assert Drawings.convert(None, drawing, tmp_path / "round.pdf")  # type: ignore[arg-type]
+    made = (tmp_path / "round.pdf").read_bytes()
+    assert made.startswith(b"%PDF")
+    assert b"/Subtype /Image" not in made
 
 
 @pytest.fixture(scope="module")
