@@ -48,11 +48,12 @@ def longest_word(node: nodes.Node) -> float:
 def widths(rows: list[nodes.row]) -> list[float]:
     """Shares of a line for the columns; empty if the table fits as it is."""
     columns = list(zip(*(row.children for row in rows), strict=False))
-    wished = [min(max(length(cell) for cell in column), LONGEST) for column in columns]
+    whole = [max(length(cell) for cell in column) for column in columns]
     needed = [max(longest_word(cell) for cell in column) for column in columns]
     room = LINE - GAP * len(columns)
-    if sum(wished) <= room:
+    if sum(whole) <= room:
         return []
+    wished = [min(one, LONGEST) for one in whole]
     needed = [min(need, wish) for need, wish in zip(needed, wished, strict=True)]
     over = sum(wished) - sum(needed)
     share = max(room - sum(needed), 0.0) / over if over else 0.0

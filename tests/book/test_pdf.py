@@ -171,11 +171,13 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> str:
         "parts": [
             {"caption": "Start", "chapters": [{"file": "book/calculator"}]},
             {"caption": "Part I — Why", "numbered": 1, "chapters": [{"file": "book/one"}]},
+            {"caption": "Reference", "chapters": [{"file": "book/notation"}]},
         ],
     }
     (root / "_toc.yml").write_text(yaml.safe_dump(toc), encoding="utf-8")
     (root / "book/index.md").write_text("# The book\n\nWords of the front page.\n")
     (root / "book/calculator.md").write_text(CALCULATOR)
+    (root / "book/notation.md").write_text("# Notation\n\nThe line under a title leads here.\n")
     import nbformat  # takes seconds to load
 
     cells = [nbformat.v4.new_markdown_cell(text) for text in NOTEBOOK]
@@ -201,6 +203,7 @@ def test_parts_and_chapters_stand_in_the_order_of_the_contents(source: str) -> N
             "\\chapter{A calculator}",
             "\\fldppart{Why}",
             "\\chapter{A chapter}",
+            "\\fldppages{Reference}",
             "\\fldpappendix",
             "\\chapter{Solutions}",
         )
