@@ -117,6 +117,8 @@ def checkout(tmp_path: Path) -> Path:
     shutil.copy(HERE / "tools/publish.sh", root / "tools/publish.sh")
     (root / "LICENSE-book").write_text("the licence\n")
     (root / "_build/html/index.html").write_text("a page\n")
+    (root / "_build/html/_sources/a.ipynb").write_text("with boxes\n")
+    (root / "_build/html/_sources/map.md").write_text("a source\n")
     (root / "_build/html/notebooks/a.ipynb").write_text("{}\n")
     (root / "_build/fldp.pdf").write_text("the book on paper\n")
     (root / "_build/fldp-book-0.3.0.zip").write_text("the pages\n")
@@ -148,7 +150,7 @@ def test_what_was_built_is_published_as_one_commit(checkout: Path) -> None:
         assert publish(checkout) == 0
     assert git(there, "rev-list", "--count", "gh-pages").strip() == "1"
     names = set(git(there, "ls-tree", "-r", "--name-only", "gh-pages").split())
-    made = {"fldp.pdf", "fldp-book-0.3.0.zip"}
+    made = {"fldp.pdf", "fldp-book-0.3.0.zip", "_sources/map.md"}
     assert names == {"LICENSE", ".nojekyll", "index.html", "notebooks/a.ipynb", *made}
 
 

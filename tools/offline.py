@@ -17,7 +17,9 @@ import yaml
 HERE = Path(__file__).resolve().parent.parent
 # What only a host or a search engine asks for, and what the build keeps for itself.
 HOSTS = ("404.html", "robots.txt", "sitemap.xml", ".nojekyll", "_static/cards")
-KEPT = ("_sources", ".buildinfo", "objects.inv.bak")
+KEPT = (".buildinfo", "objects.inv.bak")
+# A notebook is downloaded as its twin; the source of any other page is what its button downloads.
+SOURCES, REPLACED = "_sources", ".ipynb"
 # Who may do what with a file, as an archive holds it: everybody reads.
 READABLE = 0o100644 << 16
 # Zlib's strongest.
@@ -39,6 +41,7 @@ def pages(site: Path) -> list[Path]:
     """The files that a reader without a network uses, in order."""
     left_out = {site / one for one in (*HOSTS, *KEPT)}
     files = [path for path in site.rglob("*") if path.is_file()]
+    left_out |= set((site / SOURCES).rglob(f"*{REPLACED}"))
     return sorted(path for path in files if not left_out & {path, *path.parents})
 
 

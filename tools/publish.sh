@@ -10,8 +10,10 @@ trap 'rm -rf "$site"' EXIT
 
 cp -R "$root/_build/html/." "$site"
 cp "$root/LICENSE-book" "$site/LICENSE"
-# What the build keeps for itself: its own state, and sources whose boxes only the book draws.
-rm -rf "$site/_sources" "$site/.buildinfo" "$site/objects.inv.bak"
+# What the build keeps for itself: its own state, and the notebooks whose boxes only the book draws.
+# The source of any other page is what its button downloads.
+rm -f "$site/.buildinfo" "$site/objects.inv.bak"
+find "$site" -path "$site/_sources/*.ipynb" -delete
 touch "$site/.nojekyll"
 for made in "$root/_build/fldp.pdf" "$root"/_build/fldp-book-*.zip; do
   if [ ! -e "$made" ]; then

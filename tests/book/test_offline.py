@@ -25,7 +25,8 @@ def site(tmp_path: Path) -> Path:
         (built / name).mkdir(parents=True)
     for name in (
         "index.html", "book/one.html", "404.html", "sitemap.xml", ".nojekyll", ".buildinfo",
-        "_static/cards/one.png", "_static/fldp.css", "_sources/book/one.md",
+        "_static/cards/one.png", "_static/fldp.css", "_sources/book/map.md",
+        "_sources/book/one.ipynb",
     ):  # fmt: skip
         (built / name).write_text(name)
     return built
@@ -36,7 +37,7 @@ def test_an_archive_is_one_folder_of_what_a_reader_uses(site: Path, tmp_path: Pa
     with zipfile.ZipFile(tmp_path / "a.zip") as packed:
         names = packed.namelist()
         assert packed.read("fldp-book-1.0/book/one.html") == b"book/one.html"
-    inside = ["_static/fldp.css", "book/one.html", "index.html"]
+    inside = ["_sources/book/map.md", "_static/fldp.css", "book/one.html", "index.html"]
     assert names == [f"fldp-book-1.0/{name}" for name in inside]
     assert count == len(inside)
 
