@@ -14,12 +14,14 @@ export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 export PYTHONPATH :=
 
-.PHONY: help ready book browser test check lab edit bench notebooks twins lock release-check fuzz clean
+.PHONY: help ready book pdf offline browser test check lab edit bench notebooks twins lock release-check fuzz clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make book       execute every notebook here and build the HTML book in _build/html/"
 	@echo "make browser    the built pages in Chromium: bytes, requests, first paint, violations, links, the way in"
+	@echo "make pdf        the book as a PDF, _build/fldp.pdf (needs LaTeX; says which packages)"
+	@echo "make offline    the built pages as one archive in _build/, to be read without a network"
 	@echo "make test       unit tests, every notebook, lint and types"
 	@echo "make check      lint, types and the quick unit tests, in less than a minute"
 	@echo "make lab        open the chapters in JupyterLab, as plain notebooks that are yours to change"
@@ -39,6 +41,13 @@ ready: $(READY)
 
 book: $(READY)
 	$(BIN)/python tools/build_book.py
+
+# Takes what cells print from the cache of `make book`.
+pdf: $(READY)
+	$(BIN)/python tools/pdf.py
+
+offline: $(READY)
+	$(BIN)/python tools/offline.py
 
 # Needs node and a Chromium of the system (or its path in CHROMIUM); takes minutes.
 browser: $(READY)

@@ -117,7 +117,11 @@ def checkout(tmp_path: Path) -> Path:
     shutil.copy(HERE / "tools/publish.sh", root / "tools/publish.sh")
     (root / "LICENSE-book").write_text("the licence\n")
     (root / "_build/html/index.html").write_text("a page\n")
+    (root / "_build/html/_sources/a.ipynb").write_text("with boxes\n")
+    (root / "_build/html/_sources/map.md").write_text("a source\n")
     (root / "_build/html/notebooks/a.ipynb").write_text("{}\n")
+    (root / "_build/fldp.pdf").write_text("the book on paper\n")
+    (root / "_build/fldp-book-0.3.0.zip").write_text("the pages\n")
     (root / "tools/twins.py").write_text(
         "import sys\nfrom pathlib import Path\n"
         "sys.exit((Path(sys.argv[2]) / 'a.ipynb').read_text() != '{}\\n')\n"
@@ -146,7 +150,16 @@ def test_what_was_built_is_published_as_one_commit(checkout: Path) -> None:
         assert publish(checkout) == 0
     assert git(there, "rev-list", "--count", "gh-pages").strip() == "1"
     names = set(git(there, "ls-tree", "-r", "--name-only", "gh-pages").split())
-    assert names == {"LICENSE", ".nojekyll", "index.html", "notebooks/a.ipynb"}
+    made = {"fldp.pdf", "fldp-book-0.3.0.zip", "_sources/map.md"}
+    assert names == {"LICENSE", ".nojekyll", "index.html", "notebooks/a.ipynb", *made}
+
+
+@pytest.mark.parametrize("made", ["fldp.pdf", "fldp-book-0.3.0.zip"])
+def test_a_book_without_what_its_front_page_offers_is_not_published(
+    checkout: Path, made: str
+) -> None:
+    (checkout / "_build" / made).unlink()
+    assert publish(checkout) != 0
 
 
 def test_other_notebooks_on_the_branch_than_the_books_fail(checkout: Path) -> None:

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Publishes _build/html on the branch gh-pages of a repository, as one commit without history, and
-# checks that what stands there is what was built: bash tools/publish.sh REPOSITORY
+# Publishes _build/html on the branch gh-pages of a repository, as one commit without history, with
+# the PDF and the archive that its front page offers, and checks that what stands there is what was
+# built: bash tools/publish.sh REPOSITORY
 set -euo pipefail
 there=$1
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -9,9 +10,18 @@ trap 'rm -rf "$site"' EXIT
 
 cp -R "$root/_build/html/." "$site"
 cp "$root/LICENSE-book" "$site/LICENSE"
-# What the build keeps for itself: its own state, and sources whose boxes only the book draws.
-rm -rf "$site/_sources" "$site/.buildinfo" "$site/objects.inv.bak"
+# What the build keeps for itself: its own state, and the notebooks whose boxes only the book draws.
+# The source of any other page is what its button downloads.
+rm -f "$site/.buildinfo" "$site/objects.inv.bak"
+find "$site" -path "$site/_sources/*.ipynb" -delete
 touch "$site/.nojekyll"
+for made in "$root/_build/fldp.pdf" "$root"/_build/fldp-book-*.zip; do
+  if [ ! -e "$made" ]; then
+    echo "$made is not there: make pdf offline" >&2
+    exit 1
+  fi
+  cp "$made" "$site"
+done
 commit=$(git -C "$root" rev-parse --short HEAD)
 
 git -C "$site" init --quiet --initial-branch gh-pages

@@ -1,18 +1,21 @@
 """``{chapter-map}``: the chapters as boxes, an arrow where one builds on another.
 
 A chapter that the table of contents names is a filled box with a link; the others are dashed. The
-drawing is part of the page, so that its text takes the page's colour in light and in dark.
+drawing is part of the page, so that its text takes the page's colour in light and in dark. On paper
+the same boxes and arrows are drawn by TikZ.
 """
 
 from __future__ import annotations
 
 import html
+import re
 import textwrap
 from pathlib import Path
 from typing import Any
 
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
+from sphinx.util.texescape import escape
 
 from chapters import Chapter, chapters, direct
 
@@ -51,6 +54,9 @@ BLUE, ORANGE = "var(--fldp-blue)", "var(--fldp-orange)"
 APART = 40
 # A line of a box has room for so many letters.
 LETTERS = 17
+NUMBER = re.compile(r"-?[\d.]+")
+# On paper: points for each of the drawing's pixels, so that the map fits under its title.
+POINTS = 0.62
 
 
 def corner(name: str) -> tuple[int, int]:
@@ -124,13 +130,54 @@ def drawing(written: list[Chapter]) -> str:
     return "\n".join(lines)
 
 
+def tikz_box(name: str, chapter: Chapter | None, folder: str) -> str:
+    x, y = corner(name)
+    colour = "fldporange" if name == HEART else "fldpblue"
+    look = f"draw={colour}, fill={colour}!14" if chapter else f"draw={colour}, dashed"
+    words = escape(label(name, chapter), "xelatex")
+    if chapter:
+        words = f"\\hyperref[\\detokenize{{{folder}/{chapter.slug}::doc}}]{{{words}}}"
+    return f"\\node[chapter, {look}] at ({x + WIDE / 2:g}, {y + HIGH / 2:g}) {{{words}}};"
+
+
+def tikz(written: list[Chapter], folder: str) -> str:
+    """The same drawing for LaTeX; its colours and libraries come from fldp.sty."""
+    known = {chapter.slug: chapter for chapter in written}
+    size = f"minimum width={WIDE * POINTS:g}pt, minimum height={HIGH * POINTS:g}pt"
+    inside = f"text width={(WIDE - 8) * POINTS:g}pt, align=center, inner sep=0pt"
+    lines = [
+        "\\begin{center}",
+        f"\\begin{{tikzpicture}}[x={POINTS}pt, y=-{POINTS}pt,",
+        f"chapter/.style={{rounded corners=2pt, {size}, {inside}, font=\\footnotesize\\sffamily}}]",
+    ]
+    for pair in edges(written):
+        lines.append(f"\\draw[-{{Stealth[length=4pt]}}] {tikz_path(arrow(*pair))};")
+    lines += [
+        tikz_box(one, known.get(one), folder) for one in PLACES if one in known or one in PARTS
+    ]
+    return "\n".join([*lines, "\\end{tikzpicture}", "\\end{center}"])
+
+
+def tikz_path(path: str) -> str:
+    """A path of an arrow, as `arrow` writes it, in TikZ's words."""
+    x, y, *rest = NUMBER.findall(path)
+    if "H" in path:
+        return f"({x}, {y}) -- ({rest[0]}, {y})"
+    a, b, c, d, u, v = rest
+    return f"({x}, {y}) .. controls ({a}, {b}) and ({c}, {d}) .. ({u}, {v})"
+
+
 class ChapterMap(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         root = Path(self.env.srcdir)
         written = chapters(root)
         for path in (root / "_toc.yml", *(chapter.path for chapter in written)):
             self.env.note_dependency(str(path))
-        return [nodes.raw("", drawing(written), format="html")]
+        folder = self.env.docname.rpartition("/")[0]
+        return [
+            nodes.raw("", drawing(written), format="html"),
+            nodes.raw("", tikz(written, folder), format="latex"),
+        ]
 
 
 def setup(app: Any) -> dict[str, bool]:
