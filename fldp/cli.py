@@ -17,6 +17,8 @@ from fldp._text import up
 from fldp.plan.client import PrivacyPlan, calibrate
 from fldp.plan.report import FACTS
 
+__all__ = ["main"]
+
 # What argparse found, and what --json prints: names of ours, and values of many kinds.
 _Args = dict[str, Any]
 # Significant digits of a printed ε or z, rounded up; --json prints all of them.

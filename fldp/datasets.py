@@ -26,6 +26,22 @@ from torch import Tensor
 
 from fldp._checks import choice
 
+__all__ = [
+    "NAMES",
+    "DatasetUnavailable",
+    "Schools",
+    "cifar10",
+    "digits",
+    "digits_split",
+    "emnist",
+    "fashion_mnist",
+    "folder",
+    "import_torchvision",
+    "load",
+    "mnist",
+    "schools",
+]
+
 # x and y.
 Data = tuple[Tensor, Tensor]
 Root = str | os.PathLike[str] | None

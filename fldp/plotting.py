@@ -26,6 +26,27 @@ if TYPE_CHECKING:
     from fldp.audit.findings import AuditResult
     from fldp.simulation.clients import Population
 
+__all__ = [
+    "CYCLE",
+    "INK",
+    "MARKERS",
+    "PALETTE",
+    "RATIO",
+    "WIDTH",
+    "Record",
+    "accuracy_against_epsilon",
+    "apply",
+    "axes",
+    "digits_grid",
+    "error_band",
+    "figure",
+    "history",
+    "plan",
+    "population",
+    "style",
+    "trade_off",
+]
+
 # Okabe and Ito's hues, moved until each has contrast 3:1 or more on white and on the dark page.
 PALETTE = {
     "blue": "#2f7fc1",

@@ -20,6 +20,8 @@ from fldp import accounting
 from fldp._checks import listed, real, whole
 from fldp._text import down, fill, table, up
 
+__all__ = ["Diagnosis", "Finding", "explain_recipe", "opacus_noise_multiplier"]
+
 # z, below which the quadrature would take gigabytes.
 _SMALLEST = 0.03
 # The orders of Opacus' RDP accountant: 1.1 to 10.9 in tenths, and 12 to 63.

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     from fldp.simulation.loading import LazyPopulation
 
+__all__ = ["SCHEMES", "Population", "from_loader", "partition"]
+
 SCHEMES = ("iid", "dirichlet", "shards", "lognormal", "group")
 # Added before shares of records are rounded down, so that their exact sum is not lost.
 _ROUNDING = 1e-9
