@@ -37,7 +37,8 @@ EXAMPLES = """examples:
   fldp report plan.json --client phone --label
       a guarantee to publish (plan.json: plan.to_json(), or what calibrate --json printed)
 
-In Python: import fldp; print(fldp.calibrate(epsilon=8, rounds=60, clients=480).statement())
+In Python:
+  import fldp; print(fldp.calibrate(epsilon=8, rounds=60, clients=480).statement())
 """
 
 
@@ -269,7 +270,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Examples
     --------
-    >>> main(["rounds", "--epsilon", "8", "--delta", "1e-5", "--noise-multiplier", "6.01"])
+    >>> words = "rounds --epsilon 8 --delta 1e-5 --noise-multiplier 6.01"
+    >>> main(words.split())
     rounds = 100
     0
     """

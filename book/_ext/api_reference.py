@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import fldp
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.util.docutils import SphinxDirective
 
-import fldp
 from explained import EXPLAINED
 from plain_text import line
 
 ROOT = Path(fldp.__file__).resolve().parent.parent
 # Characters in a line of the commands' help: as many as fit into a box of the book.
-COLUMNS = 84
+COLUMNS = 82
 
 
 def found(module: str, name: str) -> Any:
@@ -70,9 +70,7 @@ def know_sources(app: Any, config: Any) -> None:
     config.linkcode_resolve = Sources(str(config.html_theme_options["repository_url"]))
 
 
-def add_chapter(
-    app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]
-) -> None:
+def add_chapter(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Below the docstring of a public name, the chapter that explains it."""
     chapter = EXPLAINED.get(name)
     if chapter is not None:
@@ -139,7 +137,7 @@ class CommandLine(SphinxDirective):
             asked = " ".join(["fldp", *words, "--help"])
             text = f"$ {asked}\n{helped(words)}"
             blocks.append(nodes.literal_block(text, text, language="text"))
-        return blocks
+        return [nodes.container("", *blocks, classes=["fldp-help"])]
 
 
 def helped(words: list[str]) -> str:

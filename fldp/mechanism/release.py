@@ -92,15 +92,30 @@ class Release:
 
     Parameters
     ----------
-    mean : the noisy mean, in the structure of the updates.
-    noise_std : the standard deviation of the noise on each of its coordinates. Under central trust
-        it follows from the plan alone. Under distributed and local trust every client adds noise,
-        so it grows with the square root of the count, and publishes the count.
-    denominator : what the noisy sum was divided by, a public number.
-    event : what the accountant composes.
-    clip_norm : C, the norm that clipped.
-    reproducible : the caller's generator made the noise, and its seed can remove it.
-    unclipped : the noised fraction within C that an adaptive clip paid for, else None.
+    mean : update
+        The noisy mean, in the structure of the updates.
+    noise_std : float
+        The standard deviation of the noise on each of its coordinates. Under central trust it
+        follows from the plan alone. Under distributed and local trust every client adds noise, so
+        it grows with the square root of the count, and publishes the count.
+    denominator : float
+        What the noisy sum was divided by, a public number.
+    event : Event
+        What the accountant composes.
+    clip_norm : float
+        C, the norm that clipped.
+    reproducible : bool
+        The caller's generator made the noise, and its seed can remove it.
+    unclipped : float, optional
+        The noised fraction within C that an adaptive clip paid for, else None.
+
+    Examples
+    --------
+    >>> import fldp, torch
+    >>> plan = fldp.calibrate(epsilon=8.0, delta=1e-4, rounds=1, clients=1000)
+    >>> release = fldp.aggregate(torch.ones(1000, 4) / 2, plan)
+    >>> release.denominator, release.clip_norm, release.reproducible
+    (1000.0, 1.0, False)
     """
 
     mean: Any

@@ -474,7 +474,8 @@ def partition(
 
     Examples
     --------
-    >>> people = partition(torch.rand(100, 4), torch.arange(100) % 10, 20, "dirichlet", alpha=0.1)
+    >>> x, y = torch.rand(100, 4), torch.arange(100) % 10
+    >>> people = partition(x, y, 20, "dirichlet", alpha=0.1)
     >>> len(people), people.summary()["records"]
     (20, 100)
     """
