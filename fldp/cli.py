@@ -35,7 +35,7 @@ EXAMPLES = """examples:
       --batch-size 16 --local-epochs 2
       what the recipe of Opacus issue 669 claims, and what it gives
   fldp report plan.json --client phone --label
-      a guarantee to publish (plan.json: plan.to_json(), or what calibrate --json printed)
+      a guarantee to publish (plan.json: plan.to_json(), or calibrate's --json)
 
 In Python:
   import fldp; print(fldp.calibrate(epsilon=8, rounds=60, clients=480).statement())

@@ -22,12 +22,9 @@ CHAPTERS = {
     "clip-noise-average": (
         "fldp.FedAvgM fldp.PerLayerClip fldp.aggregate fldp.audit.neighbour_test fldp.clip"
     ),
-    "whose-privacy-from-whom": "fldp.PrivacyPlan fldp.calibrate fldp.plan.participations",
+    "whose-privacy-from-whom": "fldp.calibrate fldp.plan.participations",
     "gradients-or-parameters": "fldp.DPSGD fldp.calibrate_records",
-    "any-algorithm": (
-        "fldp.FedAdam fldp.FedProx fldp.LocalFunction fldp.Scaffold "
-        "fldp.simulation.algorithm.Algorithm"
-    ),
+    "any-algorithm": "fldp.FedAdam fldp.FedProx fldp.LocalFunction fldp.Scaffold",
     "what-a-hundred-rounds-cost": (
         "fldp.Event fldp.accounting.Approximate fldp.accounting.epsilon_of "
         "fldp.accounting.pld.trace fldp.accounting.renyi fldp.epsilon"
