@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,8 @@ from plain_text import line
 ROOT = Path(fldp.__file__).resolve().parent.parent
 # Characters in a line of the commands' help: as many as fit into a box of the book.
 COLUMNS = 82
+# The parameters of a long signature, which Sphinx writes as a list of definitions without terms.
+PARAMETERS = re.compile(r'(<span class="sig-paren">\(</span>\s*)<dl>(.*?)</dl>', re.DOTALL)
 
 
 def found(module: str, name: str) -> Any:
@@ -148,6 +151,17 @@ def helped(words: list[str]) -> str:
     return done.stdout.rstrip()
 
 
+def as_lines(match: re.Match[str]) -> str:
+    """The parameters of a signature as plain lines."""
+    lines = match[2].replace("<dd>", "<div>").replace("</dd>", "</div>")
+    return f'{match[1]}<div class="fldp-params">{lines}</div>'
+
+
+def mend(app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+    if context.get("body"):
+        context["body"] = PARAMETERS.sub(as_lines, context["body"])
+
+
 def setup(app: Any) -> dict[str, bool]:
     app.setup_extension("sphinx.ext.autodoc")
     app.setup_extension("sphinx.ext.linkcode")
@@ -157,4 +171,5 @@ def setup(app: Any) -> dict[str, bool]:
     app.connect("config-inited", know_sources, priority=900)
     app.connect("autodoc-process-docstring", add_chapter, priority=900)
     app.connect("doctree-resolved", fill_names)
+    app.connect("html-page-context", mend)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -59,11 +59,11 @@ class Ran:
     size: int
 
     def outcome(self) -> str:
-        """How it went, in a word or with the error's name."""
+        """How it went: a word, or what failed."""
         if not self.succeeded:
             return f"failed: {self.error or 'no error is known'}"
         slow = self.seconds is not None and self.promised is not None
-        return "slow" if slow and self.seconds > SLOW * self.promised else "ran to its end"
+        return "slow" if slow and self.seconds > SLOW * self.promised else "ran"
 
     def executed(self, anew: list[str]) -> str:
         """When: in this build, if the build says so, else on a day."""
@@ -198,7 +198,7 @@ class Fill(SphinxPostTransform):
         for holder in list(self.document.findall(nodes.container)):
             if PLACE in holder["classes"]:
                 rows = [cells(one, anew) for one in executions(self.env)]
-                holder.replace_self(table(HEAD, rows))
+                holder += table(HEAD, rows)
 
 
 def setup(app: Any) -> dict[str, bool]:

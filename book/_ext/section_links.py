@@ -63,7 +63,8 @@ def ask_address(repository: str, page: str, title: str, address: str) -> str:
         "title": cut(f"{page}: {title}", MOST),
         FIELD: address,
     }
-    return f"{repository}/issues/new?{urlencode(words, quote_via=quote)}"
+    # Of an address in a query only what ends it must be written otherwise: it stays short.
+    return f"{repository}/issues/new?{urlencode(words, safe='/:')}"
 
 
 def links(edit: str, ask: str, title: str) -> str:

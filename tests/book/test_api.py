@@ -273,6 +273,15 @@ def test_the_commands_are_those_of_the_program() -> None:
     assert named == [*_parser()._subparsers._group_actions[0].choices]
 
 
+def test_a_long_signature_is_no_list_of_definitions() -> None:
+    written = '<span class="sig-paren">(</span>\n\n<dl>\n<dd><em>a</em>, </dd>\n</dl>\n\n<span>)'
+    mended = api_reference.PARAMETERS.sub(api_reference.as_lines, written)
+    assert re.sub(r"\s+", " ", mended) == (
+        '<span class="sig-paren">(</span> '
+        '<div class="fldp-params"> <div><em>a</em>, </div> </div> <span>)'
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [[], ["calibrate"], ["report"]])
 def test_the_help_fits_the_page(words: list[str]) -> None:
