@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from fldp import _moved
 from fldp._lazy import attach
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from fldp import accounting as accounting

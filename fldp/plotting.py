@@ -26,6 +26,27 @@ if TYPE_CHECKING:
     from fldp.audit.findings import AuditResult
     from fldp.simulation.clients import Population
 
+__all__ = [
+    "CYCLE",
+    "INK",
+    "MARKERS",
+    "PALETTE",
+    "RATIO",
+    "WIDTH",
+    "Record",
+    "accuracy_against_epsilon",
+    "apply",
+    "axes",
+    "digits_grid",
+    "error_band",
+    "figure",
+    "history",
+    "plan",
+    "population",
+    "style",
+    "trade_off",
+]
+
 # Okabe and Ito's hues, moved until each has contrast 3:1 or more on white and on the dark page.
 PALETTE = {
     "blue": "#2f7fc1",
@@ -59,7 +80,22 @@ _WIDE = (8.0, 2.8)
 
 
 class Record(Protocol):
-    """What `history` draws: a training's accuracy and ε, a round each."""
+    """What `history` draws: a training's accuracy and ε, a round each.
+
+    Attributes
+    ----------
+    accuracy : sequence of float
+        On validation data, a round each; empty without.
+    epsilon : sequence of float or None
+        What was spent after each round.
+
+    Examples
+    --------
+    >>> import fldp
+    >>> record: Record = fldp.History(None)
+    >>> record.accuracy
+    []
+    """
 
     @property
     def accuracy(self) -> Sequence[float]:
@@ -112,6 +148,13 @@ def apply() -> None:
 
     In a notebook, a figure gets twice the pixels at the same size, in 256 colours: sharp on
     today's screens, and no larger than before.
+
+    Examples
+    --------
+    >>> with mpl.rc_context():  # what apply sets ends with the block
+    ...     apply()
+    ...     print(mpl.rcParams["figure.dpi"])
+    110.0
     """
     mpl.rcParams.update(_STYLE)
     notebook = sys.modules.get("IPython")
@@ -137,7 +180,19 @@ def _sharp(fig: Figure) -> tuple[bytes, dict[str, int]]:
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The book's style for the figures made inside a `with` block."""
+    """The book's style for the figures made inside a `with` block.
+
+    Yields
+    ------
+    None
+        At the end of the block the style is what it was.
+
+    Examples
+    --------
+    >>> with style():
+    ...     print(mpl.rcParams["figure.dpi"])
+    110.0
+    """
     with mpl.rc_context(_STYLE):
         yield
 
@@ -183,6 +238,12 @@ def axes(ax: Axes | None = None) -> Axes:
     Returns
     -------
     Axes
+
+    Examples
+    --------
+    >>> ax = axes()
+    >>> axes(ax) is ax
+    True
     """
     return ax if ax is not None else figure()[1]
 
@@ -221,6 +282,13 @@ def error_band(
     ------
     ValueError
         For runs of another shape.
+
+    Examples
+    --------
+    >>> runs = np.array([[0.5, 0.6], [0.7, 0.8]])
+    >>> ax = error_band(axes(), [1.0, 2.0], runs, label="runs")
+    >>> len(ax.lines)
+    1
     """
     values = np.asarray(runs, dtype=float)
     if values.ndim != 2 or values.shape[1] != len(x):
@@ -263,6 +331,12 @@ def accuracy_against_epsilon(
     ------
     ValueError
         For runs of another shape.
+
+    Examples
+    --------
+    >>> ax = accuracy_against_epsilon([1.0, 8.0], np.array([[0.5, 0.6], [0.7, 0.8]]))
+    >>> len(ax.containers)
+    1
     """
     ax = axes(ax)
     values = np.asarray(runs, dtype=float)
@@ -309,6 +383,11 @@ def digits_grid(images: Array, titles: Sequence[str] = (), columns: int = 8) -> 
     Returns
     -------
     Figure
+
+    Examples
+    --------
+    >>> len(digits_grid(np.zeros((3, 64)), columns=3).axes)
+    3
     """
     pixels = np.asarray(images, dtype=float)
     if pixels.ndim == 2:
@@ -339,6 +418,14 @@ def plan(made: PrivacyPlan, ax: Axes | None = None) -> Axes:
     Returns
     -------
     Axes
+
+    Examples
+    --------
+    >>> import fldp
+    >>> made = fldp.calibrate(epsilon=8.0, delta=1e-3, rounds=10, clients=480,
+    ...                       cohort=120)
+    >>> len(plan(made).lines) >= 2
+    True
     """
     rounds = sorted({max(1, round(made.rounds * i / _KNOTS)) for i in range(1, _KNOTS + 1)})
     sees = {
@@ -373,6 +460,14 @@ def history(record: Record, ax: Axes | None = None, label: str | None = None) ->
     Returns
     -------
     Axes
+
+    Examples
+    --------
+    >>> from types import SimpleNamespace
+    >>> run = SimpleNamespace(accuracy=[0.4, 0.6], epsilon=[1.0, 1.5], rounds=2)
+    >>> ax = history(run)
+    >>> len(ax.lines)
+    1
     """
     ax = axes(ax)
     rounds = np.arange(1, len(record.accuracy) + 1)
@@ -401,6 +496,13 @@ def population(people: Population, clients: int = 30) -> Figure:
     Returns
     -------
     Figure
+
+    Examples
+    --------
+    >>> import fldp
+    >>> people = fldp.clients.partition(*fldp.datasets.digits(), clients=100, seed=0)
+    >>> len(population(people).axes) >= 2
+    True
     """
     counts = people.label_counts()[:clients].numpy()
     base = counts.cumsum(1) - counts
@@ -432,6 +534,14 @@ def trade_off(found: AuditResult, ax: Axes | None = None, plan: PrivacyPlan | No
     Returns
     -------
     Axes
+
+    Examples
+    --------
+    >>> from fldp.audit import from_scores
+    >>> rng = np.random.default_rng(0)
+    >>> found = from_scores(rng.normal(1, 1, 500), rng.normal(0, 1, 500), delta=1e-5)
+    >>> len(trade_off(found).lines) >= 1
+    True
     """
     ax = axes(ax)
     x = np.linspace(0, 1, _POINTS)

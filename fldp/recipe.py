@@ -20,6 +20,8 @@ from fldp import accounting
 from fldp._checks import listed, real, whole
 from fldp._text import down, fill, table, up
 
+__all__ = ["Diagnosis", "Finding", "explain_recipe", "opacus_noise_multiplier"]
+
 # z, below which the quadrature would take gigabytes.
 _SMALLEST = 0.03
 # The orders of Opacus' RDP accountant: 1.1 to 10.9 in tenths, and 12 to 63.
@@ -120,7 +122,24 @@ def opacus_noise_multiplier(epsilon: float, delta: float, q: float, steps: float
 
 
 class Finding(TypedDict):
-    """What one kind of observer gets: `epsilon` for a `unit` under `adjacency`, and why."""
+    """What one kind of observer gets: `epsilon` for a `unit` under `adjacency`, and why.
+
+    Attributes
+    ----------
+    release, unit, adjacency, trust : str
+        What is seen, whose data, under which relation of neighbours, and who is trusted.
+    epsilon : float
+        What that gives.
+    why : str
+        In words.
+
+    Examples
+    --------
+    >>> found = explain_recipe(epsilon=1, delta=1e-5, rounds=15, clients=10,
+    ...                        records=50000, batch_size=16, local_epochs=2)
+    >>> sorted(found.findings[0])
+    ['adjacency', 'epsilon', 'release', 'trust', 'unit', 'why']
+    """
 
     release: str
     unit: str
@@ -132,11 +151,31 @@ class Finding(TypedDict):
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What the recipe claims (`epsilon`, `delta`) and gives (`findings`, at `true_delta`).
+    """What the recipe claims, and what it gives; it prints as a table.
 
-    `noise_multiplier` is the z that it gets from its own `sample_rate` and `steps`, and
-    `effective_noise_multiplier` what arrives on the sum, z·√(m/N). A finding is a dict: release,
-    unit, adjacency, trust, epsilon and why. `needed`: by adjacency, the z that the claim takes.
+    Parameters
+    ----------
+    epsilon, delta
+        What it claims.
+    true_delta
+        The δ at which `findings` are stated.
+    sample_rate, steps
+        q and the number of steps that the recipe takes for its own.
+    noise_multiplier
+        The z that it gets from them.
+    effective_noise_multiplier
+        What arrives on the sum of a round, z·√(m/N).
+    findings
+        What it gives: one `Finding` for each kind of observer.
+    needed
+        By adjacency, the z on the sum that the claim takes.
+
+    Examples
+    --------
+    >>> found = explain_recipe(epsilon=1, delta=1e-5, rounds=15, clients=10,
+    ...                        records=50000, batch_size=16, local_epochs=2)
+    >>> found.epsilon < found.findings[0]["epsilon"]
+    True
     """
 
     epsilon: float
@@ -168,6 +207,7 @@ class Diagnosis:
         return f"<pre>{html.escape(str(self))}</pre>"
 
     def to_dict(self) -> dict[str, Any]:
+        """All fields, as plain data."""
         return dataclasses.asdict(self)
 
 
@@ -407,8 +447,8 @@ def explain_recipe(
 
     Examples
     --------
-    >>> d = explain_recipe(epsilon=1, delta=1e-5, rounds=15, batch_size=16, clients=10,
-    ...                    records=50000, local_epochs=2)
+    >>> d = explain_recipe(epsilon=1, delta=1e-5, rounds=15, clients=10,
+    ...                    records=50000, batch_size=16, local_epochs=2)
     >>> round(d.noise_multiplier, 4), [round(f["epsilon"], 1) for f in d.findings[:2]]
     (0.8545, [28.9, 78.9])
     """

@@ -55,6 +55,8 @@ def execute(root: Path, workers: int) -> bool:
     for notebook in notebooks(root):
         cache.add_nb_to_project(str(notebook))
     stale = cache.list_unexecuted()
+    # For the page that says what this build ran, `book/_ext/build_status.py`.
+    os.environ["FLDP_EXECUTED"] = " ".join(Path(record.uri).stem for record in stale)
     if not stale:
         print("Every notebook's execution is in the cache.", flush=True)
         return True

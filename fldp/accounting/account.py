@@ -130,10 +130,12 @@ def epsilon_of(
 
     Examples
     --------
-    >>> run = [Event(1.0, 0.01, "poisson", rounds=50), Event(2.0, 0.02, "poisson", rounds=50)]
-    >>> 0.5 < epsilon_of(run, delta=1e-5) < 1.5
+    >>> first = Event(1.0, 0.01, "poisson", rounds=50)
+    >>> second = Event(2.0, 0.02, "poisson", rounds=50)
+    >>> spent = epsilon_of([first, second], delta=1e-5)
+    >>> 0.5 < spent < 1.5
     True
-    >>> epsilon_of([*run, Laplace(10.0)], delta=1e-5) < epsilon_of(run, delta=1e-5) + 0.1
+    >>> epsilon_of([first, second, Laplace(10.0)], delta=1e-5) < spent + 0.1
     True
     """
     found = spent(events, delta, adjacency, accountant, group)

@@ -214,6 +214,13 @@ class Turn(NamedTuple):
         (the guess was too far off), "finer grid", "coarser grid", or that it is "the answer".
 
     Of a grid with too many points there is nothing but `epsilon`, `delta`, `tilt` and `then`.
+
+    Examples
+    --------
+    >>> from fldp.accounting.gaussian_pairs import Subsampled
+    >>> told = trace([([(1.0, Subsampled("remove", 0.01, 1.0))], 100)], delta=1e-5)
+    >>> [turn.points for turn in told.turns]
+    [640, 5120, 10240]
     """
 
     epsilon: float
@@ -240,6 +247,13 @@ class Trace(NamedTuple):
         The saddle point that the search started from; None where it needed none.
     turns
         What was tried, in order; empty where no grid was needed.
+
+    Examples
+    --------
+    >>> from fldp.accounting.gaussian_pairs import Subsampled
+    >>> told = trace([([(1.0, Subsampled("remove", 0.01, 1.0))], 100)], delta=1e-5)
+    >>> told.turns[-1].then
+    'the answer'
     """
 
     answer: float
@@ -293,7 +307,8 @@ def solve(
     Examples
     --------
     >>> from fldp.accounting.gaussian_pairs import Subsampled
-    >>> 4.377 < solve([([(1.0, Subsampled("remove", 1.0, 1.0))], 1)], delta=1e-5) < 4.381
+    >>> once = [([(1.0, Subsampled("remove", 1.0, 1.0))], 1)]
+    >>> 4.377 < solve(once, delta=1e-5) < 4.381
     True
     """
     return trace(rounds, delta=delta, epsilon=epsilon, accuracy=accuracy).answer
@@ -332,8 +347,11 @@ def trace(
     >>> told = trace([([(1.0, Subsampled("remove", 0.01, 1.0))], 100)], delta=1e-5)
     >>> round(told.guess.epsilon, 2), round(told.answer, 3)
     (0.87, 0.718)
-    >>> [(turn.points, round(turn.found, 3), turn.then) for turn in told.turns]
-    [(640, 0.74, 'finer grid'), (5120, 0.718, 'finer grid'), (10240, 0.718, 'the answer')]
+    >>> for turn in told.turns:
+    ...     print(turn.points, round(turn.found, 3), turn.then)
+    640 0.74 finer grid
+    5120 0.718 finer grid
+    10240 0.718 the answer
     """
     if (delta is None) == (epsilon is None):
         raise ValueError(f"delta is {delta} and epsilon is {epsilon}: give one of the two")

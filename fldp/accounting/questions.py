@@ -63,7 +63,9 @@ def epsilon(
 
     Examples
     --------
-    >>> round(epsilon(noise_multiplier=1.0, delta=1e-5, rounds=100, sampling_rate=0.01), 2)
+    >>> spent = epsilon(noise_multiplier=1.0, delta=1e-5, rounds=100,
+    ...                 sampling_rate=0.01)
+    >>> round(spent, 2)
     0.72
     """
     event = Event(noise_multiplier, sampling_rate, sampling, rounds, clients, cap, known)
@@ -106,7 +108,9 @@ def delta(
 
     Examples
     --------
-    >>> delta(noise_multiplier=1.0, epsilon=0.74, rounds=100, sampling_rate=0.01) < 1.1e-5
+    >>> spent = delta(noise_multiplier=1.0, epsilon=0.74, rounds=100,
+    ...               sampling_rate=0.01)
+    >>> spent < 1.1e-5
     True
     """
     if choice("accountant", accountant, ACCOUNTANTS) != "pld":
@@ -251,7 +255,8 @@ def min_cohort(
 
     Examples
     --------
-    >>> min_cohort(epsilon=2.0, delta=1e-5, rounds=100, clients=3383, noise_on_mean=0.01)
+    >>> min_cohort(epsilon=2.0, delta=1e-5, rounds=100, clients=3383,
+    ...            noise_on_mean=0.01)
     104
     """
     target, ratio = real("epsilon", epsilon), real("noise_on_mean", noise_on_mean)

@@ -69,6 +69,13 @@ class Inversion:
         (k,) that were used or found; None: the attack knows of none.
     history : list of float
         The mismatch over the iterations.
+
+    Examples
+    --------
+    >>> truth = torch.tensor([[0.0, 1.0]])
+    >>> found = Inversion(images=truth.clone(), scores=torch.ones(1))
+    >>> found.psnr(truth)
+    tensor([120.])
     """
 
     images: Tensor
@@ -199,6 +206,12 @@ def infer_labels(bias: Array, count: int = 1, lr: float | None = None) -> tuple[
     ------
     ValueError
         For a count below 1, and an update that is not finite.
+
+    Examples
+    --------
+    >>> step = 0.1 * (torch.tensor([0.0, 1.0, 0.0]) - 1 / 3)  # one record of class 1
+    >>> infer_labels(step, count=1, lr=0.1)[0]
+    tensor([1])
     """
     scores = torch.as_tensor(bias).detach().flatten().double()
     if count < 1:
@@ -228,6 +241,11 @@ def total_variation(images: Tensor) -> Tensor:
     -------
     Tensor
         A number.
+
+    Examples
+    --------
+    >>> total_variation(torch.ones(1, 8, 8)), total_variation(torch.eye(2))
+    (tensor(0.), tensor(2.))
     """
     return images.diff(dim=-1).abs().mean() + images.diff(dim=-2).abs().mean()
 
@@ -257,6 +275,13 @@ def simulate(model: nn.Module, x: Tensor, y: Tensor, lr: float, steps: int = 1) 
     ------
     ValueError
         For settings out of range, and records and labels of different length.
+
+    Examples
+    --------
+    >>> x, y = torch.ones(3, 4), torch.tensor([0, 1, 1])
+    >>> update = simulate(nn.Linear(4, 2), x, y, lr=0.1)
+    >>> update.shape
+    torch.Size([10])
     """
     real("lr", lr)
     whole("steps", steps)
@@ -321,6 +346,16 @@ def invert(
     ------
     ValueError
         For an update that does not fit the model, is zero or not finite.
+
+    Examples
+    --------
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(16, 4))
+    >>> image, label = torch.rand(1, 1, 4, 4), torch.tensor([2])
+    >>> update = simulate(model, image, label, lr=0.1)
+    >>> found = invert(model, update, image.shape, lr=0.1, labels=label,
+    ...                iterations=100)
+    >>> float(found.scores) > 0.9
+    True
     """
     target = flat(update).float()
     if target.numel() != flatten(model).numel():

@@ -300,7 +300,8 @@ def from_scores(
     Examples
     --------
     >>> rng = np.random.default_rng(0)
-    >>> found = from_scores(rng.normal(3, 1, 500), rng.normal(0, 1, 500), delta=1e-5, claimed=1.0)
+    >>> present, absent = rng.normal(3, 1, 500), rng.normal(0, 1, 500)
+    >>> found = from_scores(present, absent, delta=1e-5, claimed=1.0)
     >>> found.violated
     True
     """

@@ -275,7 +275,8 @@ class Canaries:
     >>> canaries = Canaries(500, 650, plan=plan)
     >>> people = fldp.clients.partition(*fldp.datasets.digits(), clients=100, seed=0)
     >>> history = fldp.train(torch.nn.Linear(64, 10), people, plan, canaries=canaries)
-    >>> found = audit.one_run(canaries.scores, canaries.included, delta=1e-5, plan=plan)
+    >>> found = audit.one_run(canaries.scores, canaries.included,
+    ...                       delta=1e-5, plan=plan)
     >>> found.lower_bound > 1 and not found.violated
     True
     """

@@ -362,7 +362,8 @@ def one_run(
     --------
     >>> rng = np.random.default_rng(0)
     >>> coins = rng.random(1000) < 0.5
-    >>> found = one_run(coins + rng.normal(0, 0.2, 1000), coins, delta=1e-5, claimed=1.0)
+    >>> scores = coins + rng.normal(0, 0.2, 1000)
+    >>> found = one_run(scores, coins, delta=1e-5, claimed=1.0)
     >>> found.violated
     True
     """

@@ -32,6 +32,18 @@ class Membership:
     model share that model, and say nothing about other trainings. `fldp.audit.from_scores` makes a
     bound of independent scores; records of one model are not.
 
+    Parameters
+    ----------
+    members, others : array
+        The scores of records that were in the training data, and of others; finite.
+
+    Raises
+    ------
+    ValueError
+        Where one of them is empty or not finite, or all scores are equal.
+
+    Examples
+    --------
     >>> found = Membership(np.array([1.0, 2.0, 3.0]), np.array([0.0, 0.5, 2.5]))
     >>> round(found.auc, 2), found.tpr(1 / 3)
     (0.78, 1.0)
@@ -57,7 +69,18 @@ class Membership:
         return float(auc(*curve_of(self.members, self.others)))
 
     def auc_interval(self, confidence: float = 0.95) -> tuple[float, float]:
-        """Confidence interval of the AUC (Newcombe 2006, method 5): right also near 0 and 1."""
+        """Confidence interval of the AUC (Newcombe 2006, method 5): right also near 0 and 1.
+
+        Parameters
+        ----------
+        confidence : float
+            In (0, 1).
+
+        Returns
+        -------
+        (float, float)
+            The lower and the upper end.
+        """
         from scipy.special import ndtri
 
         reach = float(ndtri((1 + real("confidence", confidence, 1)) / 2))
@@ -97,7 +120,19 @@ class Membership:
     def tpr(self, fpr: float) -> float:
         """True positive rate at the threshold that has at most this false positive rate.
 
-        `fpr` lies between 1/(number of others), the smallest rate that they can show, and 1.
+        Parameters
+        ----------
+        fpr : float
+            From 1/(number of others), the smallest rate that they can show, to 1.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        ValueError
+            For a rate that so few others cannot show.
         """
         allowed = self._rank(fpr)
         if allowed >= len(self.others):
@@ -111,6 +146,18 @@ class Membership:
         The threshold is uncertain too: its rank is moved until its false positive rate is surely
         below, or above, `fpr` (Beta laws), and the true positive rate there has an exact binomial
         bound (Clopper-Pearson). Each of the four has a quarter of the error; on the safe side.
+
+        Parameters
+        ----------
+        fpr : float
+            As for `tpr`.
+        confidence : float
+            In (0, 1).
+
+        Returns
+        -------
+        (float, float)
+            The lower and the upper end.
         """
         from scipy.special import betaincinv
 
@@ -132,7 +179,19 @@ class Membership:
         return low, high
 
     def statement(self, fpr: float = 0.1, confidence: float = 0.95) -> str:
-        """What the attack achieved, in words, with its uncertainty."""
+        """What the attack achieved, in words, with its uncertainty.
+
+        Parameters
+        ----------
+        fpr : float
+            As for `tpr`.
+        confidence : float
+            In (0, 1).
+
+        Returns
+        -------
+        str
+        """
         low, high = self.auc_interval(confidence)
         least, most = self.tpr_interval(fpr, confidence)
         verdict = "better than a coin"
@@ -152,7 +211,17 @@ class Membership:
         )
 
     def plot(self, ax: Any = None) -> Any:
-        """True against false positive rates, on logarithmic axes; returns the axes."""
+        """True against false positive rates, on logarithmic axes; returns the axes.
+
+        Parameters
+        ----------
+        ax : Axes, optional
+            None: new ones.
+
+        Returns
+        -------
+        Axes
+        """
         from fldp.plotting import axes
 
         ax = axes(ax)
@@ -181,6 +250,11 @@ def record_losses(model: nn.Module, x: Tensor, y: Tensor) -> np.ndarray:
     -------
     numpy.ndarray
         (n,).
+
+    Examples
+    --------
+    >>> record_losses(nn.Identity(), torch.zeros(1, 2), torch.tensor([0])).round(3)
+    array([0.693])
     """
     with torch.no_grad():
         return F.cross_entropy(model(x), y, reduction="none").double().cpu().numpy()
@@ -202,6 +276,14 @@ def membership(
     Returns
     -------
     Membership
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> sure, unsure = torch.tensor([[4.0, 0.0]]), torch.tensor([[1.0, 0.0]])
+    >>> label = torch.tensor([0])
+    >>> membership(nn.Identity(), (sure, label), (unsure, label)).auc
+    1.0
     """
     return Membership(-record_losses(model, *members), -record_losses(model, *others))
 
@@ -243,6 +325,16 @@ def update_membership(
     ------
     ValueError
         For an update of another size, and a label of the members that no other record has.
+
+    Examples
+    --------
+    >>> from fldp.audit.attacks import simulate
+    >>> model = nn.Linear(20, 2)
+    >>> members = (torch.eye(20)[:10], torch.arange(10) % 2)
+    >>> others = (torch.eye(20)[10:], torch.arange(10) % 2)
+    >>> update = simulate(model, *members, lr=0.1)
+    >>> update_membership(model, update, members, others).auc
+    1.0
     """
     target = flat(update).float()
     layout = shapes(model)
@@ -314,6 +406,14 @@ def likelihood_ratio(
     ------
     ValueError
         For shapes that do not fit, scores that are not finite, and too few shadow runs.
+
+    Examples
+    --------
+    >>> inside = np.arange(8)[:, None] % 2 == np.arange(4) % 2
+    >>> shadow = inside + np.arange(8)[:, None] / 100
+    >>> seen = np.array([1.0, 0.0, 1.0, 0.0])
+    >>> likelihood_ratio(seen, shadow, inside, seen).auc
+    1.0
     """
     real("floor", floor)
     scores = np.asarray(shadow_scores, float)
@@ -367,6 +467,12 @@ def shadow_runs(
     ------
     ValueError
         Where `run` returns another number of scores.
+
+    Examples
+    --------
+    >>> scores, inside = shadow_runs(lambda members, seed: members * 1.0, 5, 3)
+    >>> scores.shape, bool((scores == inside).all())
+    ((3, 5), True)
     """
     shape = (whole("runs", runs), whole("records", records))
     inside = np.random.default_rng(seed).random(shape) < 0.5

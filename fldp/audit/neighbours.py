@@ -111,6 +111,12 @@ class NeighbourResult:
         How far the sum may move, in units of the updates.
     aligned : bool
         False where neighbours get different noise at one seed, so that nothing can be compared.
+
+    Examples
+    --------
+    >>> found = NeighbourResult({"huge": 1.0}, claimed_sensitivity=1.0, aligned=True)
+    >>> found.ratios["huge"] <= 1
+    True
     """
 
     ratios: dict[str, float]

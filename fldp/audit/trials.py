@@ -131,7 +131,8 @@ def from_trials(
     --------
     >>> rng = np.random.default_rng(0)
     >>> coins = rng.random((3, 100)) < 0.5
-    >>> found = from_trials(coins + rng.normal(0, 0.2, (3, 100)), coins, delta=1e-5, claimed=0.5)
+    >>> scores = coins + rng.normal(0, 0.2, (3, 100))
+    >>> found = from_trials(scores, coins, delta=1e-5, claimed=0.5)
     >>> found.violated
     True
     """

@@ -109,6 +109,11 @@ class AdaptiveClip(FlatClip):
         adjacency : str
             As for `sensitivity`.
 
+        Returns
+        -------
+        (float, float)
+            z_Δ and σ_b.
+
         Raises
         ------
         ValueError

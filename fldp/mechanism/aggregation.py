@@ -235,6 +235,10 @@ class PrivateAggregator:
         round : int, optional
             The number of the round, for the ledger.
 
+        Returns
+        -------
+        Release
+
         Raises
         ------
         ValueError

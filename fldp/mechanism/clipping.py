@@ -121,6 +121,19 @@ class Clip:
 
     A clip answers for itself: what one client moves, what else it asks of the round, and what it
     learns from it. The defaults are those of a clip that asks nothing.
+
+    Examples
+    --------
+    A clip of your own says by which factors rows are scaled:
+
+    >>> class Halving(Clip):
+    ...     norm = 1.0
+    ...
+    ...     def factors(self, rows, norms, slices=(), room=0.0):
+    ...         halvings = (norms / (1 - room)).clamp(min=1).log2().ceil()
+    ...         return (0.5**halvings)[:, None]
+    >>> Halving().scales(torch.tensor([[3.0, 4.0], [0.5, 0.0]])).tolist()
+    [0.125, 1.0]
     """
 
     norm: float
@@ -144,6 +157,10 @@ class Clip:
         adjacency : str
             "add-or-remove", "zero-out" or "replace-one".
 
+        Returns
+        -------
+        float
+
         Raises
         ------
         ValueError
@@ -158,6 +175,10 @@ class Clip:
         ----------
         adjacency : str
             As for `sensitivity`.
+
+        Returns
+        -------
+        float
         """
         return 0.0
 
@@ -191,13 +212,23 @@ class Clip:
             As `noise_split` returned them.
         adjacency : str
             As for `sensitivity`.
+
+        Returns
+        -------
+        float
         """
         if count_noise == 0:
             return z
         return 1 / math.hypot(1 / z, self.bit_sensitivity(adjacency) / count_noise)
 
     def prepare(self, layout: Layout) -> None:
-        """Get ready for updates of this structure; ValueError when the clip does not fit it."""
+        """Get ready for updates of this structure; ValueError when the clip does not fit it.
+
+        Parameters
+        ----------
+        layout : Layout
+            The structure that every update has.
+        """
 
     def observe(self, noisy_bits: float, cohort: float) -> float | None:
         """Learn from the noised query, after the release.
@@ -223,6 +254,10 @@ class Clip:
         ----------
         plan : PrivacyPlan
             The run's.
+
+        Returns
+        -------
+        str
         """
         return ""
 
@@ -293,9 +328,22 @@ class Clip:
         return (self.factors(rows, norms, slices) * finite[:, None]).squeeze(1)
 
     def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the clip."""
         return dict(vars(self))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Resume after `state_dict`.
+
+        Parameters
+        ----------
+        state : mapping
+            What it returned.
+
+        Raises
+        ------
+        ValueError
+            For the state of another clip.
+        """
         if set(state) != set(vars(self)):
             raise ValueError(f"this state has {sorted(state)}, expected {sorted(vars(self))}")
         vars(self).update(state)
@@ -380,6 +428,10 @@ class PerLayerClip(Clip):
         ----------
         names : sequence of str
             The tensors' names, in their order.
+
+        Returns
+        -------
+        list of float
 
         Raises
         ------

@@ -50,18 +50,6 @@ class Collection:
     release is made whoever asks, from whatever thread; a collection cannot be copied, pickled or
     used in a forked process, because each copy could release the same data again.
 
-    In two processes, the client runs a `Contribution` with the same clip and cap:
-
-    >>> import fldp
-    >>> plan = fldp.calibrate(epsilon=8.0, delta=1e-4, rounds=1, clients=1000)
-    >>> server = Collection(plan, torch.zeros(4), clip=1.0)
-    >>> client = Contribution(torch.zeros(4), clip=1.0)
-    >>> for number in range(1000):
-    ...     message = client.encode(torch.full((4,), 0.5))  # crosses the network
-    ...     server.receive(message, client=number)
-    >>> bool((server.release().mean - 0.5).abs().max() < 0.1)
-    True
-
     Parameters
     ----------
     plan : PrivacyPlan
@@ -77,6 +65,20 @@ class Collection:
     ------
     ValueError
         For settings that the plan does not account for.
+
+    Examples
+    --------
+    In two processes, the client runs a `Contribution` with the same clip and cap:
+
+    >>> import fldp
+    >>> plan = fldp.calibrate(epsilon=8.0, delta=1e-4, rounds=1, clients=1000)
+    >>> server = Collection(plan, torch.zeros(4), clip=1.0)
+    >>> client = Contribution(torch.zeros(4), clip=1.0)
+    >>> for number in range(1000):
+    ...     message = client.encode(torch.full((4,), 0.5))  # crosses the network
+    ...     server.receive(message, client=number)
+    >>> bool((server.release().mean - 0.5).abs().max() < 0.1)
+    True
     """
 
     def __init__(
@@ -270,6 +272,10 @@ class Collection:
             Its account gets the event on disk before the release exists.
         round : int, optional
             The number of the round, for the ledger.
+
+        Returns
+        -------
+        Release
 
         Raises
         ------

@@ -160,6 +160,12 @@ class Message:
         The bounded update, flat (d,); exact zeros for a malformed one.
     half_bits : int
         +1 if the update was within C, -1 if it was beyond, 0 if it was malformed or zero.
+
+    Examples
+    --------
+    >>> client = Contribution(torch.zeros(2), clip=1.0)
+    >>> client.encode(torch.tensor([3.0, 4.0])).half_bits
+    -1
     """
 
     vector: Tensor
@@ -281,6 +287,10 @@ class Contribution:
             In the structure of `like`, or flat (d,).
         weight
             How often the client counts, up to the cap; None is once.
+
+        Returns
+        -------
+        Message
 
         Raises
         ------

@@ -101,7 +101,8 @@ class DiscreteGaussian(Gaussian):
     --------
     >>> import fldp
     >>> plan = fldp.calibrate(epsilon=2.0, delta=1e-5, rounds=1, clients=1000)
-    >>> release = fldp.aggregate(torch.ones(1000, 2) / 2, plan, noise=DiscreteGaussian())
+    >>> noise = DiscreteGaussian()
+    >>> release = fldp.aggregate(torch.ones(1000, 2) / 2, plan, noise=noise)
     >>> bool((release.mean - 0.5).abs().max() < 0.1)
     True
     """

@@ -100,6 +100,11 @@ def gaussian_(out: Tensor, std: float, generator: torch.Generator | None = None)
     generator : torch.Generator, optional
         None for cryptographic noise.
 
+    Returns
+    -------
+    Tensor
+        `out`.
+
     Raises
     ------
     ValueError
@@ -226,6 +231,10 @@ class Gaussian:
         size : int
             How many coordinates a round noises, an adaptive clip's count of bits included.
 
+        Returns
+        -------
+        list of Event
+
         Raises
         ------
         ValueError
@@ -256,6 +265,10 @@ class Gaussian:
             σ on the sum, which a grid's step follows.
         clients, most : int
             How many rows to prepare for, and how many may come at all: public numbers.
+
+        Returns
+        -------
+        Sum
         """
         return RunningSum(size, like, clients, most)
 

@@ -27,6 +27,18 @@ def clip_each(updates: Sequence[Update], clip_norm: float) -> list[dict[str, Ten
         Tensors by name, one mapping a client.
     clip_norm : float
         C.
+
+    Returns
+    -------
+    list of dict
+        The clipped updates.
+
+    Examples
+    --------
+    >>> update = {"w": torch.tensor([3.0]), "b": torch.tensor([4.0])}
+    >>> (one,) = clip_each([update], 1.0)
+    >>> round(float(one["w"]), 4), round(float(one["b"]), 4)
+    (0.6, 0.8)
     """
     clipped = []
     # In float64, as a reader would check it by hand.
@@ -46,6 +58,16 @@ def add_up(updates: Sequence[Update]) -> dict[str, Tensor]:
     ----------
     updates
         Clipped, as `clip_each` returns them; at least one.
+
+    Returns
+    -------
+    dict
+        The sum of each parameter, by name.
+
+    Examples
+    --------
+    >>> add_up([{"w": torch.tensor([1.0])}, {"w": torch.tensor([2.0])}])["w"]
+    tensor([3.])
     """
     return {name: torch.stack([u[name] for u in updates]).sum(dim=0) for name in updates[0]}
 
@@ -63,6 +85,17 @@ def add_noise(
         σ = z·C.
     generator : torch.Generator, optional
         None takes the noise from the operating system.
+
+    Returns
+    -------
+    dict
+        The noised sum of each parameter, by name.
+
+    Examples
+    --------
+    >>> noised = add_noise({"w": torch.zeros(10_000)}, 2.0)["w"]
+    >>> 1.8 < float(noised.std()) < 2.2
+    True
     """
     return {name: gaussian_(tensor.clone(), std, generator) for name, tensor in total.items()}
 
@@ -89,11 +122,16 @@ def private_mean(
     generator : torch.Generator, optional
         As for `add_noise`.
 
+    Returns
+    -------
+    dict
+        The noised mean of each parameter, by name.
+
     Examples
     --------
-    >>> mean = private_mean(
-    ...     [{"w": torch.tensor([3.0, 4.0])}], clip_norm=1.0, noise_multiplier=1e-9, denominator=1
-    ... )
+    >>> updates = [{"w": torch.tensor([3.0, 4.0])}]
+    >>> mean = private_mean(updates, clip_norm=1.0, noise_multiplier=1e-9,
+    ...                     denominator=1)
     >>> [round(x, 4) for x in mean["w"].tolist()]
     [0.6, 0.8]
     """
@@ -117,6 +155,11 @@ def laplace_(out: Tensor, scale: float, generator: torch.Generator | None = None
         b.
     generator : torch.Generator, optional
         None takes the noise from the operating system.
+
+    Returns
+    -------
+    Tensor
+        `out`.
 
     Raises
     ------

@@ -33,15 +33,30 @@ class PrivateDiagnostics:
 
     Parameters
     ----------
-    norms : norms of the contributions as they came; 0 for a NaN or an infinity, and of a value
-        beyond 2^40 that of the update scaled down to it.
-    clipped_fraction : the share of the usable ones that was beyond C.
-    malformed : how many contributed exactly zero, because they held a NaN, an infinity or an
-        unusable weight, had another structure, or came a second time from one client.
-    count : how many clients took part.
-    first_problem : what was wrong with the first of another structure or sender, in words.
-    usable : how many were not malformed.
-    zero : how many of the usable ones were zero everywhere.
+    norms : Tensor
+        Norms of the contributions as they came; 0 for a NaN or an infinity, and of a value beyond
+        2^40 that of the update scaled down to it.
+    clipped_fraction : float
+        The share of the usable ones that was beyond C.
+    malformed : int
+        How many contributed exactly zero, because they held a NaN, an infinity or an unusable
+        weight, had another structure, or came a second time from one client.
+    count : int
+        How many clients took part.
+    first_problem : str
+        What was wrong with the first of another structure or sender, in words.
+    usable : int
+        How many were not malformed.
+    zero : int
+        How many of the usable ones were zero everywhere.
+
+    Examples
+    --------
+    >>> import fldp, torch
+    >>> plan = fldp.calibrate(epsilon=8.0, delta=1e-4, rounds=1, clients=2)
+    >>> private = fldp.aggregate(torch.tensor([[3.0, 4.0], [0.3, 0.4]]), plan).private
+    >>> private.count, private.clipped_fraction
+    (2, 0.5)
     """
 
     norms: list[float]
@@ -92,15 +107,30 @@ class Release:
 
     Parameters
     ----------
-    mean : the noisy mean, in the structure of the updates.
-    noise_std : the standard deviation of the noise on each of its coordinates. Under central trust
-        it follows from the plan alone. Under distributed and local trust every client adds noise,
-        so it grows with the square root of the count, and publishes the count.
-    denominator : what the noisy sum was divided by, a public number.
-    event : what the accountant composes.
-    clip_norm : C, the norm that clipped.
-    reproducible : the caller's generator made the noise, and its seed can remove it.
-    unclipped : the noised fraction within C that an adaptive clip paid for, else None.
+    mean : update
+        The noisy mean, in the structure of the updates.
+    noise_std : float
+        The standard deviation of the noise on each of its coordinates. Under central trust it
+        follows from the plan alone. Under distributed and local trust every client adds noise, so
+        it grows with the square root of the count, and publishes the count.
+    denominator : float
+        What the noisy sum was divided by, a public number.
+    event : Event
+        What the accountant composes.
+    clip_norm : float
+        C, the norm that clipped.
+    reproducible : bool
+        The caller's generator made the noise, and its seed can remove it.
+    unclipped : float, optional
+        The noised fraction within C that an adaptive clip paid for, else None.
+
+    Examples
+    --------
+    >>> import fldp, torch
+    >>> plan = fldp.calibrate(epsilon=8.0, delta=1e-4, rounds=1, clients=1000)
+    >>> release = fldp.aggregate(torch.ones(1000, 4) / 2, plan)
+    >>> release.denominator, release.clip_norm, release.reproducible
+    (1000.0, 1.0, False)
     """
 
     mean: Any

@@ -121,17 +121,25 @@ class RunningSum:
 
     Parameters
     ----------
-    size : d, the number of coordinates.
-    like : an empty tensor with the dtype (float32 or float64) and the device of the rows.
-    clients : how many rows to prepare for, a public number. It sets the length of the float32
-        groups; rows beyond it are as well bounded, and slower.
-    most : how many may come at all, a public number of at most `MOST`.
+    size : int
+        d, the number of coordinates.
+    like : Tensor
+        Empty, with the dtype (float32 or float64) and the device of the rows.
+    clients : int
+        How many rows to prepare for, a public number. It sets the length of the float32 groups;
+        rows beyond it are as well bounded, and slower.
+    most : int
+        How many may come at all, a public number of at most `MOST`.
 
+    Examples
+    --------
     >>> total = RunningSum(2, torch.empty(0), clients=3, most=1000)
     >>> total.add_(torch.ones(3, 2), [(0, 2, torch.tensor([1.0, 0.5, 0.25]))])
     >>> total.read(0, 2).tolist()
     [1.75, 1.75]
-    >>> total.room < 1e-8 and RunningSum(10**6, torch.empty(0), clients=3, most=1000).room < 1e-3
+    >>> total.room < 1e-8
+    True
+    >>> RunningSum(10**6, torch.empty(0), clients=3, most=1000).room < 1e-3
     True
     """
 

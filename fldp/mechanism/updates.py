@@ -79,6 +79,11 @@ def load_(model: nn.Module, flat: Tensor) -> nn.Module:
     flat : Tensor
         The vector (d,), in the order of `shapes`.
 
+    Returns
+    -------
+    nn.Module
+        `model`.
+
     Raises
     ------
     ValueError
@@ -108,10 +113,21 @@ def views(flat: Tensor, layout: Sequence[tuple[str, torch.Size, int]]) -> dict[s
     layout : sequence of (str, torch.Size, int)
         As `shapes` gives it.
 
+    Returns
+    -------
+    dict of str to Tensor
+        By name, in the layout's order.
+
     Raises
     ------
     ValueError
         When d differs from the layout's total.
+
+    Examples
+    --------
+    >>> layout = shapes(nn.Linear(2, 1))
+    >>> views(torch.arange(3.0), layout)["weight"]
+    tensor([[0., 1.]])
     """
     total = sum(size for _, _, size in layout)
     if flat.shape[-1] != total:

@@ -139,7 +139,9 @@ class PrivacyPlan:
     Examples
     --------
     >>> plan = calibrate(epsilon=8.0, delta=1e-3, rounds=60, clients=480, cohort=120)
-    >>> PrivacyPlan.from_json(plan.to_json()) == plan and plan.epsilon(30) < plan.epsilon() <= 8
+    >>> PrivacyPlan.from_json(plan.to_json()) == plan
+    True
+    >>> plan.epsilon(30) < plan.epsilon() <= 8
     True
     """
 
@@ -1049,7 +1051,8 @@ def calibrate(
 
     Examples
     --------
-    >>> round(calibrate(epsilon=1.0, delta=1e-5, rounds=15, clients=10).noise_multiplier, 2)
+    >>> plan = calibrate(epsilon=1.0, delta=1e-5, rounds=15, clients=10)
+    >>> round(plan.noise_multiplier, 2)
     14.45
     """
     epsilon = real("epsilon", epsilon)

@@ -20,6 +20,14 @@ class Extrapolation:
         The plan of what ran.
     federation
         That of the larger federation, which did not run.
+
+    Examples
+    --------
+    >>> import fldp
+    >>> plan = fldp.calibrate(epsilon=8.0, delta=1e-3, rounds=60, clients=480,
+    ...                       cohort=120)
+    >>> fldp.extrapolate(plan, clients=48_000).federation.clients
+    48000
     """
 
     simulated: PrivacyPlan
@@ -84,7 +92,8 @@ def extrapolate(plan: PrivacyPlan, *, clients: int, delta: float | None = None) 
     Examples
     --------
     >>> import fldp
-    >>> plan = fldp.calibrate(epsilon=8.0, delta=1e-3, rounds=60, clients=480, cohort=120)
+    >>> plan = fldp.calibrate(epsilon=8.0, delta=1e-3, rounds=60, clients=480,
+    ...                       cohort=120)
     >>> both = extrapolate(plan, clients=48_000)
     >>> both.federation.epsilon() < 0.1 < both.simulated.epsilon()
     True

@@ -313,7 +313,8 @@ class Ledger:
         --------
         >>> import tempfile
         >>> with Ledger(Path(tempfile.mkdtemp()) / "ledger.jsonl") as ledger:
-        ...     ledger.would_exceed(Event(0.1), epsilon=1.0, delta=1e-5, adjacency="zero-out")
+        ...     ledger.would_exceed(Event(0.1), epsilon=1.0, delta=1e-5,
+        ...                         adjacency="zero-out")
         True
         """
         if epsilon is None:

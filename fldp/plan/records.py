@@ -94,6 +94,13 @@ class RecordPlan:
         "zero-out" or "replace-one", of records.
     accountant
         As in `calibrate_records`.
+
+    Examples
+    --------
+    >>> plan = calibrate_records(epsilon=8.0, delta=1e-5, rounds=20, local_epochs=1,
+    ...                          batch_size=16, client_sizes=[10, 160])
+    >>> len(plan.epsilons), bool(max(plan.epsilons) <= 8.0)
+    (2, True)
     """
 
     epsilon: float
@@ -267,8 +274,8 @@ def calibrate_records(
 
     Examples
     --------
-    >>> plan = calibrate_records(epsilon=8.0, delta=1e-5, rounds=20, local_epochs=1, batch_size=16,
-    ...                          client_sizes=[10, 160, 1600])
+    >>> plan = calibrate_records(epsilon=8.0, delta=1e-5, rounds=20, local_epochs=1,
+    ...                          batch_size=16, client_sizes=[10, 160, 1600])
     >>> [round(float(e), 1) for e in plan.epsilons]
     [8.0, 2.3, 0.6]
     """

@@ -65,7 +65,8 @@ class Report:
     >>> from fldp.plan import calibrate
     >>> plan = calibrate(epsilon=1.0, delta=1e-5, rounds=15, clients=10)
     >>> report = plan.report(name="Next word", client="phone")
-    >>> report.to_dict()["registry"]["deployment"]["privacy_loss"]["privacy_parameters"]
+    >>> deployment = report.to_dict()["registry"]["deployment"]
+    >>> deployment["privacy_loss"]["privacy_parameters"]
     {'epsilon': 1.0, 'delta': 1e-05}
     >>> "purpose" in report.missing
     True

@@ -82,6 +82,12 @@ class Algorithm:
     Every client starts from the same module state (weights, buffers, attributes, hooks) and draws
     random numbers that are a function of the run's key, the round and its own number. So an update
     depends on nobody else, whatever the engine, the chunk and the cohort.
+
+    Examples
+    --------
+    >>> from fldp.simulation.local import LocalSGD
+    >>> isinstance(LocalSGD(), Algorithm), LocalSGD().remembers
+    (True, False)
     """
 
     remembers: ClassVar[bool] = False
@@ -388,7 +394,8 @@ class Algorithm:
         Examples
         --------
         >>> from fldp.simulation.local import LocalSGD
-        >>> people = Population(torch.ones(6, 4), torch.arange(6) % 2, [[0, 1], [2, 3], [4, 5]])
+        >>> owners = [[0, 1], [2, 3], [4, 5]]
+        >>> people = Population(torch.ones(6, 4), torch.arange(6) % 2, owners)
         >>> LocalSGD(lr=0.1).updates_of(nn.Linear(4, 2), people).shape
         torch.Size([3, 10])
         """

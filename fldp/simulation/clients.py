@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     from fldp.simulation.loading import LazyPopulation
 
+__all__ = ["SCHEMES", "Population", "from_loader", "partition"]
+
 SCHEMES = ("iid", "dirichlet", "shards", "lognormal", "group")
 # Added before shares of records are rounded down, so that their exact sum is not lost.
 _ROUNDING = 1e-9
@@ -472,7 +474,8 @@ def partition(
 
     Examples
     --------
-    >>> people = partition(torch.rand(100, 4), torch.arange(100) % 10, 20, "dirichlet", alpha=0.1)
+    >>> x, y = torch.rand(100, 4), torch.arange(100) % 10
+    >>> people = partition(x, y, 20, "dirichlet", alpha=0.1)
     >>> len(people), people.summary()["records"]
     (20, 100)
     """

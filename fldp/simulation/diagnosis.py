@@ -38,6 +38,12 @@ class RunDiagnosis:
     reads_private : bool
         Whether figures that no ε covers were read: then neither it nor the absence of a finding
         may be published.
+
+    Examples
+    --------
+    >>> found = RunDiagnosis((), looked=("ε",), missing=(), reads_private=False)
+    >>> found.findings
+    ()
     """
 
     findings: tuple[Reason, ...]

@@ -99,8 +99,9 @@ class DPSGD(Algorithm):
     >>> import fldp
     >>> x, y = fldp.datasets.digits()
     >>> people = fldp.clients.partition(x, y, clients=30, seed=0)
-    >>> plan = fldp.calibrate_records(epsilon=8.0, delta=1e-5, rounds=2, local_epochs=1,
-    ...                               batch_size=20, client_sizes=people.sizes)
+    >>> plan = fldp.calibrate_records(epsilon=8.0, delta=1e-5, rounds=2,
+    ...                               local_epochs=1, batch_size=20,
+    ...                               client_sizes=people.sizes)
     >>> history = fldp.train(nn.Linear(64, 10), people, None, clip=None, rounds=2,
     ...                      local=DPSGD(plan, lr=1.0))
     >>> print(history.statement.splitlines()[-1])

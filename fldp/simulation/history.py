@@ -62,6 +62,15 @@ class History:
         for a round that released nothing because too few came, which is public there.
     seconds : float
         How long the rounds took, which tells who came and how much data they have: NOT for release.
+
+    Examples
+    --------
+    >>> import fldp
+    >>> people = fldp.clients.partition(*fldp.datasets.digits(), clients=100, seed=0)
+    >>> plan = fldp.calibrate(epsilon=8.0, delta=1e-3, rounds=3, clients=100)
+    >>> history = fldp.train(nn.Linear(64, 10), people, plan)
+    >>> history.rounds, history.now <= 8.0
+    (3, True)
     """
 
     plan: PrivacyPlan | None

@@ -56,6 +56,14 @@ class LazyPopulation(Population):
     ValueError
         For what is no number of clients, and where no record is to be had or `fn` draws from
         global random numbers.
+
+    Examples
+    --------
+    >>> def records(client):
+    ...     return torch.full((3, 2), float(client)), torch.tensor([0, 1, 1])
+    >>> people = LazyPopulation(records, 1_000_000)
+    >>> people.client(7)[0][0]
+    tensor([7., 7.])
     """
 
     def __init__(

@@ -65,7 +65,8 @@ class LocalFunction(Algorithm):
     >>> def shrink(model, x, y):
     ...     return {name: 0.5 * weight for name, weight in model.state_dict().items()}
     >>> model = nn.Linear(64, 10, bias=False)
-    >>> (row,) = LocalFunction(shrink).updates(model, torch.ones(640), people, ids=[3])
+    >>> algorithm = LocalFunction(shrink)
+    >>> (row,) = algorithm.updates(model, torch.ones(640), people, ids=[3])
     >>> row.unique()
     tensor([-0.5000])
     """

@@ -34,6 +34,14 @@ class Sampler:
     A sampler of your own overrides `sample` with this signature, is a function of its arguments,
     and takes all its randomness from `draws`: a run is resumed, and the participations of a seeded
     run are counted, by drawing again.
+
+    Examples
+    --------
+    >>> class Even(Sampler):
+    ...     def sample(self, clients, draws=None, round=0):
+    ...         return torch.arange(0, clients, 2)
+    >>> Even().sample(5)
+    tensor([0, 2, 4])
     """
 
     def sample(
@@ -87,7 +95,13 @@ class Sampler:
 
 
 class Everyone(Sampler):
-    """All clients, every round."""
+    """All clients, every round.
+
+    Examples
+    --------
+    >>> Everyone().sample(3)
+    tensor([0, 1, 2])
+    """
 
 
 @dataclass
@@ -269,7 +283,9 @@ def for_plan(plan: PrivacyPlan) -> Sampler:
     Examples
     --------
     >>> import fldp
-    >>> for_plan(fldp.calibrate(epsilon=8.0, delta=1e-3, rounds=60, clients=480, cohort=120))
+    >>> plan = fldp.calibrate(epsilon=8.0, delta=1e-3, rounds=60, clients=480,
+    ...                       cohort=120)
+    >>> for_plan(plan)
     Poisson(rate=0.25, cap=None)
     """
     if plan.sampling == "fixed":

@@ -242,6 +242,11 @@ class FedYogi(FedAdam):
     ----------
     lr, betas, eps, cooldown, average
         As for `FedAdam`.
+
+    Examples
+    --------
+    >>> FedYogi(lr=1.0, eps=1.0).step(torch.zeros(1), torch.tensor([10.0]))
+    tensor([0.4142])
     """
 
     def second(self, before: Tensor, square: Tensor) -> Tensor:

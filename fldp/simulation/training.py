@@ -158,7 +158,8 @@ def train(
     >>> import fldp
     >>> x, y = fldp.datasets.digits()
     >>> people = fldp.clients.partition(x, y, clients=200, seed=0)
-    >>> plan = fldp.calibrate(epsilon=8.0, delta=1e-3, rounds=5, clients=200, cohort=100)
+    >>> plan = fldp.calibrate(epsilon=8.0, delta=1e-3, rounds=5, clients=200,
+    ...                       cohort=100)
     >>> history = train(torch.nn.Linear(64, 10), people, plan, validation=(x, y))
     >>> len(history.accuracy), history.epsilon[-1] <= 8.0
     (5, True)
