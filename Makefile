@@ -14,7 +14,7 @@ export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 export PYTHONPATH :=
 
-.PHONY: help ready book browser test check lab edit bench notebooks twins lock release-check fuzz clean
+.PHONY: help ready book browser test check lab edit bench notebooks twins quizzes slides lock release-check fuzz clean
 .DEFAULT_GOAL := help
 
 help:
@@ -27,6 +27,8 @@ help:
 	@echo "make bench      run the benchmarks; results go to benchmarks/results/"
 	@echo "make notebooks  execute every notebook and store its outputs"
 	@echo "make twins      write the notebooks that are read alone into _build/twins/"
+	@echo "make quizzes    the quizzes for a learning platform, into build/quizzes/"
+	@echo "make slides     a deck of slides for each chapter, into build/slides/"
 	@echo "make lock       pin requirements.in into requirements.txt (UPGRADE=--upgrade moves every pin)"
 	@echo "make release-check   a clean clone, built and tested with the distribution's own python3"
 	@echo "make fuzz            models, records and losses put together at random, ten times as many"
@@ -83,6 +85,12 @@ notebooks: $(READY)
 
 twins: $(READY)
 	$(BIN)/python tools/twins.py
+
+quizzes: $(READY)
+	$(BIN)/python tools/quizzes.py
+
+slides: $(READY)
+	$(BIN)/python tools/slides.py
 
 lock: $(READY)
 	$(BIN)/python tools/lock.py $(UPGRADE)

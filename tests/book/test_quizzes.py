@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+import xml.etree.ElementTree as ET
+import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,8 +17,11 @@ import chapters
 import check_book
 import myst
 import numbering
+import plain
 import pytest
 import questions
+import quiz
+import quizzes
 import twins
 import yaml
 from scipy.stats import norm
@@ -224,3 +229,160 @@ def test_a_chapter_with_one_question_is_refused() -> None:
 def test_numbers_are_found(text: str, found: set[str]) -> None:
     (one, _) = questions.parsed(changed(asks=text))["a"]
     assert numbers(one) == found
+
+
+# On the page, and in the notebook that is read alone.
+
+
+@pytest.fixture(scope="module")
+def document() -> Any:
+    """A quiz as the directive makes it, without the page around it."""
+    made = quiz.quiz("", quiz.nodes.paragraph("", "Check yourself"))
+    asked = QUIZZES["the-gaussian-mechanism"]
+    for number, question in enumerate(asked, 1):
+        one = quiz.quiz_question("", quiz.nodes.paragraph("", question.asks), number=number)
+        for letter, answer in question.choices():
+            choice = quiz.quiz_answer("", letter=letter, verdict=answer.verdict)
+            choice += [quiz.quiz_says("", answer.says), quiz.quiz_because("", answer.because)]
+            one += choice
+        made += one
+    return made
+
+
+def test_formats_without_folds_have_the_questions_first_and_then_the_reasons(document: Any) -> None:
+    shown = quiz.plain(document.deepcopy())
+    kinds = [type(node).__name__ for node in shown]
+    asked = len(QUIZZES["the-gaussian-mechanism"])
+    assert kinds == ["paragraph", *["paragraph", "enumerated_list"] * (2 * asked)]
+    text = " ".join(node.astext() for node in shown)
+    for question in QUIZZES["the-gaussian-mechanism"]:
+        for answer in question.answers:
+            assert text.index(answer.says) < text.index(answer.because)
+        assert text.index(question.asks) < text.index(questions.RIGHT)
+
+
+def test_the_notebook_that_is_read_alone_folds_its_reasons() -> None:
+    converter = plain.Converter("the-clip-norm", [], twins.the_book())
+    shown = converter.text("```{quiz}\n```")
+    visible, _, folded = shown.partition("<details>")
+    for question in QUIZZES["the-clip-norm"]:
+        for answer in question.answers:
+            assert answer.says in visible
+            assert answer.because in folded
+    assert questions.RIGHT not in visible
+    assert shown.endswith("</details>")
+
+
+# For a learning platform. QTI 1.2's content models, of the elements that are used; each child's
+# name is followed by a blank.
+
+MODELS = {
+    "questestinterop": "assessment ",
+    "assessment": "(qtimetadata )*(section )+",
+    "section": "(item )+",
+    "item": "(itemmetadata )?(presentation )?(resprocessing )*(itemfeedback )*",
+    "itemmetadata": "(qtimetadata )*",
+    "qtimetadata": "(qtimetadatafield )+",
+    "qtimetadatafield": "fieldlabel fieldentry ",
+    "presentation": "(material |response_lid )+",
+    "response_lid": "(material )?render_choice (material )?",
+    "render_choice": "(material |response_label )*",
+    "response_label": "(material )*",
+    "material": "(mattext )+",
+    "resprocessing": "outcomes (respcondition )+",
+    "outcomes": "(decvar )+",
+    "respcondition": "conditionvar (setvar )*(displayfeedback )*",
+    "conditionvar": "(varequal )+",
+    "itemfeedback": "(flow_mat |material )+",
+    "flow_mat": "(flow_mat |material )+",
+    **dict.fromkeys(("mattext", "fieldlabel", "fieldentry", "varequal", "setvar"), ""),
+    **dict.fromkeys(("decvar", "displayfeedback"), ""),
+}
+
+
+def local(element: ET.Element) -> str:
+    return element.tag.rpartition("}")[2]
+
+
+def faults(root: ET.Element) -> Iterator[str]:
+    """Where an assessment breaks the rules of QTI 1.2."""
+    space = {"q": quizzes.QTI}
+    for element in root.iter():
+        children = "".join(f"{local(child)} " for child in element)
+        if not re.fullmatch(MODELS[local(element)], children):
+            yield f"<{local(element)}> holds {children}"
+    for item in root.iterfind(".//q:item", space):
+        labels = [one.get("ident") for one in item.iterfind(".//q:response_label", space)]
+        told = {one.get("ident") for one in item.iterfind("q:itemfeedback", space)}
+        lid = item.find(".//q:response_lid", space)
+        assert lid is not None
+        if len(set(labels)) < len(labels):
+            yield "two answers have one identifier"
+        for equal in item.iterfind(".//q:varequal", space):
+            if equal.text not in labels or equal.get("respident") != lid.get("ident"):
+                yield f"no answer is {equal.text}"
+        for shown in item.iterfind(".//q:displayfeedback", space):
+            if shown.get("linkrefid") not in told:
+                yield f"no feedback is {shown.get('linkrefid')}"
+        scoring = item.findall(".//q:setvar", space)
+        if [one.text for one in scoring] != [quizzes.FULL]:
+            yield "not exactly one answer scores"
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("quizzes")
+    assert quizzes.main([str(folder)]) == 0
+    return folder
+
+
+@pytest.mark.slow
+def test_the_package_keeps_the_rules_of_qti(exported: Path) -> None:
+    with zipfile.ZipFile(exported / quizzes.QTI_FILE) as package:
+        files = {name: package.read(name).decode() for name in package.namelist()}
+    manifest = ET.fromstring(files.pop("imsmanifest.xml"))
+    named = [file.get("href") for file in manifest.iter(f"{{{quizzes.PACKAGE}}}file")]
+    assert sorted(named) == sorted(files)
+    idents: list[str] = []
+    for text in files.values():
+        root = ET.fromstring(text)
+        assert list(faults(root)) == []
+        idents += [item.get("ident", "") for item in root.iter(f"{{{quizzes.QTI}}}item")]
+    assert sorted(idents) == sorted(NAMES)
+
+
+def test_a_package_that_breaks_a_rule_is_seen() -> None:
+    text = quizzes.qti(quizzes.quizzes()[0])
+    for old, new in [
+        ("<conditionvar>", "<conditionvar><material><mattext/></material>"),
+        ('respident="answer">A<', 'respident="answer">E<'),
+        ('linkrefid="why-A"', 'linkrefid="why-E"'),
+        ('response_label ident="B"', 'response_label ident="A"'),
+        (">100</setvar>", ">50</setvar>"),
+    ]:
+        assert old in text
+        assert list(faults(ET.fromstring(text.replace(old, new, 1)))), old
+
+
+@pytest.mark.slow
+def test_moodle_gets_one_right_answer_and_a_reason_for_each(exported: Path) -> None:
+    root = ET.parse(exported / quizzes.MOODLE_FILE).getroot()
+    categories = [q for q in root if q.get("type") == "category"]
+    asked = [q for q in root if q.get("type") == "multichoice"]
+    assert len(categories) == len(QUIZZES)
+    assert [q.findtext("name/text") for q in asked] == NAMES
+    for one in asked:
+        scores = [answer.get("fraction") for answer in one.iter("answer")]
+        assert sorted(scores, reverse=True) == [quizzes.FULL, *["0"] * (len(scores) - 1)]
+        assert all(answer.findtext("feedback/text") for answer in one.iter("answer"))
+        for text in one.iter("text"):
+            said = text.text or ""
+            assert not re.search(r"\{\w+\}`|\$", said), said
+            assert said.count("\\(") == said.count("\\)")
+
+
+@pytest.mark.slow
+def test_the_same_quizzes_make_the_same_file(exported: Path, tmp_path: Path) -> None:
+    quizzes.main([str(tmp_path)])
+    for name in (quizzes.QTI_FILE, quizzes.MOODLE_FILE):
+        assert (tmp_path / name).read_bytes() == (exported / name).read_bytes()
