@@ -17,6 +17,7 @@ import yaml
 FILE = Path("book") / "quizzes.yml"
 # What a page says above its questions, and above the reasons.
 TITLE, ANSWERS = "Check yourself", "Answers"
+HOW = "Choose an answer, then open it: it says why it is right or not."
 RIGHT, WRONG = "Right.", "Not so."
 # A chapter has so many questions, and a question so many answers.
 QUESTIONS, CHOICES = (2, 3), (3, 4)

@@ -12,7 +12,7 @@ from typing import Any
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
-from questions import ANSWERS, FILE, TITLE, Question, questions
+from questions import ANSWERS, FILE, HOW, TITLE, Question, questions
 
 
 class quiz(nodes.General, nodes.Element):
@@ -48,7 +48,7 @@ class Quiz(SphinxDirective):
                 f"{FILE} has no questions for {slug}: write them, or take the directive out"
             )
         title = nodes.paragraph("", "", nodes.strong("", TITLE), classes=["fldp-quiz-title"])
-        made = quiz("", title, ids=[f"quiz-{slug}"])
+        made = quiz("", title, nodes.paragraph("", HOW), ids=[f"quiz-{slug}"])
         for number, question in enumerate(known[slug], 1):
             made += self.question(number, question)
         return [made]
@@ -72,7 +72,7 @@ class Quiz(SphinxDirective):
 
 def plain(made: quiz) -> list[nodes.Node]:
     """The same in nodes that every format knows: the questions, then the reasons."""
-    title, *asked = made.children
+    title, _, *asked = made.children
     listed, reasons = [], []
     for question in asked:
         assert isinstance(question, quiz_question)

@@ -237,7 +237,7 @@ def test_numbers_are_found(text: str, found: set[str]) -> None:
 @pytest.fixture(scope="module")
 def document() -> Any:
     """A quiz as the directive makes it, without the page around it."""
-    made = quiz.quiz("", quiz.nodes.paragraph("", "Check yourself"))
+    made = quiz.quiz("", *(quiz.nodes.paragraph("", words) for words in ("Check yourself", "How")))
     asked = QUIZZES["the-gaussian-mechanism"]
     for number, question in enumerate(asked, 1):
         one = quiz.quiz_question("", quiz.nodes.paragraph("", question.asks), number=number)
