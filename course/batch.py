@@ -12,6 +12,7 @@ from pathlib import Path
 from course import checks, feedback, rubric
 from course.checks import Assignment
 from course.grading import Grade, grade
+from course.rubric import Criterion
 from course.submissions import Submission, find, read
 
 KEY = "FLDP_COURSE_KEY"
@@ -20,6 +21,10 @@ SHORTEST_KEY = 16
 HOW_TO_MAKE = "python3 -c 'import secrets; print(secrets.token_hex(16))'"
 # A spreadsheet takes text that begins so for a formula.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
+HEAD = [
+    *("student", "file", "assignment", "mark", "points"),
+    *("by hand", "isolated", "score", "seconds"),
+]
 
 
 def course_key() -> str:
@@ -67,12 +72,17 @@ class Batch:
         known = checks.load(name) if name else None
         if submission.refused or known is None:
             why = submission.refused or "which assignment it is, its notebook does not say"
-            return Grade(submission.student, submission.path.name, known, notes=[why])
+            return self._none(submission, known, why)
         try:
             return grade(submission, known, self.key, self.isolated)
         except Exception as error:
             note = f"the grader failed: {type(error).__name__}: {error}"
-            return Grade(submission.student, submission.path.name, known, notes=[note])
+            return self._none(submission, known, note)
+
+    def _none(self, submission: Submission, known: Assignment | None, why: str) -> Grade:
+        """A grade without marks."""
+        file = submission.path.name
+        return Grade(submission.student, file, known, notes=[why], isolated=self.isolated)
 
     def grade(self, folder: Path, show: Callable[[Grade], None]) -> list[Grade]:
         """Grade a folder.
@@ -122,8 +132,29 @@ def _cell(text: str) -> str:
     return f"'{text}" if text.startswith(FORMULA) else text
 
 
-def _by_hand(assignment: Assignment | None) -> float:
-    return sum(c.points for c in rubric.load(assignment)) if assignment else 0.0
+def _criteria(one: Grade) -> list[Criterion]:
+    return rubric.load(one.assignment) if one.assignment else []
+
+
+def _points(one: Grade, question: str) -> str:
+    asked = one.assignment is not None and question in one.assignment.questions
+    return f"{one.mark(question):g}" if asked else ""
+
+
+def _row(one: Grade) -> list[str]:
+    """A grade in the columns of HEAD."""
+    known = one.assignment
+    return [
+        one.student,
+        one.file,
+        known.name if known else "",
+        f"{one.mark():g}",
+        f"{known.points():g}" if known else "",
+        f"{sum(c.points for c in _criteria(one)):g}",
+        "yes" if one.isolated else "not isolated",
+        "" if one.score is None else f"{one.score:.4g}",
+        f"{one.seconds:.1f}",
+    ]
 
 
 def write(grades: Sequence[Grade], folder: Path) -> None:
@@ -141,32 +172,13 @@ def write(grades: Sequence[Grade], folder: Path) -> None:
     questions = list(
         dict.fromkeys(q for g in grades if g.assignment for q in g.assignment.questions)
     )
-    head = ["student", "file", "assignment", "mark", "points", "by hand", "isolated", "score"]
     with (folder / "marks.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
-        table.writerow([*head, "seconds", *questions, "reason"])
+        table.writerow([*HEAD, *questions, "reason"])
         for one in grades:
-            known = one.assignment
-            table.writerow(
-                [
-                    _cell(one.student),
-                    _cell(one.file),
-                    known.name if known else "",
-                    f"{one.mark():g}",
-                    f"{known.points():g}" if known else "",
-                    f"{_by_hand(known):g}",
-                    "yes" if one.isolated else "not isolated",
-                    "" if one.score is None else f"{one.score:.4g}",
-                    f"{one.seconds:.1f}",
-                    *(
-                        f"{one.mark(q):g}" if known and q in known.questions else ""
-                        for q in questions
-                    ),
-                    _cell(one.reason),
-                ]
-            )
+            marks = [_points(one, question) for question in questions]
+            table.writerow([_cell(text) for text in (*_row(one), *marks, one.reason)])
     # A student's page is that of the submission that counts.
     for one in sorted(grades, key=lambda grade: bool(grade.outcomes)):
-        criteria = rubric.load(one.assignment) if one.assignment else []
         name = feedback.page_name(one.student)
-        (pages / name).write_text(feedback.page(one, criteria), encoding="utf-8")
+        (pages / name).write_text(feedback.page(one, _criteria(one)), encoding="utf-8")

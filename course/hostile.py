@@ -1,4 +1,4 @@
-"""Twenty submissions of *Clip and noise*: honest, mistaken, broken and hostile, with what each earns.
+"""Twenty submissions of *Clip and noise*, honest, mistaken, broken and hostile, and their marks.
 
 ``python -m course demo`` grades them; the tests hold the grader to the marks that stand here.
 """

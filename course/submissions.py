@@ -146,7 +146,7 @@ def read(student: str, path: Path) -> Submission:
     except ValueError as error:
         return Submission(student, path, refused=str(error))
     cells = []
-    written = {}
+    written: dict[str, str] = {}
     for cell in notebook["cells"]:
         kind, text = _source(cell)
         if kind == "code":
