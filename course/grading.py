@@ -96,10 +96,16 @@ class Grade:
 
     @property
     def reason(self) -> str:
-        """Why it is not the full mark, on one line; "full marks" where it is."""
-        lost = [f"{o.check.question}: {o.told}" for o in self.outcomes if o.hint]
-        text = "; ".join([*self.notes, *lost])
-        return " ".join(text.split()) or "full marks"
+        """Why it is not the full mark, a hint for each question, on one line; else "full marks"."""
+        lost: dict[str, list[str]] = {}
+        for outcome in self.outcomes:
+            if outcome.hint:
+                lost.setdefault(outcome.check.question, []).append(outcome.told)
+        said = list(self.notes)
+        for question, hints in lost.items():
+            more = f" (and {len(hints) - 1} more)" if len(hints) > 1 else ""
+            said.append(f"{question}: {hints[0]}{more}")
+        return " ".join("; ".join(said).split()) or "full marks"
 
 
 def run(check: Check, call: Call, draw: Draw) -> Outcome:

@@ -202,7 +202,9 @@ class Student(Kept):
             self.after = [decode(item, lambda place: None) for item in after]
             return decode(message.get("out"))
         except Malformed as error:
-            raise Raised(f"{name} returned what cannot be read", str(error)) from None
+            # The worker sends nothing of the kind: something else wrote into the link.
+            self._dead = f"what came back was no answer of the worker ({error})"
+            raise Gone(self._dead) from None
 
 
 def _reply(functions: list[Callable[..., Any]], message: dict[str, Any]) -> dict[str, Any]:

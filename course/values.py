@@ -86,7 +86,7 @@ def encode(
     if isinstance(value, Seed):
         return {"seed": int(value)}
     if value is None or isinstance(value, bool | int | float | str):
-        return {"value": value}
+        return {"value": _plain(value)}
     if isinstance(value, torch.Tensor):
         return _sent_tensor(value)
     if isinstance(value, list | tuple):
