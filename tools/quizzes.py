@@ -23,6 +23,7 @@ from mdit_py_plugins.dollarmath import dollarmath_plugin
 from plain import HERE, Converter
 
 sys.path.append(str(HERE / "book" / "_ext"))
+import chapters
 import questions
 from questions import Question
 
@@ -49,7 +50,7 @@ class Quiz(NamedTuple):
 def quizzes() -> list[Quiz]:
     """Every quiz of the book, in its order."""
     titles = twins.the_book().titles
-    numbers = {c.slug: f"{c.number:02} " for c in twins.chapters.chapters(HERE)}
+    numbers = {c.slug: f"{c.number:02} " for c in chapters.chapters(HERE)}
     return [
         Quiz(slug, f"{numbers.get(slug, '')}{titles[slug]}", some)
         for slug, some in questions.questions(HERE).items()

@@ -1,9 +1,9 @@
-"""Lecture slides from the chapters: ``python tools/slides.py [FOLDER] [NAME ...]``, or ``make slides``.
+"""Lecture slides from the chapters: ``python tools/slides.py [NAME ...]``, or ``make slides``.
 
-A deck is one HTML file that needs nothing beside it: figures, fonts and formulas are inside. It holds
-what a chapter asks, shows and proves, in the chapter's order: each question to write a number down
-for, each figure with its caption, each definition and theorem with its plain words, the summary, and
-the quiz. The speaker's notes are the paragraphs that stand beside these in the chapter.
+A deck is one HTML file that needs nothing beside it: figures, fonts and formulas are inside. It
+holds what a chapter asks, shows and proves, in the chapter's order: each question to write a number
+down for, each figure with its caption, each definition and theorem with its plain words, the
+summary, and the quiz. The speaker's notes are the paragraphs that stand beside these.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import base64
 import html
-import json
 import mimetypes
 import re
 import sys
@@ -30,6 +29,7 @@ from mdit_py_plugins.dollarmath import dollarmath_plugin
 from plain import BOOK, HERE, Converter
 
 sys.path.append(str(HERE / "book" / "_ext"))
+import chapters
 import formulas
 import questions
 
@@ -171,7 +171,7 @@ class Deck:
         self.places = book.places
         self.converter = Converter(path.stem, numbering.cells_of(path), book)
         self.blocks = blocks(path)
-        numbers = {c.slug: f"{c.number} · " for c in twins.chapters.chapters(HERE)}
+        numbers = {c.slug: f"{c.number} · " for c in chapters.chapters(HERE)}
         self.title = f"{numbers.get(path.stem, '')}{book.titles[path.stem]}"
 
     def html(self, *texts: str) -> str:
@@ -290,8 +290,9 @@ def _size(slide: Slide) -> str:
 def _section(slide: Slide, number: int, of: int) -> str:
     notes = f'<aside aria-label="Notes">{slide.notes}</aside>' if slide.notes else ""
     level = "h1" if slide.kind == "title" else "h2"
+    said = f'id="{number}" aria-label="Slide {number} of {of}"'
     return (
-        f'<section class="{slide.kind}{_size(slide)}" id="{number}" aria-label="Slide {number} of {of}">'
+        f'<section class="{slide.kind}{_size(slide)}" {said}>'
         f"<{level}>{slide.title}</{level}><div class='body'>{slide.body}</div>"
         f"<footer>{number} / {of}</footer>{notes}</section>"
     )
