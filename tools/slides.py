@@ -289,11 +289,10 @@ def _size(slide: Slide) -> str:
 
 def _section(slide: Slide, number: int, of: int) -> str:
     notes = f'<aside aria-label="Notes">{slide.notes}</aside>' if slide.notes else ""
-    level = "h1" if slide.kind == "title" else "h2"
     said = f'id="{number}" aria-label="Slide {number} of {of}"'
     return (
         f'<section class="{slide.kind}{_size(slide)}" {said}>'
-        f"<{level}>{slide.title}</{level}><div class='body'>{slide.body}</div>"
+        f"<h1>{slide.title}</h1><div class='body'>{slide.body}</div>"
         f"<footer>{number} / {of}</footer>{notes}</section>"
     )
 

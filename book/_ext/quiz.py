@@ -60,7 +60,8 @@ class Quiz(SphinxDirective):
 
     def question(self, number: int, asked: Question) -> quiz_question:
         made = quiz_question("", number=number, ids=[f"quiz-{asked.id}"])
-        made += nodes.paragraph("", "", *self.inline(asked.asks))
+        shown = nodes.strong("", f"{number}.")
+        made += nodes.paragraph("", "", shown, nodes.Text(" "), *self.inline(asked.asks))
         for letter, answer in asked.choices():
             one = quiz_answer("", letter=letter, verdict=answer.verdict, is_right=answer.is_right)
             one += quiz_says("", "", *self.inline(answer.says))
@@ -87,7 +88,6 @@ def plain(made: quiz) -> list[nodes.Node]:
             because += nodes.list_item(
                 "", nodes.paragraph("", "", verdict, nodes.Text(" "), *reason.children)
             )
-        words.insert(0, nodes.strong("", f"{question['number']}. "))
         listed += [words, choices]
         reasons += [
             nodes.paragraph("", "", nodes.strong("", f"{ANSWERS} to {question['number']}")),
