@@ -87,7 +87,8 @@ class Student(Kept):
         self.isolated = isolated
         self.errors: list[str] = []
         self.after: list[Any] = []
-        self._skipped: list[int] = []
+        # Cells that are left out, and why.
+        self._skipped: dict[int, str] = {}
         self._lost: dict[str, str] = {}
         self._dead = ""
         self._greedy = threading.Event()
@@ -139,7 +140,10 @@ class Student(Kept):
                     if "cell" in message:
                         at = self._place(message["cell"])
                     message = link.receive(self._by(CELL_SECONDS))
-                self.errors = self._texts(message["errors"])
+                left_out = [
+                    f"code cell {n + 1} was left out: {w}" for n, w in self._skipped.items()
+                ]
+                self.errors = left_out + self._texts(message["errors"])
                 self._link = link
             except Gone as gone:
                 why = self._why(gone)
@@ -147,7 +151,7 @@ class Student(Kept):
                 if at is None or at in self._skipped or len(self._skipped) >= MOST_SKIPPED:
                     self._dead = f"the cells could not be run: {why}"
                     raise Gone(self._dead) from None
-                self._skipped.append(at)
+                self._skipped[at] = why
 
     def _open(self) -> Link:
         self._greedy.clear()
@@ -155,7 +159,7 @@ class Student(Kept):
         threading.Thread(target=self._watch, args=(self._process,), daemon=True).start()
         link = Link(self._process)
         limits = BOXED_LIMITS if self.isolated else LIMITS
-        first = {"cells": self.cells, "skip": self._skipped, "limits": limits}
+        first = {"cells": self.cells, "skip": list(self._skipped), "limits": limits}
         link.send(first, self._by(START_SECONDS))
         return link
 
