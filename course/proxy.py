@@ -40,8 +40,19 @@ SHOWN = 200
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
-def memory_of(pid: int) -> int:
-    """Bytes in memory of a process and all that descend from it; 0 where there is no /proc."""
+def family(pid: int) -> dict[int, int]:
+    """A process and all that descend from it, with the bytes that each has in memory.
+
+    Parameters
+    ----------
+    pid : int
+        The first.
+
+    Returns
+    -------
+    dict
+        Bytes by process number; empty where there is no /proc.
+    """
     children: dict[int, list[int]] = {}
     resident = {}
     for folder in Path("/proc").glob("[0-9]*"):
@@ -54,13 +65,14 @@ def memory_of(pid: int) -> int:
         # proc(5): the parent is field 4 and the resident pages field 24, of which two are cut.
         children.setdefault(int(fields[1]), []).append(one)
         resident[one] = int(fields[21]) * PAGE
-    total = 0
+    found = {}
     waiting = [pid]
     while waiting:
         one = waiting.pop()
-        total += resident.get(one, 0)
+        if one in resident:
+            found[one] = resident[one]
         waiting += children.get(one, [])
-    return total
+    return found
 
 
 class Student(Kept):
@@ -102,7 +114,7 @@ class Student(Kept):
     def _watch(self, process: Process) -> None:
         """Kill the process when it takes too much memory; ends with it."""
         while process.popen.poll() is None:
-            if memory_of(process.popen.pid) > MEMORY_BYTES:
+            if sum(family(process.popen.pid).values()) > MEMORY_BYTES:
                 self._greedy.set()
                 process.popen.kill()
             time.sleep(LOOK_SECONDS)

@@ -13,7 +13,9 @@ def test_numbers(value):
     assert number(value) == 2.0
 
 
-@pytest.mark.parametrize("value", [None, True, "2", [2], torch.ones(2), torch.tensor(True), math.nan])
+@pytest.mark.parametrize(
+    "value", [None, True, "2", [2], torch.ones(2), torch.tensor(True), math.nan]
+)
 def test_no_numbers(value):
     with pytest.raises(AssertionError, match="number"):
         number(value)

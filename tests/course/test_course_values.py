@@ -14,7 +14,9 @@ def travelled(value):
     return decode(json.loads(json.dumps(encode(value))))
 
 
-@pytest.mark.parametrize("value", [None, True, 3, -1.5, "é😀", [], [1, [2.0]], {"a": {"b": [None]}}])
+@pytest.mark.parametrize(
+    "value", [None, True, 3, -1.5, "é😀", [], [1, [2.0]], {"a": {"b": [None]}}]
+)
 def test_plain_values_arrive_as_they_were(value):
     assert travelled(value) == value
     assert type(travelled(value)) is type(value)
