@@ -122,7 +122,8 @@ def run(check: Check, call: Call, draw: Draw) -> Outcome:
         detail = f"the answer could not be read: {type(error).__name__}: {error}"
         return Outcome(check, 0.0, check.hint, "the answer could not be read", detail)
     if isinstance(part, Part):
-        fraction = max(0.0, min(1.0, part.fraction))
+        # NaN is at least nothing, too.
+        fraction = min(1.0, part.fraction) if part.fraction >= 0 else 0.0
         earned = check.points * fraction
         hint = part.missing or ("" if fraction >= 1 else check.hint)
         return Outcome(check, earned, hint, score=part.score)
