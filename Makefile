@@ -99,6 +99,7 @@ grade: $(READY)
 
 grade-demo: $(READY)
 	$(BIN)/python -m course demo
+
 quizzes: $(READY)
 	$(BIN)/python tools/quizzes.py
 
