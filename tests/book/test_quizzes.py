@@ -218,6 +218,14 @@ def test_a_chapter_with_one_question_is_refused() -> None:
         questions.parsed(yaml.safe_dump({"a": [WHOLE]}))
 
 
+def test_a_wrong_number_and_one_without_a_source_are_seen() -> None:
+    assert rounds_to(28.899, "28.9")
+    assert rounds_to(9281.3, "9,281")
+    assert not rounds_to(28.96, "28.9")
+    (one, _) = questions.parsed(changed(asks="Is it 7?", given=[8]))["a"]
+    assert numbers(one) == {"7"} != set(one.given)
+
+
 @pytest.mark.parametrize(
     ("text", "found"),
     [
