@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import myst
 import numbering
+import questions  # beside the book's extensions, whose folder numbering knows
 from markdown_it.token import Token
 from pybtex.database import Entry, Person, parse_file
 
@@ -69,6 +70,12 @@ def bibliography() -> dict[str, tuple[str, str, str]]:
     """Key of each entry in the .bib file -> its (authors, year) in short, and its address."""
     entries = parse_file(str(BOOK / "references.bib"), bib_format="bibtex").entries
     return {key: (*short(key, entry), address_of(entry)) for key, entry in entries.items()}
+
+
+@cache
+def asked_in_the_book() -> dict[str, tuple[questions.Question, ...]]:
+    """The questions of each chapter's quiz, by its slug."""
+    return questions.questions(HERE)
 
 
 def glued(cells: list[dict[str, Any]]) -> dict[str, str]:
@@ -237,6 +244,8 @@ class Converter:
             return f"```{found.argument}\n{found.body}\n```"
         if found.name in ("figure", "image"):
             return self.image(found)
+        if found.name == "quiz":
+            return self.text(questions.markdown(asked_in_the_book()[self.page_of_this]))
         if found.name == "solution-end":
             return CLOSES
         if found.name.startswith("solution"):
