@@ -113,6 +113,8 @@ def run(check: Check, call: Call, draw: Draw) -> Outcome:
     try:
         part = check.body(call, draw)
     except Raised as error:
+        if error.nothing_there:
+            return Outcome(check, 0.0, error.what, detail=error.what)
         shown = str(error) if check.public else error.what
         return Outcome(check, 0.0, check.hint, shown, str(error))
     except AssertionError as error:
