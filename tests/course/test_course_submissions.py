@@ -111,6 +111,9 @@ def test_of_two_by_one_student_the_later_counts(tmp_path):
     refused = {one.path.name: one.refused for one in kept}
     assert refused["b.ipynb"] == ""
     assert "changed later" in refused["Ada.ipynb"]
+    first.write_text(notebook(fldp={"assignment": "clip-and-noise"}))
+    kept = batch.latest([read(student, path) for student, path in find(tmp_path)])
+    assert {one.refused for one in kept} == {""}
 
 
 @pytest.mark.parametrize(
