@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from course.values import Malformed, decode, encode
 START_SECONDS = 120.0
 CELL_SECONDS = 20.0
 CALL_SECONDS = 20.0
-# All together, so that no submission holds the others up for long.
-TOTAL_SECONDS = 180.0
+# All waiting together, so that no submission holds the others up for long.
+TOTAL_SECONDS = 300.0
 # A cell that hangs or ends the process is left out, so many times.
 MOST_SKIPPED = 3
 # torch and fldp take 0.4 GB.
@@ -106,10 +107,19 @@ class Student(Kept):
         self._greedy = threading.Event()
         self._process: Process | None = None
         self._link: Link | None = None
-        self._end = time.monotonic() + TOTAL_SECONDS + START_SECONDS
+        self._left = TOTAL_SECONDS
 
     def _by(self, seconds: float) -> float:
-        return min(self._end, time.monotonic() + seconds)
+        return time.monotonic() + max(0.0, min(self._left, seconds))
+
+    @contextlib.contextmanager
+    def _waiting(self) -> Iterator[None]:
+        """Time that counts as the submission's; what the grader does in between does not."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._left -= time.monotonic() - began
 
     def _watch(self, process: Process) -> None:
         """Kill the process when it takes too much memory; ends with it."""
@@ -129,7 +139,7 @@ class Student(Kept):
     def _why(self, gone: Gone) -> str:
         if self._greedy.is_set():
             return f"it used more than {MEMORY_BYTES >> 30} GB of memory"
-        if time.monotonic() >= self._end:
+        if self._left <= 0:
             return "the submission's time was over"
         return str(gone)
 
@@ -147,11 +157,11 @@ class Student(Kept):
             at: int | None = None
             try:
                 link = self._open()
-                message = link.receive(self._by(START_SECONDS))
+                message = self._next(link, START_SECONDS)
                 while "errors" not in message:
                     if "cell" in message:
                         at = self._place(message["cell"])
-                    message = link.receive(self._by(CELL_SECONDS))
+                    message = self._next(link, CELL_SECONDS)
                 left_out = [
                     f"code cell {n + 1} was left out: {w}" for n, w in self._skipped.items()
                 ]
@@ -175,6 +185,10 @@ class Student(Kept):
         link.send(first, self._by(START_SECONDS))
         return link
 
+    def _next(self, link: Link, seconds: float) -> dict[str, Any]:
+        with self._waiting():
+            return link.receive(self._by(seconds))
+
     def _place(self, cell: Any) -> int:
         if type(cell) is not int or not 0 <= cell < len(self.cells):
             raise Gone("the answer is none")
@@ -191,7 +205,8 @@ class Student(Kept):
             raise Raised(f"{name} was not called again: {self._lost[name]}")
         try:
             self.start()
-            return self._exchange(name, args)
+            with self._waiting():
+                return self._exchange(name, args)
         except Gone as gone:
             why = self._why(gone)
             self.stop()
