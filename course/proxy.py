@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -35,10 +35,9 @@ LIMITS = {
     "RLIMIT_CORE": 0,
     "RLIMIT_CPU": 300,
 }
-# Counted for each user: in a box the submission is a user of its own.
-BOXED_LIMITS = {**LIMITS, "RLIMIT_NPROC": 32}
+# Counted for each user.
+LIMITS_OF_ITS_USER = {**LIMITS, "RLIMIT_NPROC": 32}
 SHOWN = 200
-PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def family(pid: int) -> dict[int, int]:
@@ -55,25 +54,31 @@ def family(pid: int) -> dict[int, int]:
         Bytes by process number; empty where there is no /proc.
     """
     children: dict[int, list[int]] = {}
-    resident = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            # The name, in brackets, may hold anything.
+            # The name, in brackets, may hold anything; the parent is the second after it.
             fields = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()
         except OSError:
             continue
-        one = int(folder.name)
-        # proc(5): the parent is field 4 and the resident pages field 24, of which two are cut.
-        children.setdefault(int(fields[1]), []).append(one)
-        resident[one] = int(fields[21]) * PAGE
+        children.setdefault(int(fields[1]), []).append(int(folder.name))
     found = {}
     waiting = [pid]
     while waiting:
         one = waiting.pop()
-        if one in resident:
-            found[one] = resident[one]
+        if (taken := _bytes_of(one)) is not None:
+            found[one] = taken
         waiting += children.get(one, [])
     return found
+
+
+def _bytes_of(pid: int) -> int | None:
+    """Memory of a process, of what it shares its part; None where there is none to read."""
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:
+        return None
+    share = re.search(r"^Pss: +(\d+) kB", text, re.M)
+    return int(share[1]) * 1024 if share else None
 
 
 class Student(Kept):
@@ -126,7 +131,7 @@ class Student(Kept):
         while process.popen.poll() is None:
             if sum(family(process.popen.pid).values()) > MEMORY_BYTES:
                 self._greedy.set()
-                process.popen.kill()
+                process.kill()
             time.sleep(LOOK_SECONDS)
 
     def stop(self) -> None:
@@ -180,7 +185,7 @@ class Student(Kept):
         self._process = Process(self.isolated)
         threading.Thread(target=self._watch, args=(self._process,), daemon=True).start()
         link = Link(self._process)
-        limits = BOXED_LIMITS if self.isolated else LIMITS
+        limits = LIMITS_OF_ITS_USER if self._process.has_own_user else LIMITS
         first = {"cells": self.cells, "skip": list(self._skipped), "limits": limits}
         link.send(first, self._by(START_SECONDS))
         return link
