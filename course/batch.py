@@ -6,7 +6,7 @@ import csv
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from course import checks, feedback, rubric
@@ -56,7 +56,8 @@ class Batch:
     isolated : bool
         In boxes, or in plain processes.
     assignment : str
-        What all of it is graded as; "" reads each notebook's own.
+        What is graded: a notebook that says another is not, one that says nothing is. "" grades
+        each as what it says.
     jobs : int
         How many submissions at a time.
     """
@@ -68,11 +69,15 @@ class Batch:
 
     def one(self, submission: Submission) -> Grade:
         """Grade one; never raises."""
-        name = self.assignment or submission.assignment
+        name = submission.assignment or self.assignment
         known = checks.load(name) if name else None
-        if submission.refused or known is None:
-            why = submission.refused or "which assignment it is, its notebook does not say"
+        if submission.refused:
+            return self._none(submission, known, submission.refused)
+        if known is None:
+            why = "which assignment it is, its notebook does not say: give ASSIGNMENT=name"
             return self._none(submission, known, why)
+        if self.assignment not in ("", name):
+            return self._none(submission, known, f"it is {name}, and not {self.assignment}")
         try:
             return grade(submission, known, self.key, self.isolated)
         except Exception as error:
@@ -81,8 +86,9 @@ class Batch:
 
     def _none(self, submission: Submission, known: Assignment | None, why: str) -> Grade:
         """A grade without marks."""
-        file = submission.path.name
-        return Grade(submission.student, file, known, notes=[why], isolated=self.isolated)
+        return Grade(
+            submission.student, submission.file, known, notes=[why], isolated=self.isolated
+        )
 
     def grade(self, folder: Path, show: Callable[[Grade], None]) -> list[Grade]:
         """Grade a folder.
@@ -110,20 +116,26 @@ def _changed(path: Path) -> float:
         return 0.0
 
 
+def _whose(submission: Submission) -> tuple[str, str]:
+    return submission.student.casefold(), submission.assignment
+
+
 def latest(submissions: Sequence[Submission]) -> list[Submission]:
-    """Of several by one student only the file changed last is graded; the others say which."""
-    last: dict[str, Submission] = {}
+    """Of several by one student for one assignment only the file changed last is graded.
+
+    The others say which.
+    """
+    last: dict[tuple[str, str], Submission] = {}
     for submission in submissions:
-        name = submission.student.casefold()
-        before = last.get(name)
+        before = last.get(_whose(submission))
         if before is None or _changed(submission.path) >= _changed(before.path):
-            last[name] = submission
+            last[_whose(submission)] = submission
     counted = []
     for submission in submissions:
-        newest = last[submission.student.casefold()]
+        newest = last[_whose(submission)]
         if newest is not submission:
-            why = f"not graded: {newest.path.name} of the same student was changed later"
-            submission = Submission(submission.student, submission.path, refused=why)
+            why = f"not graded: {newest.file} of the same student was changed later"
+            submission = replace(submission, refused=why)
         counted.append(submission)
     return counted
 
@@ -158,7 +170,7 @@ def _row(one: Grade) -> list[str]:
 
 
 def write(grades: Sequence[Grade], folder: Path) -> None:
-    """``marks.csv`` and a page for each student in ``feedback/``.
+    """``marks.csv`` and a page for each student in ``feedback/<assignment>/``.
 
     Parameters
     ----------
@@ -167,8 +179,7 @@ def write(grades: Sequence[Grade], folder: Path) -> None:
     folder : Path
         Where it goes; made where it is missing.
     """
-    pages = folder / "feedback"
-    pages.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     questions = list(
         dict.fromkeys(q for g in grades if g.assignment for q in g.assignment.questions)
     )
@@ -180,5 +191,7 @@ def write(grades: Sequence[Grade], folder: Path) -> None:
             table.writerow([_cell(text) for text in (*_row(one), *marks, one.reason)])
     # A student's page is that of the submission that counts.
     for one in sorted(grades, key=lambda grade: bool(grade.outcomes)):
+        pages = folder / "feedback" / (one.assignment.name if one.assignment else "unknown")
+        pages.mkdir(parents=True, exist_ok=True)
         name = feedback.page_name(one.student)
         (pages / name).write_text(feedback.page(one, _criteria(one)), encoding="utf-8")

@@ -51,7 +51,7 @@ def test_marks_and_pages_are_written_for_all(demo):
     for row in rows:
         questions = [row[name] for name in hostile.FUNCTIONS]
         assert float(row["mark"]) == pytest.approx(sum(map(float, questions)))
-    assert len(list((out / "feedback").glob("*.html"))) == 20
+    assert len(list((out / "feedback").glob("*/*.html"))) == 20
 
 
 def graded(student="ada", **more):
@@ -115,6 +115,13 @@ def test_a_submission_without_assignment_has_a_reason_and_stops_nobody(tmp_path,
     assert "which assignment" in reasons["ada"]
     assert "not a notebook" in reasons["bob"]
     assert "link" in reasons["cat"]
+
+
+def test_only_the_assignment_that_was_asked_for_is_graded(tmp_path):
+    other = '{"cells": [], "metadata": {"fldp": {"assignment": "clip-and-noise"}}}'
+    (tmp_path / "ada.ipynb").write_text(other)
+    (one,) = batch.Batch(KEY, True, "another").grade(tmp_path, lambda one: None)
+    assert one.reason == "it is clip-and-noise, and not another"
 
 
 def test_a_grader_that_fails_fails_for_one(tmp_path, monkeypatch):

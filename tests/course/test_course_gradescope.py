@@ -20,7 +20,7 @@ def test_the_zip_has_what_gradescope_asks_for_and_no_solution(tmp_path, monkeypa
         names = set(file.namelist())
         assert {"setup.sh", "run_autograder", "course/box.sh", "course/worker.py"} <= names
         assert f"assignments/{ASSIGNMENT}/checks.py" in names
-        assert not any("master" in name or "key" in name for name in names)
+        assert not any(word in name for name in names for word in ("master", "noise/tried", "key"))
         for script in ("setup.sh", "run_autograder"):
             assert file.getinfo(script).external_attr >> 16 == 0o755
             text = file.read(script).decode()
