@@ -1,0 +1,172 @@
+"""A folder of submissions: a mark and a reason for each, whatever the others do."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from course import checks, feedback, rubric
+from course.checks import Assignment
+from course.grading import Grade, grade
+from course.submissions import Submission, find, read
+
+KEY = "FLDP_COURSE_KEY"
+# Sixteen letters of a key made as we say hold 64 bits.
+SHORTEST_KEY = 16
+HOW_TO_MAKE = "python3 -c 'import secrets; print(secrets.token_hex(16))'"
+# A spreadsheet takes text that begins so for a formula.
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def course_key() -> str:
+    """The instructor's key.
+
+    Raises
+    ------
+    ValueError
+        Where it is not set or too short, with how to make one.
+    """
+    key = os.environ.get(KEY, "").strip()
+    if len(key) < SHORTEST_KEY:
+        state = "not set" if not key else f"shorter than {SHORTEST_KEY} characters"
+        raise ValueError(
+            f"{KEY} is {state}. Hidden checks draw their numbers from it: make one with "
+            f"{HOW_TO_MAKE}, keep it for the whole course, and tell no student."
+        )
+    return key
+
+
+@dataclass(frozen=True)
+class Batch:
+    """How a folder is graded.
+
+    Parameters
+    ----------
+    key : str
+        The course's key.
+    isolated : bool
+        In boxes, or in plain processes.
+    assignment : str
+        What all of it is graded as; "" reads each notebook's own.
+    jobs : int
+        How many submissions at a time.
+    """
+
+    key: str
+    isolated: bool
+    assignment: str = ""
+    jobs: int = 2
+
+    def one(self, submission: Submission) -> Grade:
+        """Grade one; never raises."""
+        name = self.assignment or submission.assignment
+        known = checks.load(name) if name else None
+        if submission.refused or known is None:
+            why = submission.refused or "which assignment it is, its notebook does not say"
+            return Grade(submission.student, submission.path.name, known, notes=[why])
+        try:
+            return grade(submission, known, self.key, self.isolated)
+        except Exception as error:
+            note = f"the grader failed: {type(error).__name__}: {error}"
+            return Grade(submission.student, submission.path.name, known, notes=[note])
+
+    def grade(self, folder: Path, show: Callable[[Grade], None]) -> list[Grade]:
+        """Grade a folder.
+
+        Parameters
+        ----------
+        folder : Path
+            The submissions.
+        show : callable
+            Is given each grade, in the order of the files, as soon as it is there.
+        """
+        submissions = latest([read(student, path) for student, path in find(folder)])
+        grades = []
+        with ThreadPoolExecutor(self.jobs) as pool:
+            for found in pool.map(self.one, submissions):
+                show(found)
+                grades.append(found)
+        return grades
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.lstat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def latest(submissions: Sequence[Submission]) -> list[Submission]:
+    """Of several by one student only the file changed last is graded; the others say which."""
+    last: dict[str, Submission] = {}
+    for submission in submissions:
+        name = submission.student.casefold()
+        before = last.get(name)
+        if before is None or _changed(submission.path) >= _changed(before.path):
+            last[name] = submission
+    counted = []
+    for submission in submissions:
+        newest = last[submission.student.casefold()]
+        if newest is not submission:
+            why = f"not graded: {newest.path.name} of the same student was changed later"
+            submission = Submission(submission.student, submission.path, refused=why)
+        counted.append(submission)
+    return counted
+
+
+def _cell(text: str) -> str:
+    return f"'{text}" if text.startswith(FORMULA) else text
+
+
+def _by_hand(assignment: Assignment | None) -> float:
+    return sum(c.points for c in rubric.load(assignment)) if assignment else 0.0
+
+
+def write(grades: Sequence[Grade], folder: Path) -> None:
+    """``marks.csv`` and a page for each student in ``feedback/``.
+
+    Parameters
+    ----------
+    grades : sequence of Grade
+        What was found.
+    folder : Path
+        Where it goes; made where it is missing.
+    """
+    pages = folder / "feedback"
+    pages.mkdir(parents=True, exist_ok=True)
+    questions = list(
+        dict.fromkeys(q for g in grades if g.assignment for q in g.assignment.questions)
+    )
+    head = ["student", "file", "assignment", "mark", "points", "by hand", "isolated", "score"]
+    with (folder / "marks.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow([*head, "seconds", *questions, "reason"])
+        for one in grades:
+            known = one.assignment
+            table.writerow(
+                [
+                    _cell(one.student),
+                    _cell(one.file),
+                    known.name if known else "",
+                    f"{one.mark():g}",
+                    f"{known.points():g}" if known else "",
+                    f"{_by_hand(known):g}",
+                    "yes" if one.isolated else "not isolated",
+                    "" if one.score is None else f"{one.score:.4g}",
+                    f"{one.seconds:.1f}",
+                    *(
+                        f"{one.mark(q):g}" if known and q in known.questions else ""
+                        for q in questions
+                    ),
+                    _cell(one.reason),
+                ]
+            )
+    # A student's page is that of the submission that counts.
+    for one in sorted(grades, key=lambda grade: bool(grade.outcomes)):
+        criteria = rubric.load(one.assignment) if one.assignment else []
+        name = feedback.page_name(one.student)
+        (pages / name).write_text(feedback.page(one, criteria), encoding="utf-8")

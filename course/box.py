@@ -1,0 +1,175 @@
+"""Where a submission runs: a process that sees and reaches next to nothing.
+
+Isolated: Linux namespaces for files, processes, network and IPC, made by util-linux (`box.sh`), for
+an ordinary user too where the system allows it. Else a plain process with limits, which the marks
+and the feedback then call not isolated.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import fldp
+
+HERE = Path(__file__).resolve().parent
+SCRIPT = HERE / "box.sh"
+# Where the worker and the package stand inside.
+INSIDE = "/box"
+# systemd's range of users that nobody else has; each box of a batch run by root gets its own.
+USERS = range(61_184, 65_520)
+NAMESPACES = ["--net", "--pid", "--mount", "--ipc", "--uts", "--fork", "--kill-child"]
+# A box that does nothing is made in a tenth of a second.
+TRIAL_SECONDS = 60
+# Of what the system says about a box that could not be made.
+REASON = 200
+WHAT_PLAIN_MEANS = (
+    "Submissions run in plain processes with limits of time, memory and files, which a hostile one "
+    "can leave; CSV and feedback say so. On Linux, allow user namespaces or run as root."
+)
+
+_turn = itertools.count()
+
+
+def _installed() -> list[str]:
+    """The folders that hold Python and what is installed in it."""
+    program = os.path.realpath(sys.executable)
+    found = {sys.prefix, sys.base_prefix, str(Path(program).parent.parent)}
+    found |= {path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")}
+    return sorted(path for path in found if Path(path).is_dir())
+
+
+def _brought() -> str:
+    """What the box holds, as `box.sh` reads it."""
+    lines = ["/usr\t/usr"]
+    covered = ["/usr/"]
+    for path in _installed():
+        if not any(f"{path}/".startswith(parent) for parent in covered):
+            lines.append(f"{path}\t{path}")
+            covered.append(f"{path}/")
+    for path in ("/etc/ld.so.cache", "/etc/alternatives"):
+        if os.path.exists(path):
+            lines.append(f"{path}\t{path}")
+    lines.append(f"{Path(fldp.__file__).parent}\t{INSIDE}/fldp")
+    # The rest of the engine is not there: its __init__ neither.
+    for name in ("worker.py", "values.py"):
+        lines.append(f"{HERE / name}\t{INSIDE}/course/{name}")
+    return "\n".join(lines)
+
+
+def _environment(path: str, home: str) -> dict[str, str]:
+    """The whole environment of a submission: none of the grader's, so no key."""
+    return {
+        "PATH": os.defpath,
+        "PYTHONPATH": path,
+        "HOME": home,
+        "TMPDIR": home,
+        "LANG": "C.UTF-8",
+        "MPLBACKEND": "Agg",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        # Two threads on small tensors are slower than one, and each counts in the limit.
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+    }
+
+
+def _own_user() -> str:
+    """A user without anything, where the grader may choose one; else ""."""
+    if os.geteuid() != 0:
+        return ""
+    return str(USERS[next(_turn) % len(USERS)])
+
+
+def _isolated(root: str, command: list[str]) -> list[str]:
+    user = _own_user()
+    mapped = [] if user else ["--user", "--map-root-user"]
+    return ["unshare", *mapped, *NAMESPACES, "--", "bash", str(SCRIPT), root, user, *command]
+
+
+def _plain(command: list[str]) -> list[str]:
+    """A plain process; of another user where the grader is root."""
+    user = _own_user()
+    if not user:
+        return command
+    drop = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+    return [*drop, "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs", "--", *command]
+
+
+@cache
+def why_not_isolated() -> str:
+    """Why this system makes no box, in its own words; "" where it does."""
+    if not sys.platform.startswith("linux"):
+        return f"namespaces are Linux's, and this is {sys.platform}"
+    with tempfile.TemporaryDirectory(prefix="box-") as root:
+        environment = _environment(INSIDE, "/tmp") | {"BRING": _brought()}
+        try:
+            done = subprocess.run(
+                _isolated(root, [sys.executable, "-c", "print('here')"]),
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=TRIAL_SECONDS,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return f"{type(error).__name__}: {error}"[:REASON]
+    if done.returncode == 0 and done.stdout.strip() == "here":
+        return ""
+    return done.stderr.strip()[-REASON:] or f"unshare ended with {done.returncode}"
+
+
+class Process:
+    """The worker, started, with pipes for its input and output.
+
+    Parameters
+    ----------
+    isolated : bool
+        In a box, or as a plain process.
+
+    Attributes
+    ----------
+    popen : subprocess.Popen
+        What was started; in the box, the process outside that holds it.
+    """
+
+    def __init__(self, isolated: bool) -> None:
+        self._folder = tempfile.mkdtemp(prefix="box-")
+        command = [sys.executable, "-m", "course.worker"]
+        if isolated:
+            environment = _environment(INSIDE, "/tmp") | {"BRING": _brought()}
+            command = _isolated(self._folder, command)
+        else:
+            environment = _environment(str(HERE.parent), self._folder)
+            command = _plain(command)
+            os.chmod(self._folder, 0o777)
+        self.popen = subprocess.Popen(
+            command,
+            env=environment,
+            cwd=self._folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def end(self) -> None:
+        """Kill whatever runs in it, and remove what it left."""
+        # Outside a box, children that stay in the session; in a box all go with the first.
+        try:
+            os.killpg(self.popen.pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            self.popen.kill()
+        self.popen.wait()
+        for pipe in (self.popen.stdin, self.popen.stdout):
+            if pipe is not None:
+                pipe.close()
+        shutil.rmtree(self._folder, ignore_errors=True)

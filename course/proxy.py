@@ -1,0 +1,218 @@
+"""A submission behind a pipe: what the checks call, and nothing that the submission can reach."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from course.box import Process
+from course.calls import Kept, Raised
+from course.link import Gone, Link
+from course.values import Malformed, decode, encode
+
+# Python, torch and fldp from a cold disk; the student's own time begins after it.
+START_SECONDS = 120.0
+CELL_SECONDS = 20.0
+CALL_SECONDS = 20.0
+# All together, so that no submission holds the others up for long.
+TOTAL_SECONDS = 180.0
+# A cell that hangs or ends the process is left out, so many times.
+MOST_SKIPPED = 3
+# torch and fldp take 0.4 GB.
+MEMORY_BYTES = 3 << 30
+LOOK_SECONDS = 0.25
+# As `resource` names them. Address space: libraries reserve far more than they use. A submission
+# needs one process; each of its threads counts.
+LIMITS = {
+    "RLIMIT_AS": 8 << 30,
+    "RLIMIT_FSIZE": 50_000_000,
+    "RLIMIT_NOFILE": 256,
+    "RLIMIT_CORE": 0,
+    "RLIMIT_CPU": 300,
+}
+# Counted for each user: in a box the submission is a user of its own.
+BOXED_LIMITS = {**LIMITS, "RLIMIT_NPROC": 32}
+SHOWN = 200
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def memory_of(pid: int) -> int:
+    """Bytes in memory of a process and all that descend from it; 0 where there is no /proc."""
+    children: dict[int, list[int]] = {}
+    resident = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            # The name, in brackets, may hold anything.
+            fields = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()
+        except OSError:
+            continue
+        one = int(folder.name)
+        # proc(5): the parent is field 4 and the resident pages field 24, of which two are cut.
+        children.setdefault(int(fields[1]), []).append(one)
+        resident[one] = int(fields[21]) * PAGE
+    total = 0
+    waiting = [pid]
+    while waiting:
+        one = waiting.pop()
+        total += resident.get(one, 0)
+        waiting += children.get(one, [])
+    return total
+
+
+class Student(Kept):
+    """The functions of a submission, each call answered by the process in the box.
+
+    Parameters
+    ----------
+    cells : list of str
+        The code of the notebook.
+    isolated : bool
+        In a box, or in a plain process.
+
+    Attributes
+    ----------
+    errors : list of str
+        What went wrong while the cells ran.
+    after : list
+        The arguments of the last call, as they were when it returned.
+    """
+
+    def __init__(self, cells: list[str], isolated: bool) -> None:
+        super().__init__()
+        self.cells = cells
+        self.isolated = isolated
+        self.errors: list[str] = []
+        self.after: list[Any] = []
+        self._skipped: list[int] = []
+        self._lost: dict[str, str] = {}
+        self._dead = ""
+        self._greedy = threading.Event()
+        self._process: Process | None = None
+        self._link: Link | None = None
+        self._end = time.monotonic() + TOTAL_SECONDS + START_SECONDS
+
+    def _by(self, seconds: float) -> float:
+        return min(self._end, time.monotonic() + seconds)
+
+    def _watch(self, process: Process) -> None:
+        """Kill the process when it takes too much memory; ends with it."""
+        while process.popen.poll() is None:
+            if memory_of(process.popen.pid) > MEMORY_BYTES:
+                self._greedy.set()
+                process.popen.kill()
+            time.sleep(LOOK_SECONDS)
+
+    def stop(self) -> None:
+        """End the process, if it runs."""
+        if self._process is not None:
+            self._process.end()
+        self._process = None
+        self._link = None
+
+    def _why(self, gone: Gone) -> str:
+        if self._greedy.is_set():
+            return f"it used more than {MEMORY_BYTES >> 30} GB of memory"
+        if time.monotonic() >= self._end:
+            return "the submission's time was over"
+        return str(gone)
+
+    def start(self) -> None:
+        """Start the process and run the cells, if it does not run.
+
+        Raises
+        ------
+        Gone
+            Where the cells cannot be run to their end.
+        """
+        if self._dead:
+            raise Gone(self._dead)
+        while self._link is None:
+            at: int | None = None
+            try:
+                link = self._open()
+                message = link.receive(self._by(START_SECONDS))
+                while "errors" not in message:
+                    if "cell" in message:
+                        at = self._place(message["cell"])
+                    message = link.receive(self._by(CELL_SECONDS))
+                self.errors = self._texts(message["errors"])
+                self._link = link
+            except Gone as gone:
+                why = self._why(gone)
+                self.stop()
+                if at is None or at in self._skipped or len(self._skipped) >= MOST_SKIPPED:
+                    self._dead = f"the cells could not be run: {why}"
+                    raise Gone(self._dead) from None
+                self._skipped.append(at)
+
+    def _open(self) -> Link:
+        self._greedy.clear()
+        self._process = Process(self.isolated)
+        threading.Thread(target=self._watch, args=(self._process,), daemon=True).start()
+        link = Link(self._process)
+        limits = BOXED_LIMITS if self.isolated else LIMITS
+        first = {"cells": self.cells, "skip": self._skipped, "limits": limits}
+        link.send(first, self._by(START_SECONDS))
+        return link
+
+    def _place(self, cell: Any) -> int:
+        if type(cell) is not int or not 0 <= cell < len(self.cells):
+            raise Gone("the answer is none")
+        return cell
+
+    def _texts(self, errors: Any) -> list[str]:
+        if not isinstance(errors, list) or len(errors) > len(self.cells):
+            raise Gone("the answer is none")
+        return [str(error)[:SHOWN] for error in errors]
+
+    def __call__(self, name: str, *args: Any) -> Any:
+        """What the student's function returns; a `Raised` where it raises, hangs or ends."""
+        if name in self._lost:
+            raise Raised(f"{name} was not called again: {self._lost[name]}")
+        try:
+            self.start()
+            return self._exchange(name, args)
+        except Gone as gone:
+            why = self._why(gone)
+            self.stop()
+            self._lost[name] = why
+            raise Raised(f"{name}: {why}") from None
+
+    def _exchange(self, name: str, args: tuple[Any, ...]) -> Any:
+        assert self._link is not None
+        functions: list[Callable[..., Any]] = []
+        sent = [encode(argument, functions) for argument in args]
+        end = self._by(CALL_SECONDS)
+        self._link.send({"call": name, "args": sent}, end)
+        message = self._link.receive(end)
+        while "ask" in message:
+            self._link.send(_reply(functions, message), end)
+            message = self._link.receive(end)
+        if "error" in message:
+            what, text = str(message["error"])[:SHOWN], str(message.get("text", ""))[:SHOWN]
+            raise Raised(what, text)
+        try:
+            after = message.get("after")
+            if not isinstance(after, list) or len(after) != len(args):
+                raise Malformed("no arguments came back")
+            self.after = [decode(item, lambda place: None) for item in after]
+            return decode(message.get("out"))
+        except Malformed as error:
+            raise Raised(f"{name} returned what cannot be read", str(error)) from None
+
+
+def _reply(functions: list[Callable[..., Any]], message: dict[str, Any]) -> dict[str, Any]:
+    """What a function of the check says to arguments that are the student's."""
+    place, args = message["ask"], message.get("args")
+    if type(place) is not int or not 0 <= place < len(functions) or not isinstance(args, list):
+        raise Gone("it asked for no function")
+    try:
+        return {"out": encode(functions[place](*[decode(item) for item in args]))}
+    except Exception as error:
+        # Its text is for the student where the check wrote it, and else says nothing.
+        text = str(error) if isinstance(error, AssertionError | Malformed) else "not answered"
+        return {"error": text[:SHOWN]}
