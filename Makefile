@@ -14,7 +14,7 @@ export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 export PYTHONPATH :=
 
-.PHONY: help ready book browser test check lab edit bench notebooks twins lock release-check fuzz clean
+.PHONY: help ready book browser test check lab edit bench notebooks twins assignments grade grade-demo lock release-check fuzz clean
 .DEFAULT_GOAL := help
 
 help:
@@ -27,6 +27,9 @@ help:
 	@echo "make bench      run the benchmarks; results go to benchmarks/results/"
 	@echo "make notebooks  execute every notebook and store its outputs"
 	@echo "make twins      write the notebooks that are read alone into _build/twins/"
+	@echo "make assignments   student, solution, Colab and Gradescope versions into build/assignments/"
+	@echo "make grade SUBMISSIONS=folder [ASSIGNMENT=name]   marks and feedback into build/grades/"
+	@echo "make grade-demo     twenty synthetic submissions, honest and hostile, graded"
 	@echo "make lock       pin requirements.in into requirements.txt (UPGRADE=--upgrade moves every pin)"
 	@echo "make release-check   a clean clone, built and tested with the distribution's own python3"
 	@echo "make fuzz            models, records and losses put together at random, ten times as many"
@@ -50,7 +53,7 @@ browser: $(READY)
 	node tests/browser/report.mjs _build/html
 
 test: $(READY)
-	$(BIN)/python -m pytest tests fldp --doctest-modules -n $(WORKERS)
+	$(BIN)/python -m pytest tests fldp course --doctest-modules -n $(WORKERS)
 	$(BIN)/python -m pytest book -n $(WORKERS) --dist loadscope -p no:cacheprovider \
 	  --nbval-lax --nbval-current-env --nbval-cell-timeout=300
 	$(BIN)/python -m ruff check .
@@ -62,7 +65,7 @@ check: $(READY)
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	@$(BIN)/python -m mypy & types=$$!; \
-	  $(BIN)/python -m pytest tests fldp --doctest-modules -m "not slow" -n $(WORKERS) \
+	  $(BIN)/python -m pytest tests fldp course --doctest-modules -m "not slow" -n $(WORKERS) \
 	    -p no:nbval; tests=$$?; wait $$types && exit $$tests
 
 # JupyterLab starts as root only where it is told to.
@@ -84,6 +87,17 @@ notebooks: $(READY)
 twins: $(READY)
 	$(BIN)/python tools/twins.py
 
+assignments: $(READY)
+	$(BIN)/python -m course build
+
+# Wants the course's key in FLDP_COURSE_KEY, and says how to make one.
+grade: $(READY)
+	$(BIN)/python -m course grade "$(or $(SUBMISSIONS),$(error SUBMISSIONS=folder is missing))" \
+	  $(if $(ASSIGNMENT),--assignment "$(ASSIGNMENT)")
+
+grade-demo: $(READY)
+	$(BIN)/python -m course demo
+
 lock: $(READY)
 	$(BIN)/python tools/lock.py $(UPGRADE)
 
@@ -95,4 +109,4 @@ release-check:
 	python3 tools/release_check.py
 
 clean:
-	rm -rf $(VENV) _build .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis fldp.egg-info
+	rm -rf $(VENV) _build build .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis fldp.egg-info

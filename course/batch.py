@@ -6,12 +6,13 @@ import csv
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from course import checks, feedback, rubric
 from course.checks import Assignment
 from course.grading import Grade, grade
+from course.rubric import Criterion
 from course.submissions import Submission, find, read
 
 KEY = "FLDP_COURSE_KEY"
@@ -20,6 +21,10 @@ SHORTEST_KEY = 16
 HOW_TO_MAKE = "python3 -c 'import secrets; print(secrets.token_hex(16))'"
 # A spreadsheet takes text that begins so for a formula.
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
+HEAD = [
+    *("student", "file", "assignment", "mark", "points"),
+    *("by hand", "isolated", "score", "seconds"),
+]
 
 
 def course_key() -> str:
@@ -51,7 +56,8 @@ class Batch:
     isolated : bool
         In boxes, or in plain processes.
     assignment : str
-        What all of it is graded as; "" reads each notebook's own.
+        What is graded: a notebook that says another is not, one that says nothing is. "" grades
+        each as what it says.
     jobs : int
         How many submissions at a time.
     """
@@ -63,16 +69,25 @@ class Batch:
 
     def one(self, submission: Submission) -> Grade:
         """Grade one; never raises."""
-        name = self.assignment or submission.assignment
+        name = submission.assignment or self.assignment
         known = checks.load(name) if name else None
-        if submission.refused or known is None:
-            why = submission.refused or "which assignment it is, its notebook does not say"
-            return Grade(submission.student, submission.path.name, known, notes=[why])
+        if submission.refused:
+            return self._none(submission, known, submission.refused)
+        if known is None:
+            why = "which assignment it is, its notebook does not say: give ASSIGNMENT=name"
+            return self._none(submission, known, why)
+        if self.assignment not in ("", name):
+            return self._none(submission, known, f"it is {name}, and not {self.assignment}")
         try:
             return grade(submission, known, self.key, self.isolated)
         except Exception as error:
             note = f"the grader failed: {type(error).__name__}: {error}"
-            return Grade(submission.student, submission.path.name, known, notes=[note])
+            return self._none(submission, known, note)
+
+    def _none(self, submission: Submission, known: Assignment | None, why: str) -> Grade:
+        """A grade without marks."""
+        file = submission.path.name
+        return Grade(submission.student, file, known, notes=[why], isolated=self.isolated)
 
     def grade(self, folder: Path, show: Callable[[Grade], None]) -> list[Grade]:
         """Grade a folder.
@@ -100,20 +115,26 @@ def _changed(path: Path) -> float:
         return 0.0
 
 
+def _whose(submission: Submission) -> tuple[str, str]:
+    return submission.student.casefold(), submission.assignment
+
+
 def latest(submissions: Sequence[Submission]) -> list[Submission]:
-    """Of several by one student only the file changed last is graded; the others say which."""
-    last: dict[str, Submission] = {}
+    """Of several by one student for one assignment only the file changed last is graded.
+
+    The others say which.
+    """
+    last: dict[tuple[str, str], Submission] = {}
     for submission in submissions:
-        name = submission.student.casefold()
-        before = last.get(name)
+        before = last.get(_whose(submission))
         if before is None or _changed(submission.path) >= _changed(before.path):
-            last[name] = submission
+            last[_whose(submission)] = submission
     counted = []
     for submission in submissions:
-        newest = last[submission.student.casefold()]
+        newest = last[_whose(submission)]
         if newest is not submission:
             why = f"not graded: {newest.path.name} of the same student was changed later"
-            submission = Submission(submission.student, submission.path, refused=why)
+            submission = replace(submission, refused=why)
         counted.append(submission)
     return counted
 
@@ -122,12 +143,33 @@ def _cell(text: str) -> str:
     return f"'{text}" if text.startswith(FORMULA) else text
 
 
-def _by_hand(assignment: Assignment | None) -> float:
-    return sum(c.points for c in rubric.load(assignment)) if assignment else 0.0
+def _criteria(one: Grade) -> list[Criterion]:
+    return rubric.load(one.assignment) if one.assignment else []
+
+
+def _points(one: Grade, question: str) -> str:
+    asked = one.assignment is not None and question in one.assignment.questions
+    return f"{one.mark(question):g}" if asked else ""
+
+
+def _row(one: Grade) -> list[str]:
+    """A grade in the columns of HEAD."""
+    known = one.assignment
+    return [
+        one.student,
+        one.file,
+        known.name if known else "",
+        f"{one.mark():g}",
+        f"{known.points():g}" if known else "",
+        f"{sum(c.points for c in _criteria(one)):g}",
+        "yes" if one.isolated else "not isolated",
+        "" if one.score is None else f"{one.score:.4g}",
+        f"{one.seconds:.1f}",
+    ]
 
 
 def write(grades: Sequence[Grade], folder: Path) -> None:
-    """``marks.csv`` and a page for each student in ``feedback/``.
+    """``marks.csv`` and a page for each student in ``feedback/<assignment>/``.
 
     Parameters
     ----------
@@ -136,37 +178,19 @@ def write(grades: Sequence[Grade], folder: Path) -> None:
     folder : Path
         Where it goes; made where it is missing.
     """
-    pages = folder / "feedback"
-    pages.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     questions = list(
         dict.fromkeys(q for g in grades if g.assignment for q in g.assignment.questions)
     )
-    head = ["student", "file", "assignment", "mark", "points", "by hand", "isolated", "score"]
     with (folder / "marks.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
-        table.writerow([*head, "seconds", *questions, "reason"])
+        table.writerow([*HEAD, *questions, "reason"])
         for one in grades:
-            known = one.assignment
-            table.writerow(
-                [
-                    _cell(one.student),
-                    _cell(one.file),
-                    known.name if known else "",
-                    f"{one.mark():g}",
-                    f"{known.points():g}" if known else "",
-                    f"{_by_hand(known):g}",
-                    "yes" if one.isolated else "not isolated",
-                    "" if one.score is None else f"{one.score:.4g}",
-                    f"{one.seconds:.1f}",
-                    *(
-                        f"{one.mark(q):g}" if known and q in known.questions else ""
-                        for q in questions
-                    ),
-                    _cell(one.reason),
-                ]
-            )
+            marks = [_points(one, question) for question in questions]
+            table.writerow([_cell(text) for text in (*_row(one), *marks, one.reason)])
     # A student's page is that of the submission that counts.
     for one in sorted(grades, key=lambda grade: bool(grade.outcomes)):
-        criteria = rubric.load(one.assignment) if one.assignment else []
+        pages = folder / "feedback" / (one.assignment.name if one.assignment else "unknown")
+        pages.mkdir(parents=True, exist_ok=True)
         name = feedback.page_name(one.student)
-        (pages / name).write_text(feedback.page(one, criteria), encoding="utf-8")
+        (pages / name).write_text(feedback.page(one, _criteria(one)), encoding="utf-8")

@@ -23,6 +23,8 @@ HERE = Path(__file__).resolve().parent
 SCRIPT = HERE / "box.sh"
 # Where the worker and the package stand inside.
 INSIDE = "/box"
+# `pivot_root` is among the administrator's programs.
+SEARCHED = "/usr/sbin:/usr/bin:/sbin:/bin"
 # systemd's range of users that nobody else has; each box of a batch run by root gets its own.
 USERS = range(61_184, 65_520)
 NAMESPACES = ["--net", "--pid", "--mount", "--ipc", "--uts", "--fork", "--kill-child"]
@@ -67,7 +69,7 @@ def _brought() -> str:
 def _environment(path: str, home: str) -> dict[str, str]:
     """The whole environment of a submission: none of the grader's, so no key."""
     return {
-        "PATH": os.defpath,
+        "PATH": SEARCHED,
         "PYTHONPATH": path,
         "HOME": home,
         "TMPDIR": home,

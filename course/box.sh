@@ -25,6 +25,7 @@ while IFS=$'\t' read -r source target; do
   mount --rbind "$source" ".$target"
   mount -o remount,bind,ro ".$target"
 done <<< "$BRING"
+unset BRING
 # On most systems these are links into /usr.
 for name in bin sbin lib lib32 lib64 libx32; do
   if [ -L "/$name" ]; then
@@ -48,7 +49,7 @@ echo "student:x:${user:-0}:${user:-0}::/tmp:/bin/false" > etc/passwd
 pivot_root . old
 umount -l /old
 rmdir /old
-mount -o remount,ro /
+mount -o remount,bind,ro /
 cd /tmp
 
 # A second namespace of users, in which nobody may make a third: a user's namespace hands out

@@ -1,4 +1,4 @@
-"""The versions of an assignment, from its master: what a student gets, and what an instructor keeps."""
+"""The versions of an assignment, made from its master."""
 
 from __future__ import annotations
 

@@ -13,6 +13,9 @@ from course.values import Malformed, decode, encode
 T = TypeVar("T")
 # A function that a check hands out answers so often, if it does not say otherwise.
 ORACLE_CALLS = 1_000
+# The worker says the same.
+NO_FUNCTION = "there is no function"
+UNWRITTEN = "is still to be written"
 
 
 class Raised(AssertionError):
@@ -29,6 +32,11 @@ class Raised(AssertionError):
     def __init__(self, what: str, message: str = "") -> None:
         super().__init__(f"{what}: {message}" if message else what)
         self.what = what
+
+    @property
+    def nothing_there(self) -> bool:
+        """Whether there was no answer that a hint could help with."""
+        return self.what.startswith(NO_FUNCTION) or self.what.endswith(UNWRITTEN)
 
 
 class Oracle:
@@ -105,7 +113,7 @@ class Here(Kept):
     def __call__(self, name: str, *args: Any) -> Any:
         function = self.space.get(name)
         if not callable(function):
-            raise Raised(f"there is no function {name}")
+            raise Raised(f"{NO_FUNCTION} {name}")
         functions: list[Callable[..., Any]] = []
         sent = [encode(argument, functions) for argument in args]
         received = [decode(item, functions.__getitem__, seeds=True) for item in sent]
@@ -114,7 +122,7 @@ class Here(Kept):
         except Malformed as error:
             raise Raised(f"{name} returned what cannot be read", str(error)) from None
         except NotImplementedError:
-            raise Raised(f"{name} is still to be written") from None
+            raise Raised(f"{name} {UNWRITTEN}") from None
         except Exception as error:
             raise Raised(f"{name} raised {type(error).__name__}", str(error)) from error
         # An argument that was a function comes back as None: nobody looks at it.

@@ -136,7 +136,8 @@ def load(name: str, folder: Path = ASSIGNMENTS) -> Assignment:
         raise ValueError(f"there is no assignment {name!r}; there are: {there}")
     module = f"checks_of_{name.replace('-', '_')}"
     spec = importlib.util.spec_from_file_location(module, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     with _loading:
         _collected.clear()
         spec.loader.exec_module(importlib.util.module_from_spec(spec))

@@ -8,7 +8,7 @@ get in.
 from __future__ import annotations
 
 import ast
-import importlib.util
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,8 +33,6 @@ class Definition:
 def _names(node: ast.stmt) -> set[str]:
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
         return {node.name}
-    if isinstance(node, ast.Import | ast.ImportFrom):
-        return {(alias.asname or alias.name).split(".")[0] for alias in node.names}
     written = (
         n for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
     )
@@ -94,6 +92,17 @@ def _is_check(node: ast.expr) -> bool:
     )
 
 
+def _imports(node: ast.Import | ast.ImportFrom) -> list[Definition]:
+    """One for each name, so that no name comes in with another."""
+    found = []
+    for alias in node.names:
+        one = copy.copy(node)
+        one.names = [alias]
+        name = (alias.asname or alias.name).split(".")[0]
+        found.append(Definition(frozenset([name]), frozenset(), ast.unparse(one), True))
+    return found
+
+
 def _definitions(path: Path) -> list[Definition]:
     source = path.read_text(encoding="utf-8")
     lines = source.splitlines()
@@ -101,19 +110,17 @@ def _definitions(path: Path) -> list[Definition]:
     for node in ast.parse(source).body:
         if isinstance(node, ast.Expr):
             continue
-        is_import = isinstance(node, ast.Import | ast.ImportFrom)
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in (
             "course",
             "__future__",
         ):
             continue
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            found += _imports(node)
+            continue
         text = _text(node, lines)
-        found.append(Definition(frozenset(_names(node)), frozenset(_reads(node)), text, is_import))
+        found.append(Definition(frozenset(_names(node)), frozenset(_reads(node)), text, False))
     return found
-
-
-def _missing(taken: list[Definition], wanted: set[str]) -> set[str]:
-    return wanted - {name for definition in taken for name in definition.names}
 
 
 def public(assignment: Assignment) -> str:

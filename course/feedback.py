@@ -16,7 +16,8 @@ DIGEST = 8
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 44rem; margin: 2rem auto; padding: 0 1rem }
 table { border-collapse: collapse; width: 100% }
-th, td { border-bottom: 1px solid #bbb; padding: .4rem .6rem; text-align: left; vertical-align: top }
+th, td { border-bottom: 1px solid #bbb; padding: .4rem .6rem }
+th, td { text-align: left; vertical-align: top }
 pre { white-space: pre-wrap; background: #f4f4f4; padding: .8rem }
 .warning { border-left: 4px solid #b00; padding-left: .8rem }
 """
@@ -45,7 +46,8 @@ def _row(outcome: Outcome) -> str:
 
 def _rubric(criteria: Sequence[Criterion]) -> str:
     rows = "".join(
-        f"<tr><td>{escape(c.name)}<td>… of {c.points:g}<td>{escape(c.full)}<td>{escape(c.part)}</tr>"
+        f"<tr><td>{escape(c.name)}<td>… of {c.points:g}"
+        f"<td>{escape(c.full)}<td>{escape(c.part)}</tr>"
         for c in criteria
     )
     head = "<tr><th>looked for<th>points<th>all of them<th>half</tr>"

@@ -68,8 +68,8 @@ def write(assignment: Assignment, place: Path) -> None:
             file.writestr(entry, text.format(**words))
         for path in sorted([*HERE.glob("*.py"), *HERE.glob("*.sh")]):
             file.write(path, f"course/{path.name}")
-        for path in sorted(assignment.folder.glob("*.py")):
-            file.write(path, f"assignments/{assignment.name}/{path.name}")
+        # Not what was tried, where right answers are: a submission may be able to read it there.
+        file.write(assignment.folder / "checks.py", f"assignments/{assignment.name}/checks.py")
         if key := os.environ.get(KEY, ""):
             file.writestr(KEY_FILE, key)
 

@@ -96,10 +96,16 @@ class Grade:
 
     @property
     def reason(self) -> str:
-        """Why it is not the full mark, on one line; "full marks" where it is."""
-        lost = [f"{o.check.question}: {o.told}" for o in self.outcomes if o.hint]
-        text = "; ".join([*self.notes, *lost])
-        return " ".join(text.split()) or "full marks"
+        """Why it is not the full mark, a hint for each question, on one line; else "full marks"."""
+        lost: dict[str, list[str]] = {}
+        for outcome in self.outcomes:
+            if outcome.hint:
+                lost.setdefault(outcome.check.question, []).append(outcome.told)
+        said = list(self.notes)
+        for question, hints in lost.items():
+            more = f" (and {len(hints) - 1} more)" if len(hints) > 1 else ""
+            said.append(f"{question}: {hints[0]}{more}")
+        return " ".join("; ".join(said).split()) or "full marks"
 
 
 def run(check: Check, call: Call, draw: Draw) -> Outcome:
@@ -107,6 +113,8 @@ def run(check: Check, call: Call, draw: Draw) -> Outcome:
     try:
         part = check.body(call, draw)
     except Raised as error:
+        if error.nothing_there:
+            return Outcome(check, 0.0, error.what, detail=error.what)
         shown = str(error) if check.public else error.what
         return Outcome(check, 0.0, check.hint, shown, str(error))
     except AssertionError as error:
@@ -116,7 +124,8 @@ def run(check: Check, call: Call, draw: Draw) -> Outcome:
         detail = f"the answer could not be read: {type(error).__name__}: {error}"
         return Outcome(check, 0.0, check.hint, "the answer could not be read", detail)
     if isinstance(part, Part):
-        fraction = max(0.0, min(1.0, part.fraction))
+        # NaN is at least nothing, too.
+        fraction = min(1.0, part.fraction) if part.fraction >= 0 else 0.0
         earned = check.points * fraction
         hint = part.missing or ("" if fraction >= 1 else check.hint)
         return Outcome(check, earned, hint, score=part.score)

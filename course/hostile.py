@@ -1,4 +1,4 @@
-"""Twenty submissions of *Clip and noise*: honest, mistaken, broken and hostile, with what each earns.
+"""Twenty submissions of *Clip and noise*, honest, mistaken, broken and hostile, and their marks.
 
 ``python -m course demo`` grades them; the tests hold the grader to the marks that stand here.
 """
@@ -83,12 +83,15 @@ def all_return(value: str) -> dict[str, str]:
 READS = """
 def clip(update, norm):
     import glob, os
-    places = ["/", os.getcwd(), os.path.expanduser("~"), "/tmp", "/box", "/work", "/home", "/root"]
-    found = [p for place in places for p in glob.glob(place + "/**/checks.py", recursive=True)]
-    texts = [open(p).read() for p in found if "clip-and-noise" in p]
-    secret = [v for k, v in os.environ.items() if "KEY" in k]
-    raise RuntimeError("LEAK" if texts or secret else "nothing found")
-"""
+    places = [FOLDER + "/*", "/box/*", "/box/course/*", "/tmp/**", "/home/**", "../*", "*"]
+    texts = [p for place in places for p in glob.glob(place, recursive=True) if "checks" in p]
+    for p in glob.glob("/proc/[0-9]*/environ"):
+        try:
+            texts += [p] if b"FLDP_COURSE_KEY" in open(p, "rb").read() else []
+        except OSError:
+            pass
+    raise RuntimeError("LEAK" if texts else "nothing found")
+""".replace("FOLDER", repr(str(checks.ASSIGNMENTS / ASSIGNMENT)))
 REPLACES = """
 import gc, sys, types
 for module in list(sys.modules.values()):
@@ -143,11 +146,11 @@ def cases() -> list[Case]:
     return [
         one("01-solution", 10, "full marks"),
         one("02-untouched", 0, "still to be written", solved=False),
-        one("03-per-tensor", 9, "all tensors together", replace=per_tensor),
-        one("04-root-of-the-cohort", 9, "standard deviation", replace=root),
+        one("03-per-tensor", 8.5, "all tensors together", replace=per_tensor),
+        one("04-root-of-the-cohort", 8.5, "standard deviation", replace=root),
         one("05-classical-formula", 8.5, "exact curve", replace=classical),
         one("06-loop-in-a-function", 7, "in time", replace={"noisy_mean": loop}),
-        one("07-loop-at-load", 10, "hung", first="while True:\n    pass"),
+        one("07-loop-at-load", 10, "left out", first="while True:\n    pass"),
         one("08-exception-at-load", 10, "ModuleNotFoundError", first="import not_there_at_all"),
         one("09-exit-at-load", 10, "SystemExit", first="import sys\nsys.exit(0)"),
         one("10-ends-the-process", 8, "ended", replace={"calibrate": leaves}),

@@ -29,7 +29,8 @@ class Link:
     """
 
     def __init__(self, process: Process) -> None:
-        assert process.popen.stdin is not None and process.popen.stdout is not None
+        assert process.popen.stdin is not None
+        assert process.popen.stdout is not None
         self._in = process.popen.stdin.fileno()
         self._out = process.popen.stdout.fileno()
         os.set_blocking(self._in, False)

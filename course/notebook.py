@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from course.calls import Here
+from course.calls import Here, Raised
 from course.draws import PUBLIC, Draw
 
 PublicCheck = tuple[str, Callable[..., Any]]
@@ -18,6 +18,18 @@ def _failure(error: Exception) -> str:
     if isinstance(error, AssertionError):
         return str(error)
     return f"{type(error).__name__}: {error}"
+
+
+def _verdict(body: Callable[..., Any], call: Here, draw: Draw) -> str:
+    """What a student reads about a check: "" where it passes."""
+    hint = " ".join((body.__doc__ or "").split())
+    try:
+        part = body(call, draw)
+    except Raised as error:
+        return str(error) if error.nothing_there else f"{hint}\n    {error}"
+    except Exception as error:
+        return f"{hint}\n    {_failure(error)}"
+    return str(getattr(part, "missing", ""))
 
 
 def start(checks: Sequence[PublicCheck], space: Mapping[str, Any]) -> Callable[[str], None]:
@@ -44,13 +56,7 @@ def start(checks: Sequence[PublicCheck], space: Mapping[str, Any]) -> Callable[[
         call = Here(space)
         for body in chosen:
             title = body.__name__.replace("_", " ")
-            try:
-                part = body(call, Draw(PUBLIC, [question, body.__name__]))
-            except Exception as error:
-                hint = " ".join((body.__doc__ or "").split())
-                print(f"✗ {title}: {hint}\n    {_failure(error)}")
-                continue
-            missing = getattr(part, "missing", "")
-            print(f"✗ {title}: {missing}" if missing else f"✓ {title}")
+            wrong = _verdict(body, call, Draw(PUBLIC, [question, body.__name__]))
+            print(f"✗ {title}: {wrong}" if wrong else f"✓ {title}")
 
     return check

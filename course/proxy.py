@@ -40,8 +40,19 @@ SHOWN = 200
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
-def memory_of(pid: int) -> int:
-    """Bytes in memory of a process and all that descend from it; 0 where there is no /proc."""
+def family(pid: int) -> dict[int, int]:
+    """A process and all that descend from it, with the bytes that each has in memory.
+
+    Parameters
+    ----------
+    pid : int
+        The first.
+
+    Returns
+    -------
+    dict
+        Bytes by process number; empty where there is no /proc.
+    """
     children: dict[int, list[int]] = {}
     resident = {}
     for folder in Path("/proc").glob("[0-9]*"):
@@ -54,13 +65,14 @@ def memory_of(pid: int) -> int:
         # proc(5): the parent is field 4 and the resident pages field 24, of which two are cut.
         children.setdefault(int(fields[1]), []).append(one)
         resident[one] = int(fields[21]) * PAGE
-    total = 0
+    found = {}
     waiting = [pid]
     while waiting:
         one = waiting.pop()
-        total += resident.get(one, 0)
+        if one in resident:
+            found[one] = resident[one]
         waiting += children.get(one, [])
-    return total
+    return found
 
 
 class Student(Kept):
@@ -87,7 +99,8 @@ class Student(Kept):
         self.isolated = isolated
         self.errors: list[str] = []
         self.after: list[Any] = []
-        self._skipped: list[int] = []
+        # Cells that are left out, and why.
+        self._skipped: dict[int, str] = {}
         self._lost: dict[str, str] = {}
         self._dead = ""
         self._greedy = threading.Event()
@@ -101,7 +114,7 @@ class Student(Kept):
     def _watch(self, process: Process) -> None:
         """Kill the process when it takes too much memory; ends with it."""
         while process.popen.poll() is None:
-            if memory_of(process.popen.pid) > MEMORY_BYTES:
+            if sum(family(process.popen.pid).values()) > MEMORY_BYTES:
                 self._greedy.set()
                 process.popen.kill()
             time.sleep(LOOK_SECONDS)
@@ -139,7 +152,10 @@ class Student(Kept):
                     if "cell" in message:
                         at = self._place(message["cell"])
                     message = link.receive(self._by(CELL_SECONDS))
-                self.errors = self._texts(message["errors"])
+                left_out = [
+                    f"code cell {n + 1} was left out: {w}" for n, w in self._skipped.items()
+                ]
+                self.errors = left_out + self._texts(message["errors"])
                 self._link = link
             except Gone as gone:
                 why = self._why(gone)
@@ -147,7 +163,7 @@ class Student(Kept):
                 if at is None or at in self._skipped or len(self._skipped) >= MOST_SKIPPED:
                     self._dead = f"the cells could not be run: {why}"
                     raise Gone(self._dead) from None
-                self._skipped.append(at)
+                self._skipped[at] = why
 
     def _open(self) -> Link:
         self._greedy.clear()
@@ -155,7 +171,7 @@ class Student(Kept):
         threading.Thread(target=self._watch, args=(self._process,), daemon=True).start()
         link = Link(self._process)
         limits = BOXED_LIMITS if self.isolated else LIMITS
-        first = {"cells": self.cells, "skip": self._skipped, "limits": limits}
+        first = {"cells": self.cells, "skip": list(self._skipped), "limits": limits}
         link.send(first, self._by(START_SECONDS))
         return link
 
@@ -202,7 +218,9 @@ class Student(Kept):
             self.after = [decode(item, lambda place: None) for item in after]
             return decode(message.get("out"))
         except Malformed as error:
-            raise Raised(f"{name} returned what cannot be read", str(error)) from None
+            # The worker sends nothing of the kind: something else wrote into the link.
+            self._dead = f"what came back was no answer of the worker ({error})"
+            raise Gone(self._dead) from None
 
 
 def _reply(functions: list[Callable[..., Any]], message: dict[str, Any]) -> dict[str, Any]:

@@ -97,9 +97,10 @@ def _content(path: Path) -> bytes:
     except OSError as error:
         reason = "it is a link" if path.is_symlink() else error.strerror
         raise ValueError(f"the file cannot be read: {reason}") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ValueError("not a notebook: no plain file")
     with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise ValueError("not a notebook: no plain file")
         content = file.read(LARGEST_FILE + 1)
     if len(content) > LARGEST_FILE:
         raise ValueError(f"the file is larger than {LARGEST_FILE // 1_000_000} MB: clear outputs")
@@ -146,7 +147,7 @@ def read(student: str, path: Path) -> Submission:
     except ValueError as error:
         return Submission(student, path, refused=str(error))
     cells = []
-    written = {}
+    written: dict[str, str] = {}
     for cell in notebook["cells"]:
         kind, text = _source(cell)
         if kind == "code":

@@ -1,7 +1,7 @@
 """Answers that were tried: wrong ones, which must lose marks, and right ones, which must not.
 
-They stand in an assignment's ``tried.py``, as functions with the name of the student's, ``__`` and a
-word of their own.
+They stand in an assignment's ``tried.py``, as functions with the name of the student's, ``__`` and
+a word of their own.
 """
 
 from __future__ import annotations
@@ -61,12 +61,13 @@ def _read(node: ast.FunctionDef, where: str) -> Tried:
             "function__word and a docstring"
         )
     mark = marks[0]
-    assert isinstance(mark.func, ast.Name) and isinstance(mark.args[0], ast.Constant)
+    assert isinstance(mark.func, ast.Name)
+    assert isinstance(mark.args[0], ast.Constant)
     whole = node.name
     node.name = name
     node.decorator_list = []
     is_right = mark.func.id == "right"
-    return Tried(mark.args[0].value, whole, about, is_right, ast.unparse(node))
+    return Tried(str(mark.args[0].value), whole, about, is_right, ast.unparse(node))
 
 
 def load(assignment: Assignment) -> list[Tried]:

@@ -37,6 +37,8 @@ class Seed(int):
 
 
 def _sent_tensor(value: torch.Tensor) -> dict[str, Any]:
+    if value.layout != torch.strided:
+        raise Malformed("a sparse tensor cannot be sent: use to_dense()")
     plain = value.detach().cpu().contiguous()
     name = str(plain.dtype).removeprefix("torch.")
     if name not in DTYPES:
@@ -86,7 +88,7 @@ def encode(
     if isinstance(value, Seed):
         return {"seed": int(value)}
     if value is None or isinstance(value, bool | int | float | str):
-        return {"value": value}
+        return {"value": _plain(value)}
     if isinstance(value, torch.Tensor):
         return _sent_tensor(value)
     if isinstance(value, list | tuple):
@@ -111,7 +113,10 @@ def _encode_other(value: Any, functions: list[Callable[..., Any]] | None) -> dic
 
 
 def _received_tensor(packed: Mapping[str, Any]) -> torch.Tensor:
-    dtype, shape, text = DTYPES.get(packed.get("dtype", "")), packed.get("shape"), packed["tensor"]
+    shape = packed.get("shape")
+    text = packed["tensor"]
+    # As text, since a list is no key.
+    dtype = DTYPES.get(str(packed.get("dtype")))
     if dtype is None or not isinstance(shape, list) or not isinstance(text, str):
         raise Malformed("a tensor without type or shape")
     if not all(type(size) is int and 0 <= size <= LARGEST for size in shape):

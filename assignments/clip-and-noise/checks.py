@@ -198,7 +198,7 @@ def _is_smallest(call: Call, epsilon: float, delta: float) -> None:
 
 @hidden("calibrate", points=0.75)
 def exact_below_one(call: Call, draw: Draw) -> None:
-    """Compare with the exact curve for ε below 1: a bound that was made for a proof wastes noise."""
+    """Compare with the exact curve for ε below 1: what was made for a proof wastes noise."""
     for _ in range(3):
         _is_smallest(call, draw.uniform(0.1, 0.99), 10 ** draw.uniform(-7, -3))
 
