@@ -232,7 +232,7 @@ def audited(call: Call, present: np.ndarray, absent: np.ndarray, confidence: flo
 
 @check("audit", points=1)
 def far_apart(call: Call, draw: Draw) -> None:
-    """Scores that hardly overlap prove an ε of at least 3, wherever they lie; equal ones nothing."""
+    """Scores that hardly overlap prove an ε of 3 or more, wherever they lie; equal ones nothing."""
     chance = np.random.default_rng(3)
     for middle in (0.0, -40.0):
         absent, present = (chance.normal(middle + s, 1.0, 1000) for s in (0.0, 6.0))
@@ -310,14 +310,15 @@ def crowd(draw: Draw, updates: torch.Tensor, count: int) -> torch.Tensor:
 def guarded(
     release: Callable[[torch.Tensor, bool, int], torch.Tensor], norm: float, runs: int
 ) -> Box:
-    """A black box with a budget of runs; it clips, as the recipe does, and checks what it is told."""
+    """A black box with a budget of runs; it clips, as the recipe does, and checks its arguments."""
     left = runs
 
     def box(canary: object, present: object, count: object) -> torch.Tensor:
         nonlocal left
         vector = tensor(canary, shape=(SIZE,)).double()
         assert isinstance(present, bool), "present is True or False"
-        assert isinstance(count, int) and count >= 1, "count is a whole number of runs"
+        assert isinstance(count, int), "runs is a whole number"
+        assert count >= 1, "at least one run"
         assert count <= left, f"{left} runs are left, and you ask for {count}"
         left -= count
         length = float(vector.norm())
@@ -341,10 +342,14 @@ def the_nine_lines(call: Call, draw: Draw) -> None:
     updates = volunteers(draw, 0.5, turned=False)
     box, truth = noisy_box(draw, updates, 0.5, 0.854, 2 * RUNS)
     refuted, bound = verdict(call, box, updates, 0.5)
-    assert refuted and CLAIMED < bound <= truth, f"refuted is {refuted}, by ε ≥ {bound:.2f}"
+    assert refuted, f"the recipe: refuted is {refuted}, by ε ≥ {bound:.2f}"
+    assert CLAIMED < bound <= truth, (
+        f"the recipe: ε ≥ {bound:.2f} does not refute 1, or is too high"
+    )
     box, _ = noisy_box(draw, updates, 0.5, 14.45, 2 * RUNS)
     refuted, bound = verdict(call, box, updates, 0.5)
-    assert not refuted and bound <= CLAIMED, f"a sound program: refuted is {refuted}, {bound:.2f}"
+    assert not refuted, f"a sound program: refuted is {refuted}, by ε ≥ {bound:.2f}"
+    assert bound <= CLAIMED, f"a sound program: ε ≥ {bound:.2f}"
 
 
 @hidden("convict", points=3)

@@ -216,7 +216,7 @@ def what_never_comes(call: Call, draw: Draw) -> None:
         want = exact(rounds, 2 * lost)
         assert want * (1 - ROUNDING) <= found <= 1.02 * want + 0.02, "the mass is lost"
         hopeless = call("epsilon_of", rounds, lost / 2)
-        assert isinstance(hopeless, float) and hopeless == math.inf, "a finite ε was promised"
+        assert number(hopeless, finite=False) == math.inf, "a finite ε was promised"
 
 
 def spent_by(past: list[list[float]], z: float, q: float, rounds: int, delta: float) -> float:
@@ -290,7 +290,7 @@ PRACTICE_CLAIMS = {
 def three_accountants(call: Call, draw: Draw) -> None:
     """One of three practice claims is below the truth. Who is merely generous is not wrong."""
     found = call("find_wrong", PRACTICE, PRACTICE_CLAIMS, 1e-5)
-    assert isinstance(found, list) and len(found) == 2, f"give [name, index], not {found!r}"
+    assert isinstance(found, list), f"give [name, index], not {found!r}"
     spent = spent_by([], *PRACTICE[1], 1e-5)
     assert found == ["C", 1], (
         f"you say {found!r}; z = 20 for 100 rounds of everyone costs {spent:.3f}"
@@ -314,7 +314,8 @@ def four_accountants(call: Call, draw: Draw) -> Part | None:
         if want is None:
             assert found is None, "all were sound"
             continue
-        assert isinstance(found, list) and len(found) == 2, "[name, index] or None"
+        assert isinstance(found, list), "[name, index] or None"
+        assert len(found) == 2, "[name, index] or None"
         right_names += found[0] == want[0]
         right_settings += found == want
     assert right_names == 3, "the wrong one was not found"

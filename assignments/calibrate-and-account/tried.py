@@ -84,7 +84,7 @@ def epsilon_of__added(rounds, delta):
     """The largest losses added up: true, and far too much."""
     total = 0.0
     for kind in rounds:
-        pairs = zip(kind["P"], kind["Q"])
+        pairs = zip(kind["P"], kind["Q"], strict=True)
         ratios = [abs(math.log(p / q)) if p * q else math.inf for p, q in pairs]
         total += kind["times"] * max(ratios)
     return total

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
 from typing import Any
 
 from scipy.stats import binom
 
 import fldp
 from course import Call, Draw, Part, check, hidden, number, table, text
+from fldp.accounting.binomial import binomial_tail
 
 MODELS = "readers of the models"
 SUMS = "the server, which sees secure sums"
@@ -49,7 +49,7 @@ EXAMPLE = {
     "room": 400,
     "dropout": 0.0,
     "skip": 0.01,
-    "noise_on_mean": 0.0027,
+    "noise_on_mean": 0.0030,
 }
 
 
@@ -110,7 +110,7 @@ def largest_cohort(brief: dict[str, Any]) -> int:
 def too_many(brief: dict[str, Any], cohort: float) -> float:
     """The chance that a round is larger than there is room for."""
     clients = brief["clients"]
-    return float(binom.sf(brief["room"], clients, min(1.0, cohort / clients)))
+    return float(binomial_tail(brief["room"], clients, min(1.0, cohort / clients)))
 
 
 def skipped(brief: dict[str, Any], cohort: float, survivors: int) -> float:
@@ -139,12 +139,10 @@ def reference(brief: dict[str, Any], cohort: int) -> dict[str, Any]:
 
 def planned(settings: dict[str, Any]) -> fldp.PrivacyPlan:
     """The plan of these settings; what the package says against them is the reason."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        try:
-            return fldp.calibrate(**settings)
-        except (ValueError, UserWarning) as error:
-            raise AssertionError(f"fldp.calibrate says: {error}"[:300]) from None
+    try:
+        return fldp.calibrate(**settings)
+    except ValueError as error:
+        raise AssertionError(f"fldp.calibrate says: {error}"[:300]) from None
 
 
 def noise_on_mean(plan: fldp.PrivacyPlan) -> float:
@@ -193,7 +191,7 @@ def other_threats(call: Call, draw: Draw) -> Part | None:
 
 
 def read(call: Call, brief: dict[str, Any]) -> tuple[dict[str, Any], fldp.PrivacyPlan]:
-    """The student's settings and their plan: the brief's own numbers, and a lottery that is played."""
+    """The student's settings and their plan: the brief's numbers, and a lottery that is played."""
     found = call("settings_for", brief)
     assert isinstance(found, dict), "settings_for returns a dict"
     table({k: v for k, v in found.items() if k not in MORE_KEYS}, keys=KEYS)
@@ -255,8 +253,8 @@ def nobody_sees_messages(call: Call, draw: Draw) -> None:
 
 @hidden("settings_for", points=1.5)
 def those_who_arrive(call: Call, draw: Draw) -> None:
-    """Some who were drawn do not arrive: rounds are lost, or those who come make far more noise than
-    they need."""
+    """Some who were drawn do not arrive: rounds are lost, or those who come make far more noise
+    than they need."""
     for draws in (COINS, AWAKE):
         brief = brief_of(draw, SUMS, draws)
         plan = met(call, brief)

@@ -5,7 +5,6 @@ import math
 
 import fldp
 from course import right, wrong
-from scipy.stats import binom
 
 
 @wrong("delta_for")
@@ -166,7 +165,7 @@ def settings_for__no_survivors(brief):
 def settings_for__rules_of_thumb(brief):
     """Standard deviations in place of exact tails, and a cap at the room."""
     words = words_for(brief)
-    clients, room = brief["clients"], brief["room"]
+    room = brief["room"]
     coins = brief["draws"] == "coins"
     cohort = int(room - 3.5 * math.sqrt(room)) if coins else room
     settings = {name: brief[name] for name in ("epsilon", "rounds", "clients")}
@@ -229,9 +228,7 @@ def epsilons__mean_participations(settings, devices):
     plan = fldp.calibrate(**settings)
     exchanged = fldp.PrivacyPlan.from_dict(plan.to_dict() | {"adjacency": "replace-one"})
     mean = plan.rounds * plan.sampling_rate
-    known = fldp.accounting.gaussian_epsilon(
-        math.sqrt(mean) / plan.noise_multiplier, plan.delta
-    )
+    known = fldp.accounting.gaussian_epsilon(math.sqrt(mean) / plan.noise_multiplier, plan.delta)
     found = {
         "models": plan.epsilon(),
         "list": known,

@@ -20,8 +20,8 @@ MOST_WORK = 20_000
 MOST_ROUNDS = 150
 # Trainings for a mark. One scatters by 0.015, their mean by 0.006, and by 0.008 with the budget.
 RUNS = 6
-# Shares of the exam for 2, 4 and 6 points. The solution reached 0.940 on average in 24 gradings with
-# other keys, 0.926 at least; its standard deviation is 0.008, so that it misses the last once in 1e4.
+# Shares of the exam for 2, 4 and 6 points. Under 24 keys the solution reached 0.940 on average and
+# 0.926 at least; with a standard deviation of 0.008 it misses the last once in ten thousand.
 LEVELS = (0.75, 0.87, 0.91)
 
 
@@ -101,21 +101,21 @@ def the_smallest(call: Call, draw: Draw) -> None:
         assert call("smallest_cohort", *asked, hopeless) is None, "no cohort bears that"
 
 
-def swept(tried: list[dict[str, Any]], delta: float) -> float:
-    """ε of all trainings on private data."""
-    private = [t for t in tried if not t["public"]]
-    events = [Event(t["z"], t["q"], "poisson", rounds=t["rounds"] * t["runs"]) for t in private]
-    return epsilon_of(events, delta)
-
-
 @check("price_of_tuning", points=1)
 def ten_runs(call: Call, draw: Draw) -> None:
     """Ten runs that were all looked at cost more than one, and less than ten times one."""
     run = {"z": 2.0, "q": 0.1, "rounds": 50, "public": False}
     one = number(call("price_of_tuning", [run | {"runs": 1}], 1e-4))
     ten = number(call("price_of_tuning", [run | {"runs": 10}], 1e-4))
-    near(one, swept([run | {"runs": 1}], 1e-4), rtol=5e-3)
+    assert 1.36 <= one <= 1.38, f"one run costs {one:.3f}"
     assert 2 * one < ten < 9 * one, f"one run costs {one:.2f}, ten cost {ten:.2f}"
+
+
+def swept(tried: list[dict[str, Any]], delta: float) -> float:
+    """ε of all trainings on private data."""
+    private = [t for t in tried if not t["public"]]
+    events = [Event(t["z"], t["q"], "poisson", rounds=t["rounds"] * t["runs"]) for t in private]
+    return epsilon_of(events, delta)
 
 
 @hidden("price_of_tuning", points=2)
@@ -160,7 +160,8 @@ KEYS = ("view", "rounds", "cohort", "clip", "local_rate", "epochs", "momentum", 
 def whole(found: dict[str, Any], name: str, least: int, most: int) -> int:
     """A whole number in range, or what is wrong with it."""
     value = found[name]
-    assert isinstance(value, int) and not isinstance(value, bool), f"{name} is a whole number"
+    # A bool is an int to Python.
+    assert type(value) is int, f"{name} is a whole number"
     assert least <= value <= most, f"{name} is {value}: from {least} to {most}"
     return value
 
@@ -310,7 +311,7 @@ def learns(call: Call, draw: Draw) -> Part:
 @hidden("choices", points=2)
 def learns_well(call: Call, draw: Draw) -> Part:
     """Your choices do not pass the exam: see the public checks."""
-    return reaches(call, draw, LEVELS[1], "is it the noise, or are the steps too short or too long?")
+    return reaches(call, draw, LEVELS[1], "is it the noise, or the length of the steps?")
 
 
 @hidden("choices", points=2)
