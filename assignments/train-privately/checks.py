@@ -92,11 +92,14 @@ def the_smallest(call: Call, draw: Draw) -> None:
     for _ in range(3):
         clients = draw.randint(300, 2000)
         asked = draw.uniform(0.8, 6.0), 0.05 / clients, draw.randint(10, 100), clients
-        wanted = draw.randint(clients // 20, clients // 2)
-        # A calibrated z is exact to a thousandth, and in a large cohort one client is no more.
+        wanted = draw.randint(clients // 50, clients // 4)
         ratio = noise(*asked, wanted) * 1.001
         found = number(call("smallest_cohort", *asked, ratio))
-        assert abs(found - wanted) <= 1 + wanted // 50, "not the smallest"
+        assert 1 <= found <= clients, "no cohort"
+        # A calibrated z is exact to a thousandth.
+        assert noise(*asked, round(found)) <= ratio * 1.002, "too much noise"
+        fewer = max(1, round(found) - 1 - round(found) // 50)
+        assert fewer == 1 or noise(*asked, fewer) >= ratio * 0.998, "not the smallest"
         hopeless = noise(*asked, clients) * draw.uniform(0.5, 0.9)
         assert call("smallest_cohort", *asked, hopeless) is None, "no cohort bears that"
 
