@@ -86,8 +86,9 @@ class Batch:
 
     def _none(self, submission: Submission, known: Assignment | None, why: str) -> Grade:
         """A grade without marks."""
-        file = submission.path.name
-        return Grade(submission.student, file, known, notes=[why], isolated=self.isolated)
+        return Grade(
+            submission.student, submission.file, known, notes=[why], isolated=self.isolated
+        )
 
     def grade(self, folder: Path, show: Callable[[Grade], None]) -> list[Grade]:
         """Grade a folder.
@@ -133,7 +134,7 @@ def latest(submissions: Sequence[Submission]) -> list[Submission]:
     for submission in submissions:
         newest = last[_whose(submission)]
         if newest is not submission:
-            why = f"not graded: {newest.path.name} of the same student was changed later"
+            why = f"not graded: {newest.file} of the same student was changed later"
             submission = replace(submission, refused=why)
         counted.append(submission)
     return counted

@@ -28,6 +28,8 @@ SEARCHED = "/usr/sbin:/usr/bin:/sbin:/bin"
 # systemd's range of users that nobody else has; each box of a batch run by root gets its own.
 USERS = range(61_184, 65_520)
 NAMESPACES = ["--net", "--pid", "--mount", "--ipc", "--uts", "--fork", "--kill-child"]
+# What shows that another user can run Python where it is.
+ANYTHING = (sys.executable, "-c", "")
 # A box that does nothing is made in a tenth of a second.
 TRIAL_SECONDS = 60
 # Of what the system says about a box that could not be made.
@@ -83,26 +85,40 @@ def _environment(path: str, home: str) -> dict[str, str]:
     }
 
 
-def _own_user() -> str:
-    """A user without anything, where the grader may choose one; else ""."""
+def _as_user(user: str) -> list[str]:
+    """What runs a command as another user who may nothing."""
+    drop = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+    return [*drop, "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs", "--"]
+
+
+@cache
+def _other_user_runs(*command: str) -> bool:
+    """Whether another user can be made to run this: not every root may, in a container."""
     if os.geteuid() != 0:
-        return ""
-    return str(USERS[next(_turn) % len(USERS)])
+        return False
+    trial = [*_as_user(str(USERS[0])), *command]
+    try:
+        done = subprocess.run(trial, capture_output=True, timeout=TRIAL_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
+
+
+def _own_user(*command: str) -> str:
+    """A user without anything, where one can be made to run this; else ""."""
+    return str(USERS[next(_turn) % len(USERS)]) if _other_user_runs(*command) else ""
 
 
 def _isolated(root: str, command: list[str]) -> list[str]:
-    user = _own_user()
+    user = _own_user("true")
     mapped = [] if user else ["--user", "--map-root-user"]
     return ["unshare", *mapped, *NAMESPACES, "--", "bash", str(SCRIPT), root, user, *command]
 
 
 def _plain(command: list[str]) -> list[str]:
     """A plain process; of another user where the grader is root."""
-    user = _own_user()
-    if not user:
-        return command
-    drop = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
-    return [*drop, "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs", "--", *command]
+    user = _own_user(*ANYTHING)
+    return [*_as_user(user), *command] if user else command
 
 
 @cache
@@ -141,10 +157,13 @@ class Process:
     ----------
     popen : subprocess.Popen
         What was started; in the box, the process outside that holds it.
+    has_own_user : bool
+        Whether nobody else's processes count in the limit of its user's.
     """
 
     def __init__(self, isolated: bool) -> None:
         self._folder = tempfile.mkdtemp(prefix="box-")
+        self.has_own_user = isolated or _other_user_runs(*ANYTHING)
         command = [sys.executable, "-m", "course.worker"]
         if isolated:
             environment = _environment(INSIDE, "/tmp") | {"BRING": _brought()}
@@ -163,13 +182,17 @@ class Process:
             start_new_session=True,
         )
 
-    def end(self) -> None:
-        """Kill whatever runs in it, and remove what it left."""
+    def kill(self) -> None:
+        """Kill whatever runs in it."""
         # Outside a box, children that stay in the session; in a box all go with the first.
         try:
             os.killpg(self.popen.pid, signal.SIGKILL)
         except (ProcessLookupError, PermissionError):
             self.popen.kill()
+
+    def end(self) -> None:
+        """Kill whatever runs in it, and remove what it left."""
+        self.kill()
         self.popen.wait()
         for pipe in (self.popen.stdin, self.popen.stdout):
             if pipe is not None:

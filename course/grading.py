@@ -11,7 +11,7 @@ from course.draws import Draw
 from course.link import Gone
 from course.parts import Part
 from course.proxy import Student
-from course.submissions import Submission
+from course.submissions import Submission, plain
 
 # Marks are shown and added to a hundredth.
 DIGITS = 2
@@ -105,7 +105,7 @@ class Grade:
         for question, hints in lost.items():
             more = f" (and {len(hints) - 1} more)" if len(hints) > 1 else ""
             said.append(f"{question}: {hints[0]}{more}")
-        return " ".join("; ".join(said).split()) or "full marks"
+        return plain(" ".join("; ".join(said).split())) or "full marks"
 
 
 def run(check: Check, call: Call, draw: Draw) -> Outcome:
@@ -174,7 +174,7 @@ def grade(submission: Submission, assignment: Assignment, key: str, isolated: bo
         student.stop()
     return Grade(
         submission.student,
-        submission.path.name,
+        submission.file,
         assignment,
         outcomes,
         [*student.errors, *notes],

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
+import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from course.values import Malformed, decode, encode
 START_SECONDS = 120.0
 CELL_SECONDS = 20.0
 CALL_SECONDS = 20.0
-# All together, so that no submission holds the others up for long.
-TOTAL_SECONDS = 180.0
+# All waiting together, so that no submission holds the others up for long.
+TOTAL_SECONDS = 300.0
 # A cell that hangs or ends the process is left out, so many times.
 MOST_SKIPPED = 3
 # torch and fldp take 0.4 GB.
@@ -34,10 +35,9 @@ LIMITS = {
     "RLIMIT_CORE": 0,
     "RLIMIT_CPU": 300,
 }
-# Counted for each user: in a box the submission is a user of its own.
-BOXED_LIMITS = {**LIMITS, "RLIMIT_NPROC": 32}
+# Counted for each user.
+LIMITS_OF_ITS_USER = {**LIMITS, "RLIMIT_NPROC": 32}
 SHOWN = 200
-PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def family(pid: int) -> dict[int, int]:
@@ -54,25 +54,31 @@ def family(pid: int) -> dict[int, int]:
         Bytes by process number; empty where there is no /proc.
     """
     children: dict[int, list[int]] = {}
-    resident = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            # The name, in brackets, may hold anything.
+            # The name, in brackets, may hold anything; the parent is the second after it.
             fields = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()
         except OSError:
             continue
-        one = int(folder.name)
-        # proc(5): the parent is field 4 and the resident pages field 24, of which two are cut.
-        children.setdefault(int(fields[1]), []).append(one)
-        resident[one] = int(fields[21]) * PAGE
+        children.setdefault(int(fields[1]), []).append(int(folder.name))
     found = {}
     waiting = [pid]
     while waiting:
         one = waiting.pop()
-        if one in resident:
-            found[one] = resident[one]
+        if (taken := _bytes_of(one)) is not None:
+            found[one] = taken
         waiting += children.get(one, [])
     return found
+
+
+def _bytes_of(pid: int) -> int | None:
+    """Memory of a process, of what it shares its part; None where there is none to read."""
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:
+        return None
+    share = re.search(r"^Pss: +(\d+) kB", text, re.M)
+    return int(share[1]) * 1024 if share else None
 
 
 class Student(Kept):
@@ -106,17 +112,26 @@ class Student(Kept):
         self._greedy = threading.Event()
         self._process: Process | None = None
         self._link: Link | None = None
-        self._end = time.monotonic() + TOTAL_SECONDS + START_SECONDS
+        self._left = TOTAL_SECONDS
 
     def _by(self, seconds: float) -> float:
-        return min(self._end, time.monotonic() + seconds)
+        return time.monotonic() + max(0.0, min(self._left, seconds))
+
+    @contextlib.contextmanager
+    def _waiting(self) -> Iterator[None]:
+        """Time that counts as the submission's; what the grader does in between does not."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._left -= time.monotonic() - began
 
     def _watch(self, process: Process) -> None:
         """Kill the process when it takes too much memory; ends with it."""
         while process.popen.poll() is None:
             if sum(family(process.popen.pid).values()) > MEMORY_BYTES:
                 self._greedy.set()
-                process.popen.kill()
+                process.kill()
             time.sleep(LOOK_SECONDS)
 
     def stop(self) -> None:
@@ -129,7 +144,7 @@ class Student(Kept):
     def _why(self, gone: Gone) -> str:
         if self._greedy.is_set():
             return f"it used more than {MEMORY_BYTES >> 30} GB of memory"
-        if time.monotonic() >= self._end:
+        if self._left <= 0:
             return "the submission's time was over"
         return str(gone)
 
@@ -147,11 +162,11 @@ class Student(Kept):
             at: int | None = None
             try:
                 link = self._open()
-                message = link.receive(self._by(START_SECONDS))
+                message = self._next(link, START_SECONDS)
                 while "errors" not in message:
                     if "cell" in message:
                         at = self._place(message["cell"])
-                    message = link.receive(self._by(CELL_SECONDS))
+                    message = self._next(link, CELL_SECONDS)
                 left_out = [
                     f"code cell {n + 1} was left out: {w}" for n, w in self._skipped.items()
                 ]
@@ -170,10 +185,14 @@ class Student(Kept):
         self._process = Process(self.isolated)
         threading.Thread(target=self._watch, args=(self._process,), daemon=True).start()
         link = Link(self._process)
-        limits = BOXED_LIMITS if self.isolated else LIMITS
+        limits = LIMITS_OF_ITS_USER if self._process.has_own_user else LIMITS
         first = {"cells": self.cells, "skip": list(self._skipped), "limits": limits}
         link.send(first, self._by(START_SECONDS))
         return link
+
+    def _next(self, link: Link, seconds: float) -> dict[str, Any]:
+        with self._waiting():
+            return link.receive(self._by(seconds))
 
     def _place(self, cell: Any) -> int:
         if type(cell) is not int or not 0 <= cell < len(self.cells):
@@ -191,7 +210,8 @@ class Student(Kept):
             raise Raised(f"{name} was not called again: {self._lost[name]}")
         try:
             self.start()
-            return self._exchange(name, args)
+            with self._waiting():
+                return self._exchange(name, args)
         except Gone as gone:
             why = self._why(gone)
             self.stop()

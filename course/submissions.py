@@ -48,6 +48,17 @@ class Submission:
     written: dict[str, str] = field(default_factory=dict)
     refused: str = ""
 
+    @property
+    def file(self) -> str:
+        """The file's name, as it can be shown."""
+        return plain(self.path.name)
+
+
+def plain(text: str) -> str:
+    """Text that can be printed and written anywhere: a name may hold what is no character, and a
+    message may hold what moves the cursor of a terminal."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
+
 
 def find(folder: Path) -> list[tuple[str, Path]]:
     """Students and their files, in order.
@@ -140,8 +151,7 @@ def _assignment(notebook: dict[str, Any]) -> str:
 
 def read(student: str, path: Path) -> Submission:
     """A file as a submission; where it is no notebook, `refused` says so."""
-    # A name may hold bytes that are no text.
-    student = unicodedata.normalize("NFC", student.encode("utf-8", "replace").decode())
+    student = plain(unicodedata.normalize("NFC", student))
     try:
         notebook = _notebook(_content(path))
     except ValueError as error:

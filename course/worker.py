@@ -93,9 +93,12 @@ class Worker:
         """Run the cells, each whatever the others did; what went wrong is returned."""
         errors = []
         for place, source in enumerate(cells):
-            if place in skip or only_checks(source):
+            if place in skip:
                 continue
+            # First of all: even to read a cell may end the process.
             self.send({"cell": place})
+            if only_checks(source):
+                continue
             try:
                 exec(compile(_python(source), f"code cell {place + 1}", "exec"), self.space)
             except BaseException as error:

@@ -94,6 +94,17 @@ def test_nothing_is_followed_waited_for_or_read_to_no_end(tmp_path):
     assert "cannot be read" in read("gone", gone).refused
 
 
+def test_a_name_that_is_no_text_and_one_that_moves_the_cursor_can_be_shown(tmp_path):
+    for name in (b"\xff\xfe.ipynb", b"\x1b[2J.ipynb", "\u202eb.ipynb".encode()):
+        with open(os.path.join(os.fsencode(tmp_path), name), "w") as file:
+            file.write(notebook())
+    for student, path in find(tmp_path):
+        one = read(student, path)
+        assert one.refused == ""
+        assert (one.student + one.file).isprintable()
+        (one.student + one.file).encode()
+
+
 def test_written_answers_are_found(tmp_path):
     cell = {"cell_type": "markdown", "source": ["<!-- written: report -->\n", "Mine.\n"]}
     path = tmp_path / "a.ipynb"
