@@ -264,8 +264,8 @@ def audited(draw: Draw, wrong: bool) -> tuple[list[list[float]], dict[str, list[
         settings.append([math.sqrt(rounds) / draw.uniform(0.3, 2.0), 1.0, rounds])
     draw.shuffle(settings)
     truth = [spent_by([], *setting, 1e-5) for setting in settings]
-    # Each is generous in its own way, as accountants by moments are, and so unevenly that nobody can
-    # tell the claim that is too low by looking at the others.
+    # Each is generous in its own way, as accountants by moments are, and so unevenly that the claim
+    # that is too low cannot be told by looking at the others.
     habits = [0.1, 0.3, 0.4, 0.5]
     draw.shuffle(habits)
     claims = {}

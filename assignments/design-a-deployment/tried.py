@@ -314,6 +314,23 @@ def facts_for__boasts(brief):
     }
 
 
+@wrong("facts_for")
+def facts_for__later(brief):
+    """The form's own questions, to be answered later."""
+    from fldp.plan.registry import FACTS
+
+    facts = {name: f"to be decided: {about}" for name, about in FACTS.items()}
+    return facts | {
+        "sector": "Technology",
+        "published": "2027-01-31",
+        "client": brief["client"],
+        "releases": "One release",
+        "justification": f"ε = {brief['epsilon']:g} was accepted",
+        "clip_norm": 1.0,
+        "group": brief["devices"],
+    }
+
+
 @right("facts_for")
 def facts_for__terse(brief):
     """Short answers."""
