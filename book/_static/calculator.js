@@ -286,6 +286,11 @@
     return Array.from({ length: STEPS + 1 }, (_, i) => plan.z * 2 ** ((4 * i) / STEPS - 2));
   }
 
+  /** A place on a curve as it is said beside its ε, in which noise is never rounded down. */
+  function told(chart, x) {
+    return chart.name === "z" ? up(x) : String(x);
+  }
+
   /** Both curves around a plan, drawn anew as their points come. */
   async function showCurves(plan, turn) {
     find(".fc-charts").hidden = false;
@@ -408,11 +413,11 @@
     const { points } = chart;
     const end = points[points.length - 1];
     const here = points.find((point) => point.x === chart.here);
-    const told = [points[0], here, end].map((one) => `${up(one.epsilon)} at ${short(one.x)}`);
+    const said = [points[0], here, end].map((one) => `${up(one.epsilon)} at ${told(chart, one.x)}`);
     const right = WIDTH - EDGE.right;
     const bottom = HEIGHT - EDGE.bottom;
     const out = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img" });
-    out.append(svg("title", {}, `ε over ${chart.label}: ${told.join(", ")}.`));
+    out.append(svg("title", {}, `ε over ${chart.label}: ${said.join(", ")}.`));
     for (const value of ticks(low, high, logY, 5)) {
       const at = y(value);
       out.append(svg("line", { class: "fc-grid", x1: EDGE.left, x2: right, y1: at, y2: at }));
@@ -454,7 +459,7 @@
       const rows = chart.points
         .filter((point, i) => i % 3 === 0 || point.x === chart.here)
         .map((point) => element("tr", {},
-          element("th", { scope: "row" }, chart.name === "z" ? plans.down(point.x) : String(point.x)),
+          element("th", { scope: "row" }, told(chart, point.x)),
           element("td", {}, up(point.epsilon)),
           ...(both ? [element("td", {}, up(point.known))] : [])));
       return element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows));
