@@ -102,7 +102,11 @@
 
   function texts() {
     const out = {};
-    for (const name of FIELDS) out[name] = form.elements[name].value;
+    for (const name of FIELDS) {
+      const field = form.elements[name];
+      // a link named a choice that there is not: it is refused by its name
+      out[name] = field.selectedIndex === -1 ? field.dataset.asked : field.value;
+    }
     return out;
   }
 
@@ -126,13 +130,11 @@
     for (const name of FIELDS) {
       if (!given.has(name)) continue;
       const field = form.elements[name];
-      const old = field.value;
-      field.value = given.get(name).slice(0, 40);
+      const text = given.get(name).slice(0, 40);
+      field.value = text;
       // a choice that there is not leaves nothing chosen
-      if (name !== "adjacency" && "options" in field && field.selectedIndex < 0) field.value = old;
-      if (name === "give" && !field.value) field.value = old;
+      if (field.selectedIndex === -1) field.dataset.asked = text;
     }
-    if (form.elements.adjacency.selectedIndex < 0) form.elements.adjacency.value = "";
     return true;
   }
 
@@ -146,9 +148,10 @@
     form.elements.sampling.disabled = everyone;
     const adjacency = state.adjacency || plans.usualAdjacency(state.trust);
     const name = state.adjacency ? "" : `${adjacency}, `;
-    say("sampling", everyone ? "everyone, every round" : SAID.sampling[state.sampling]);
-    say("trust", SAID.trust[state.trust]);
-    say("adjacency", name + SAID.adjacency[adjacency]);
+    const said = (words, what) => (Object.hasOwn(words, what) ? words[what] : "");
+    say("sampling", everyone ? "everyone, every round" : said(SAID.sampling, state.sampling));
+    say("trust", said(SAID.trust, state.trust));
+    say("adjacency", name + said(SAID.adjacency, adjacency));
     say("slider", state.give === "epsilon" ? "Move ε" : "Move z");
     const [low, high] = SLIDER[state.give];
     const share = Math.log(Number(state[state.give]) / low) / Math.log(high / low);

@@ -151,6 +151,13 @@ await check("the calculator answers, refuses, and is shared by its address", {},
   await page.fill("[name=delta]", "2");
   await settled();
   must((await page.locator(".fc-refusal, [aria-invalid]").count()) > 0, "an impossible delta is not refused");
+  for (const wrong of ["trust=nobody", "sampling=dice", "adjacency=constructor"]) {
+    await page.goto("about:blank");
+    await open(`book/calculator.html#${wrong}`);
+    await settled();
+    const said = await answer();
+    must(said.includes(`${wrong.replace("=", " is ")}: choose one of`), `${wrong} in a link gets ${said}`);
+  }
 });
 
 await check("what the calculator says of its curves holds as it is printed", {}, async (page, open) => {
