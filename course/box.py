@@ -17,12 +17,11 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-import fldp
+from course import brought
+from course.brought import INSIDE
 
 HERE = Path(__file__).resolve().parent
 SCRIPT = HERE / "box.sh"
-# Where the worker and the package stand inside.
-INSIDE = "/box"
 # `pivot_root` is among the administrator's programs.
 SEARCHED = "/usr/sbin:/usr/bin:/sbin:/bin"
 # systemd's range of users that nobody else has; each box of a batch run by root gets its own.
@@ -30,8 +29,10 @@ USERS = range(61_184, 65_520)
 NAMESPACES = ["--net", "--pid", "--mount", "--ipc", "--uts", "--fork", "--kill-child"]
 # What shows that another user can run Python where it is.
 ANYTHING = (sys.executable, "-c", "")
-# A box that does nothing is made in a tenth of a second.
-TRIAL_SECONDS = 60
+# A box in which this fails would end with every submission, as if each had failed.
+WHAT_A_WORKER_NEEDS = "import course.values, fldp.mechanism; print('here')"
+# From a cold disk; else two seconds.
+TRIAL_SECONDS = 120
 # Of what the system says about a box that could not be made.
 REASON = 200
 WHAT_PLAIN_MEANS = (
@@ -40,32 +41,6 @@ WHAT_PLAIN_MEANS = (
 )
 
 _turn = itertools.count()
-
-
-def _installed() -> list[str]:
-    """The folders that hold Python and what is installed in it."""
-    program = os.path.realpath(sys.executable)
-    found = {sys.prefix, sys.base_prefix, str(Path(program).parent.parent)}
-    found |= {path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")}
-    return sorted(path for path in found if Path(path).is_dir())
-
-
-def _brought() -> str:
-    """What the box holds, as `box.sh` reads it."""
-    lines = ["/usr\t/usr"]
-    covered = ["/usr/"]
-    for path in _installed():
-        if not any(f"{path}/".startswith(parent) for parent in covered):
-            lines.append(f"{path}\t{path}")
-            covered.append(f"{path}/")
-    for path in ("/etc/ld.so.cache", "/etc/alternatives"):
-        if os.path.exists(path):
-            lines.append(f"{path}\t{path}")
-    lines.append(f"{Path(fldp.__file__).parent}\t{INSIDE}/fldp")
-    # The rest of the engine is not there: its __init__ neither.
-    for name in ("worker.py", "values.py"):
-        lines.append(f"{HERE / name}\t{INSIDE}/course/{name}")
-    return "\n".join(lines)
 
 
 def _environment(path: str, home: str) -> dict[str, str]:
@@ -82,6 +57,7 @@ def _environment(path: str, home: str) -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
+        **brought.environment(),
     }
 
 
@@ -127,10 +103,10 @@ def why_not_isolated() -> str:
     if not sys.platform.startswith("linux"):
         return f"namespaces are Linux's, and this is {sys.platform}"
     with tempfile.TemporaryDirectory(prefix="box-") as root:
-        environment = _environment(INSIDE, "/tmp") | {"BRING": _brought()}
         try:
+            environment = _environment(INSIDE, "/tmp") | {"BRING": brought.lines()}
             done = subprocess.run(
-                _isolated(root, [sys.executable, "-c", "print('here')"]),
+                _isolated(root, [sys.executable, "-c", WHAT_A_WORKER_NEEDS]),
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
@@ -166,7 +142,7 @@ class Process:
         self.has_own_user = isolated or _other_user_runs(*ANYTHING)
         command = [sys.executable, "-m", "course.worker"]
         if isolated:
-            environment = _environment(INSIDE, "/tmp") | {"BRING": _brought()}
+            environment = _environment(INSIDE, "/tmp") | {"BRING": brought.lines()}
             command = _isolated(self._folder, command)
         else:
             environment = _environment(str(HERE.parent), self._folder)
