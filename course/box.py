@@ -27,10 +27,8 @@ SEARCHED = "/usr/sbin:/usr/bin:/sbin:/bin"
 # systemd's range of users that nobody else has; each box of a batch run by root gets its own.
 USERS = range(61_184, 65_520)
 NAMESPACES = ["--net", "--pid", "--mount", "--ipc", "--uts", "--fork", "--kill-child"]
-# What shows that another user can run Python where it is.
-ANYTHING = (sys.executable, "-c", "")
-# A box in which this fails would end with every submission, as if each had failed.
-WHAT_A_WORKER_NEEDS = "import course.values, fldp.mechanism; print('here')"
+# Where this fails every submission would end, as if each had failed.
+NEEDED = (sys.executable, "-c", "import course.values, fldp.mechanism; print('here')")
 # From a cold disk; else two seconds.
 TRIAL_SECONDS = 120
 # Of what the system says about a box that could not be made.
@@ -72,9 +70,13 @@ def _other_user_runs(*command: str) -> bool:
     """Whether another user can be made to run this: not every root may, in a container."""
     if os.geteuid() != 0:
         return False
-    trial = [*_as_user(str(USERS[0])), *command]
+    # `env` starts it as that user: `setpriv` itself may still reach what only root may.
+    trial = [*_as_user(str(USERS[0])), "env", *command]
+    told = _environment(str(HERE.parent), "/tmp")
     try:
-        done = subprocess.run(trial, capture_output=True, timeout=TRIAL_SECONDS, check=False)
+        done = subprocess.run(
+            trial, env=told, cwd="/", capture_output=True, timeout=TRIAL_SECONDS, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return False
     return done.returncode == 0
@@ -93,7 +95,7 @@ def _isolated(root: str, command: list[str]) -> list[str]:
 
 def _plain(command: list[str]) -> list[str]:
     """A plain process; of another user where the grader is root."""
-    user = _own_user(*ANYTHING)
+    user = _own_user(*NEEDED)
     return [*_as_user(user), *command] if user else command
 
 
@@ -106,7 +108,7 @@ def why_not_isolated() -> str:
         try:
             environment = _environment(INSIDE, "/tmp") | {"BRING": brought.lines()}
             done = subprocess.run(
-                _isolated(root, [sys.executable, "-c", WHAT_A_WORKER_NEEDS]),
+                _isolated(root, [*NEEDED]),
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
@@ -139,7 +141,7 @@ class Process:
 
     def __init__(self, isolated: bool) -> None:
         self._folder = tempfile.mkdtemp(prefix="box-")
-        self.has_own_user = isolated or _other_user_runs(*ANYTHING)
+        self.has_own_user = isolated or _other_user_runs(*NEEDED)
         command = [sys.executable, "-m", "course.worker"]
         if isolated:
             environment = _environment(INSIDE, "/tmp") | {"BRING": brought.lines()}

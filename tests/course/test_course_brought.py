@@ -15,7 +15,7 @@ WHY = box.why_not_isolated()
 ROOT = Path(box.__file__).resolve().parent.parent
 # One that owns nothing, and has no box of a batch either.
 NOBODY = "65534"
-AS_NOBODY = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--"]
+AS_NOBODY = [*box._as_user(NOBODY), "env"]
 TRIES = """
 from course import box
 from course.proxy import Student
