@@ -74,6 +74,4 @@ def lines(assignment: Assignment) -> Iterator[str]:
     for one in tried.load(assignment):
         grade = answer(assignment, one)
         wanted = "right" if one.is_right else "wrong"
-        yield (
-            f"{assignment.name:24} {one.name:30} {wanted:5} {grade.mark():5.2f}  {grade.reason}"
-        )
+        yield (f"{assignment.name:24} {one.name:30} {wanted:5} {grade.mark():5.2f}  {grade.reason}")
