@@ -187,6 +187,8 @@ await check("on paper: closed solutions stay closed, code is not cut", {}, async
   await open(CHAPTER);
   await page.emulateMedia({ media: "print" });
   must(!(await page.locator("#pst-primary-sidebar").isVisible()), "the menu is printed");
+  const titles = await page.locator("h1:visible").allInnerTexts();
+  must(titles.length === 1 && /^\d+\. /.test(titles[0]), `the title on paper is ${titles}`);
   const cut = await page.evaluate(() => [...document.querySelectorAll(".cell_input pre")].filter((one) => one.scrollWidth > one.clientWidth + 1).length);
   must(cut === 0, `${cut} code boxes are cut`);
   const open_ = await page.evaluate(() => document.querySelectorAll(".toggle:not(.toggle-hidden)").length);
