@@ -78,12 +78,19 @@ def a_quiet_weight(call: Call, draw: Draw) -> None:
         assert spread_along(updates, canary) <= 1.5 * least, "others move there"
 
 
+def drifting(draw: Draw) -> torch.Tensor:
+    """Updates that all move alike along the direction in which they differ least."""
+    updates = volunteers(draw, 1.0, turned=True)
+    updates += draw.uniform(0.5, 1.0) * torch.linalg.eigh(updates.T.cov()).eigenvectors[:, 0]
+    return updates / updates.norm(dim=1).max()
+
+
 @hidden("choose_canary", points=1)
 def a_quiet_direction(call: Call, draw: Draw) -> None:
     """Every weight moves, and still there is a direction, of several weights, in which nobody
-    does."""
-    for _ in range(3):
-        updates = volunteers(draw, 1.0, turned=True)
+    differs from the others; perhaps all of them move along it, by the same amount."""
+    for turn in range(3):
+        updates = drifting(draw) if turn == 1 else volunteers(draw, 1.0, turned=True)
         canary = tensor(call("choose_canary", updates, 1.0), shape=(SIZE,)).double()
         assert abs(float(canary.norm()) - 1) <= ROUNDING, "another length"
         least = float(torch.linalg.eigvalsh(updates.T.cov())[0].clamp(min=0).sqrt())
