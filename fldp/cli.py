@@ -79,7 +79,7 @@ def _of(setting: Setting, default: str | None = None) -> _Option:
         words,
         kind=str if setting.values else int,
         choices=setting.allowed or None,
-        default=setting.default or default,
+        default=default if setting.default is None else setting.default,
         otherwise=setting.otherwise,
     )
 

@@ -65,7 +65,7 @@ LIMITS = (
     "choices made by looking at the data, such as tuning over several private runs;",
     "a person with several clients: plan.group(k) is the ε of k of them;",
     "the low-order digits of floating-point noise, which can betray more than its density says "
-    "(DiscreteGaussian has an exact grid instead);",
+    "({exact} has an exact grid instead);",
     "what follows about a client from patterns that would be found without it as well.",
 )
 
@@ -164,8 +164,13 @@ def limits(plan: PrivacyPlan) -> list[str]:
     """
     own = [] if plan.adjacency == "replace-one" else [RECORDS]
     if plan.trust == "distributed":
-        own += UNCHECKED
-    return [*own, *LIMITS]
+        own = [*own, *UNCHECKED]
+    return [*own, *(limit.format(exact=_exact(plan)) for limit in LIMITS)]
+
+
+def _exact(plan: PrivacyPlan) -> str:
+    """The noise that has no low-order digits of its own."""
+    return "Skellam" if plan.trust == "distributed" else "DiscreteGaussian"
 
 
 def amplified(plan: PrivacyPlan) -> bool:
@@ -350,14 +355,10 @@ def _skips(plan: PrivacyPlan, participations: int | None) -> list[str]:
 
 def _noise(plan: PrivacyPlan) -> str:
     where = "message" if plan.trust == "local" else "sum"
-    size = "std z·C"
-    counterpart = "DiscreteGaussian"
-    if plan.trust == "distributed":
-        # More than the fewest survivors add more shares than z counts on.
-        size = "std at least z·C"
-        counterpart = "Skellam"
+    # More than the fewest survivors add more shares than z counts on.
+    size = "std at least z·C" if plan.trust == "distributed" else "std z·C"
     return (
-        f"Noise: Gaussian ({counterpart}: its counterpart on a grid), {size} on each {where}, z "
+        f"Noise: Gaussian ({_exact(plan)}: its counterpart on a grid), {size} on each {where}, z "
         f"at least {down(plan.noise_multiplier, 5)}, C the clip norm of a whole update, times the "
         "cap of its weight if updates are weighted; the mean divides by a public number, without "
         f"weights {plan.cohort:.10g}, never by the number that came."
