@@ -122,7 +122,7 @@ def lattice_gdp(logpmf: ArrayLike) -> float:
     ----------
     logpmf
         The log probabilities of -K, ..., 0; those of 1 to K are the same. K must be so large that
-        the mass beyond it is negligible.
+        the mass beyond it does not matter; it is taken to go on geometrically.
 
     Returns
     -------
@@ -148,6 +148,8 @@ def lattice_gdp(logpmf: ArrayLike) -> float:
     from scipy.special import ndtri_exp
 
     found = _checked(logpmf)
+    # What is below -K, as if it went on with the ratio of the last two.
+    found[0] -= math.log1p(-math.exp(found[0] - found[1]))
     below = np.logaddexp.accumulate(found)
     below = below[below > _DEEPEST]
     # F(-1) and F(0) are (1 ∓ P[X = 0]) / 2: the quantile of the one is minus that of the other.
@@ -162,7 +164,7 @@ def _checked(logpmf: ArrayLike) -> NDArray[np.float64]:
     if found.ndim != 1 or len(found) < 2:
         raise ValueError("logpmf is no vector: give the log probabilities of -K, ..., 0")
     # Below every double there is nothing.
-    found = found[np.isfinite(found)]
+    found = found[np.isfinite(found)].copy()
     total = 2 * np.exp(found).sum() - np.exp(found[-1]) if len(found) > 1 else 0.0
     if not abs(total - 1) <= _NORMAL:
         raise ValueError(
@@ -171,11 +173,11 @@ def _checked(logpmf: ArrayLike) -> NDArray[np.float64]:
         )
     steps = np.diff(found)
     # Going up to the centre each step is smaller than the one before, and none goes down.
-    rising = bool(np.all(steps >= -_CONCAVE))
+    rising = bool(np.all(steps > 0))
     concave = bool(np.all(np.diff(steps) <= _CONCAVE * (1 + np.abs(steps[1:]))))
     if not (rising and concave):
         raise ValueError(
-            "logpmf is not log-concave around 0: the theorem is about log-concave noise alone"
+            "logpmf is not log-concave, with its peak at 0: the theorem is about such noise alone"
         )
     return found
 

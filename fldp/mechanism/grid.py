@@ -282,10 +282,12 @@ def grid_for(terms: Terms, bits: int | None = None) -> Grid:
         raise ValueError(f"bits is {bits}: give {FEWEST_BITS} to {MOST_BITS}, or None")
     grid = finest(terms, bits)
     if grid is None or grid.overhead > _USELESS:
-        found = "no grid fits" if grid is None else f"the noise would be {grid.overhead:.3g} times"
+        found = "no grid fits"
+        if grid is not None:
+            found = f"the noise would be {grid.overhead:.3g} times a Gaussian's"
         enough = grid_for(terms).bits
         raise ValueError(
             f"bits is {bits}: too few for z = {terms.noise_multiplier:.4g}, d = {terms.size} and "
-            f"{terms.uploads} clients ({found} a Gaussian's); give {enough}, or None"
+            f"{terms.uploads} clients ({found}); give {enough}, or None"
         )
     return grid
