@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
 from conftest import plan_for
+
 from fldp.mechanism.attendance import fewest, likely, most, shares
 from fldp.mechanism.summation import MOST
 

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
 import fldp
-from conftest import examples
 from fldp.accounting import gaussian_delta, gaussian_epsilon, lattice_gdp, skellam_gdp
 from fldp.accounting import lattice as account
 from fldp.accounting.lattice import skellam_logpmf
