@@ -25,7 +25,7 @@ class Setting:
     default
         What it is when nothing is said; None where that is nothing, or follows from the rest.
     otherwise
-        What None means, in plain words.
+        What that default means, in plain words, where it is none of the values.
 
     Examples
     --------
@@ -36,7 +36,7 @@ class Setting:
     name: str
     meaning: str
     values: Mapping[str, str] = field(default_factory=dict)
-    default: str | None = None
+    default: str | int | None = None
     otherwise: str = ""
 
     @property
@@ -96,7 +96,13 @@ MIN_SURVIVORS = Setting(
     "the fewest honest clients in a released round, under distributed trust",
     otherwise="none, under another trust",
 )
-SETTINGS = (SAMPLING, ADJACENCY, TRUST, ACCOUNTANT, CAP, MIN_SURVIVORS)
+COLLUDERS = Setting(
+    "colluders",
+    "how many clients of a round may share all they know with the server, under distributed trust",
+    default=0,
+    otherwise="nobody does",
+)
+SETTINGS = (SAMPLING, ADJACENCY, TRUST, ACCOUNTANT, CAP, MIN_SURVIVORS, COLLUDERS)
 
 # What an example of min_survivors presumes: a fifth drops out of a cohort that is small by so many
 # standard deviations. A round of fewer is lost, with .8 m alone one of eight at m = 20 of N = 100.
@@ -133,6 +139,7 @@ def refuse_what_conflicts(
     accountant: str,
     cap: int | None,
     min_survivors: int | None,
+    colluders: int = 0,
     **others: object,
 ) -> None:
     """Refuse settings of a plan that are each in range and do not go together.
@@ -141,7 +148,7 @@ def refuse_what_conflicts(
     ----------
     clients, cohort
         N and m.
-    sampling, trust, adjacency, accountant, cap, min_survivors
+    sampling, trust, adjacency, accountant, cap, min_survivors, colluders
         As in the table above.
     **others
         The other fields of a plan, of which none can be in conflict.
@@ -211,6 +218,16 @@ def refuse_what_conflicts(
             min_survivors is not None and min_survivors > cohort,
             f"{survivors}, above the cohort {m}: give fewer",
         ),
+        (
+            colluders > 0 and not shared,
+            f"colluders is {colluders} with trust={trust!r}: it belongs to 'distributed'",
+        ),
+        # So many uploads make sure that enough are honest: with fewer nothing is released.
+        (
+            shared and (min_survivors or 0) + colluders > cohort,
+            f"{survivors} with {colluders} colluders: {(min_survivors or 0) + colluders} uploads "
+            f"are more than the cohort {m}: give fewer",
+        ),
     )
     for applies, reason in refusals:
         if applies:
@@ -249,5 +266,5 @@ def as_markdown() -> str:
             lines.append(f"| {told} | a whole number | |")
             told = ""
         if setting.otherwise:
-            lines.append(f"| {told} | `None` (default) | {setting.otherwise} |")
+            lines.append(f"| {told} | `{setting.default}` (default) | {setting.otherwise} |")
     return "\n".join(lines)

@@ -76,7 +76,7 @@ def test_the_command_line_offers_and_explains_what_there_is(
         assert setting.meaning in shown
         for value, words in setting.values.items():
             assert f"{value}: {words}" in shown.replace("- ", "-")
-        if setting.otherwise:
+        if setting.otherwise and setting.default is None:
             assert f"(default: {setting.otherwise})" in shown.replace("- ", "-")
 
 

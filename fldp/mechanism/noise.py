@@ -19,10 +19,13 @@ from torch import Tensor
 
 from fldp import _moved
 from fldp._checks import between, shown
+from fldp.mechanism.attendance import likely, most
 from fldp.mechanism.summation import MOST, Columns, RunningSum, Sum
 
 if TYPE_CHECKING:
     from fldp.accounting import Event
+    from fldp.mechanism.clipping import Clip
+    from fldp.mechanism.updates import Layout
     from fldp.plan import PrivacyPlan
 
 # AES-256, and its block.
@@ -272,6 +275,35 @@ class Gaussian:
         """
         return RunningSum(size, like, clients, most)
 
+    def begin(self, plan: PrivacyPlan, layout: Layout, std: float, norm: float) -> Sum:
+        """An empty sum for a round of a plan: what `start` makes of the plan's numbers.
+
+        Parameters
+        ----------
+        plan : PrivacyPlan
+            The plan that was accounted.
+        layout : Layout
+            The structure of the rows.
+        std : float
+            σ on the sum.
+        norm : float
+            The largest norm of what one client adds.
+
+        Returns
+        -------
+        Sum
+        """
+        return self.start(layout.total, layout.empty, std, likely(plan), most(plan))
+
+    def check_clip(self, clip: Clip) -> None:
+        """ValueError for a clip that this noise does not go with; none is refused here.
+
+        Parameters
+        ----------
+        clip : Clip
+            The run's.
+        """
+
     def accumulate_(self, total: Sum, rows: Tensor, columns: Columns) -> None:
         """Add rows to a round's sum.
 
@@ -346,7 +378,7 @@ def as_noise(noise: Gaussian | None, generator: torch.Generator | None) -> Gauss
     if noise is None:
         return Gaussian(generator)
     if not isinstance(noise, Gaussian):
-        raise ValueError(f"noise is {noise!r}: give Gaussian() or DiscreteGaussian()")
+        raise ValueError(f"noise is {noise!r}: give Gaussian(), DiscreteGaussian() or Skellam()")
     if generator is not None:
         raise ValueError(
             f"noise and generator are both given: generator=g means noise=Gaussian(g); give "

@@ -234,6 +234,7 @@ class Report:
             "ε of one round": float(up(self._one_round)),
             "cap": _or(plan.cap, "none"),
             "min_survivors": _or(plan.min_survivors, "none"),
+            "colluders": plan.colluders,
             "clients of one person": _or(self.group, NOT_STATED),
         }
 
