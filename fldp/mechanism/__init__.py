@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fldp.mechanism import noise as noise
     from fldp.mechanism import reference as reference
     from fldp.mechanism import release as release
+    from fldp.mechanism import secagg as secagg
     from fldp.mechanism import summation as summation
     from fldp.mechanism import updates as updates
 
@@ -31,6 +32,7 @@ _MODULES = (
     "noise",
     "reference",
     "release",
+    "secagg",
     "summation",
     "updates",
 )

@@ -1,0 +1,302 @@
+"""A client's half of a round of secure aggregation: it masks once, and helps to unmask once."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable
+from typing import NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fldp._checks import shown
+from fldp.mechanism.secagg_keys import (
+    NONCE_BYTES,
+    PAIR,
+    SEALING,
+    Pairing,
+    opened,
+    sealed,
+    self_key,
+)
+from fldp.mechanism.secagg_masks import mask_, packed, reduced, word_of
+from fldp.mechanism.secagg_messages import (
+    BOX_BYTES,
+    Answer,
+    PublicKeys,
+    Request,
+    SealedShares,
+    Upload,
+    collected,
+)
+from fldp.mechanism.secagg_terms import Terms
+from fldp.mechanism.shamir import SECRET_BYTES, SHARE_BYTES, split
+
+# What a client does in a round, in this order, and why not twice.
+_STEPS = {
+    "share": "its secrets are in shares: other shares of them would join with these",
+    "upload": "it has uploaded: a second vector under the same masks would show the difference",
+    "unmask": "it has answered: two answers could hold both kinds of share of one client",
+}
+
+
+class Client:
+    """One client in one round: `advertise`, `share`, `upload`, `unmask`, each once and in order.
+
+    Guarantee, against a server that follows the protocol and keeps everything it sees (semi-honest)
+    and works with up to `terms.colluders` clients: of this client's vector they learn what the sum
+    over all honest survivors says, and nothing else; see `Terms` for the chance that is left. If
+    fewer than `terms.min_uploads` clients uploaded, this client does not help to unmask, and
+    nothing is learned at all. Every key is fresh, used once, and forgotten after the answer.
+
+    Not guaranteed: anything against a server that deviates. It could hand out public keys of its
+    own, because nothing but the channel says whose a key is, and name different survivors to
+    different clients. Nor is it checked what a client uploads: whoever sends nonsense spoils the
+    sum. `terms` must be the caller's own, not what a server says they are.
+
+    Parameters
+    ----------
+    terms : Terms
+        Of this round.
+    me : int
+        This client's number.
+
+    Examples
+    --------
+    Three clients; a server would pass on what they send.
+
+    >>> terms = Terms(clients=3, size=2, bits=16, min_survivors=3, colluders=0)
+    >>> clients = [Client(terms, number) for number in range(3)]
+    >>> keys = [client.advertise() for client in clients]
+    >>> boxes = [box for c in clients for box in c.share(k for k in keys if k.sender != c.me)]
+    >>> mine = [[box for box in boxes if box.receiver == c.me] for c in clients]
+    >>> uploads = [c.upload(mine[c.me], np.array([1, 2])) for c in clients]
+    >>> from fldp.mechanism.secagg_messages import Request
+    >>> len(clients[0].unmask(Request(terms.tag, (0, 1, 2))).seeds)
+    3
+    """
+
+    def __init__(self, terms: Terms, me: int) -> None:
+        if not isinstance(terms, Terms):
+            raise ValueError(f"terms are {shown(terms)}: give secagg.Terms")
+        self.terms = terms
+        self.me = terms.check_client(me)
+        self._sealing = Pairing(SEALING, terms.tag, self.me)
+        self._masking = Pairing(PAIR, terms.tag, self.me)
+        self._seed = os.urandom(SECRET_BYTES)
+        # Neighbour -> key in common with it.
+        self._box_keys: dict[int, bytes] = {}
+        self._mask_keys: dict[int, bytes] = {}
+        # Whose secrets this client holds shares of -> the share of its seed, and that of its key.
+        self._held: dict[int, tuple[bytes, bytes]] = {}
+        self._done: list[str] = []
+        self._lock = threading.Lock()
+        self._process = os.getpid()
+
+    def __reduce__(self) -> NoReturn:
+        raise ValueError("a client is not copied or pickled: a copy could answer a second time")
+
+    def advertise(self) -> PublicKeys:
+        """The public keys, for the server to pass on to the neighbours.
+
+        Returns
+        -------
+        PublicKeys
+            The same at every call.
+        """
+        return PublicKeys(self.terms.tag, self.me, self._sealing.public, self._masking.public)
+
+    def share(self, peers: Iterable[PublicKeys]) -> list[SealedShares]:
+        """Split both secrets among the neighbours.
+
+        Parameters
+        ----------
+        peers : iterable of PublicKeys
+            Of the neighbours: at most the degree, and with this client the threshold at least.
+
+        Returns
+        -------
+        list of SealedShares
+            One for each neighbour.
+
+        Raises
+        ------
+        ValueError
+            For keys of another round, of this client, of nobody, of a client twice, of low order,
+            or that two clients have; for too few neighbours or too many; for a second call.
+        """
+        terms = self.terms
+        with self._lock:
+            self._check_turn("share")
+            keys = collected(peers, PublicKeys, terms)
+            if self.me in keys:
+                raise ValueError(f"client {self.me} is no neighbour of its own")
+            # With its own share it holds one more than it has neighbours.
+            if not terms.shares - 1 <= len(keys) <= terms.neighbours:
+                raise ValueError(
+                    f"{len(keys)} neighbours: client {self.me} needs {terms.shares - 1} at least, "
+                    f"or nobody could unmask it, and has {terms.neighbours} at most"
+                )
+            own = self.advertise()
+            public = [key for one in (own, *keys.values()) for key in (one.box, one.mask)]
+            if len(set(public)) < len(public):
+                raise ValueError("two public keys are the same: one of them is a copy")
+            box_keys = {v: self._sealing.key(v, one.box) for v, one in keys.items()}
+            mask_keys = {v: self._masking.key(v, one.mask) for v, one in keys.items()}
+            self._box_keys = box_keys
+            self._mask_keys = mask_keys
+            self._done.append("share")
+            return self._sealed_shares(sorted(keys))
+
+    def _sealed_shares(self, peers: list[int]) -> list[SealedShares]:
+        holders = [self.me, *peers]
+        # A share at zero would be the secret.
+        points = [holder + 1 for holder in holders]
+        seeds = split(self._seed, points, self.terms.shares)
+        keys = split(self._masking.secret(), points, self.terms.shares)
+        shares = dict(zip(holders, zip(seeds, keys, strict=True), strict=True))
+        # Its own share counts as any other's: whoever answers gives one.
+        self._held[self.me] = shares.pop(self.me)
+        messages = []
+        for peer, (seed, key) in shares.items():
+            # What the seal is bound to is the message without its box.
+            context = SealedShares(self.terms.tag, self.me, peer, bytes(BOX_BYTES)).context
+            nonce = os.urandom(NONCE_BYTES)
+            box = sealed(self._box_keys[peer], nonce, seed + key, context)
+            messages.append(SealedShares(self.terms.tag, self.me, peer, box))
+        return messages
+
+    def upload(self, boxes: Iterable[SealedShares], vector: NDArray[np.integer]) -> Upload:
+        """Mask the vector: with a mask in common with every neighbour that shared, and one alone.
+
+        Parameters
+        ----------
+        boxes : iterable of SealedShares
+            What the neighbours sealed for this client; who sent none has dropped out.
+        vector : array
+            Integers (d,) in [0, 2^bits), this client's share of the noise in them.
+
+        Returns
+        -------
+        Upload
+            Uniformly random to whoever lacks the masks.
+
+        Raises
+        ------
+        ValueError
+            For a vector of another kind, shape or range; for a box of another round, receiver or
+            sender, or that does not open; for too few; for a second call.
+        """
+        terms = self.terms
+        with self._lock:
+            self._check_turn("upload")
+            words = _as_words(vector, terms)
+            held = self._opened(boxes)
+            if len(held) < terms.shares - 1:
+                raise ValueError(
+                    f"{len(held)} neighbours shared their secrets: client {self.me} needs "
+                    f"{terms.shares - 1} at least, or nobody could unmask it"
+                )
+            self._held |= held
+            own = self_key(self._seed, terms.tag, self.me)
+            # Of two neighbours one adds their mask and the other takes it away: it cancels.
+            added = [self._mask_keys[v] for v in held if v > self.me]
+            taken = [self._mask_keys[v] for v in held if v < self.me]
+            self._done.append("upload")
+            mask_(words, [own, *added], taken)
+            return Upload(terms.tag, self.me, packed(reduced(words, terms.bits), terms.bits))
+
+    def _opened(self, boxes: Iterable[SealedShares]) -> dict[int, tuple[bytes, bytes]]:
+        held = {}
+        for sender, message in collected(boxes, SealedShares, self.terms).items():
+            if message.receiver != self.me:
+                raise ValueError(
+                    f"the shares for client {message.receiver} came to client {self.me}"
+                )
+            if sender not in self._box_keys:
+                raise ValueError(f"client {sender} is no neighbour of client {self.me}")
+            plain = opened(self._box_keys[sender], message.box, message.context)
+            if plain is None:
+                raise ValueError(f"the shares of client {sender} do not open: they were changed")
+            held[sender] = (plain[:SHARE_BYTES], plain[SHARE_BYTES:])
+        return held
+
+    def unmask(self, request: Request) -> Answer:
+        """Help to unmask the sum, once: of each neighbour one kind of share.
+
+        Parameters
+        ----------
+        request : Request
+            Who uploaded. A request that is refused was not answered, and another may be.
+
+        Returns
+        -------
+        Answer
+            For who uploaded the share of its own mask, for who did not that of its key.
+
+        Raises
+        ------
+        ValueError
+            For fewer than `terms.min_uploads` uploads, where who names the survivors leaves this
+            client out or names one that never shared its secrets, and for a second call.
+        """
+        terms = self.terms
+        with self._lock:
+            self._check_turn("unmask")
+            if not isinstance(request, Request):
+                raise ValueError(f"{shown(request)} is no message of the kind Request")
+            request.check(terms)
+            survivors = set(request.survivors)
+            for survivor in survivors:
+                terms.check_client(survivor)
+            if len(survivors) < terms.min_uploads:
+                raise ValueError(
+                    f"{len(survivors)} uploads: below {terms.min_uploads}, {terms.min_survivors} "
+                    f"honest ones and {terms.colluders} colluders, nothing is unmasked"
+                )
+            if self.me not in survivors:
+                raise ValueError(f"client {self.me} did upload, and the request says it did not")
+            unheard = survivors & self._mask_keys.keys() - self._held.keys()
+            if unheard:
+                raise ValueError(
+                    f"client {min(unheard)} is said to have uploaded, and sent no shares"
+                )
+            seeds = {u: seed for u, (seed, _) in self._held.items() if u in survivors}
+            keys = {u: key for u, (_, key) in self._held.items() if u not in survivors}
+            self._done.append("unmask")
+            self._forget()
+            return Answer(terms.tag, self.me, seeds, keys)
+
+    def _forget(self) -> None:
+        """After the answer no secret is needed."""
+        self._seed = b""
+        self._box_keys = {}
+        self._mask_keys = {}
+        self._held = {}
+
+    def _check_turn(self, step: str) -> None:
+        """ValueError unless `step` is what comes next, in the process that began."""
+        if os.getpid() != self._process:
+            raise ValueError("this client began in another process: a copy could answer again")
+        if step in self._done:
+            raise ValueError(
+                f"client {self.me} did '{step}' in this round: {_STEPS[step]}; make a new Client "
+                "for a new round"
+            )
+        following = list(_STEPS)[len(self._done)]
+        if step != following:
+            raise ValueError(f"'{step}' is not next for client {self.me}: '{following}' is")
+
+
+def _as_words(vector: NDArray[np.integer], terms: Terms) -> NDArray[np.unsignedinteger]:
+    """A new array of the words that are masked; ValueError unless it is a vector of the round."""
+    if not isinstance(vector, np.ndarray) or vector.dtype.kind not in "iu":
+        raise ValueError(f"vector is {shown(vector)}: give a numpy array of integers")
+    if vector.shape != (terms.size,):
+        raise ValueError(f"vector has shape {vector.shape}: this round sums ({terms.size},)")
+    if vector.min() < 0 or int(vector.max()) >> terms.bits:
+        raise ValueError(
+            f"vector goes from {vector.min()} to {vector.max()}: give values in [0, 2^{terms.bits})"
+        )
+    return vector.astype(word_of(terms.bits))
