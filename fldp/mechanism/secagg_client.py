@@ -22,7 +22,6 @@ from fldp.mechanism.secagg_keys import (
 )
 from fldp.mechanism.secagg_masks import mask_, packed, reduced, word_of
 from fldp.mechanism.secagg_messages import (
-    BOX_BYTES,
     Answer,
     PublicKeys,
     Request,
@@ -160,8 +159,7 @@ class Client:
         self._held[self.me] = shares.pop(self.me)
         messages = []
         for peer, (seed, key) in shares.items():
-            # What the seal is bound to is the message without its box.
-            context = SealedShares(self.terms.tag, self.me, peer, bytes(BOX_BYTES)).context
+            context = SealedShares.context(self.terms.tag, self.me, peer)
             nonce = os.urandom(NONCE_BYTES)
             box = sealed(self._box_keys[peer], nonce, seed + key, context)
             messages.append(SealedShares(self.terms.tag, self.me, peer, box))
@@ -216,7 +214,8 @@ class Client:
                 )
             if sender not in self._box_keys:
                 raise ValueError(f"client {sender} is no neighbour of client {self.me}")
-            plain = opened(self._box_keys[sender], message.box, message.context)
+            context = message.context(message.tag, sender, self.me)
+            plain = opened(self._box_keys[sender], message.box, context)
             if plain is None:
                 raise ValueError(f"the shares of client {sender} do not open: they were changed")
             held[sender] = (plain[:SHARE_BYTES], plain[SHARE_BYTES:])

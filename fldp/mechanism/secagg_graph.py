@@ -126,7 +126,7 @@ def smallest(clients: int, colluders: int, dropped: int, security: int = SECURIT
         if not is_connected(clients, colluders + dropped, neighbours, security):
             continue
         threshold = least_threshold(clients, colluders, neighbours, security)
-        if threshold is not None and _recovers(clients, dropped, neighbours, threshold):
+        if _recovers(clients, dropped, neighbours, threshold):
             return Degree(neighbours, threshold)
     return Degree(clients - 1, least_threshold_of_all(clients, colluders, dropped))
 
@@ -157,7 +157,7 @@ def is_connected(clients: int, removed: int, neighbours: int, security: int) -> 
     return (clients * removed**run) << security < clients**run
 
 
-def least_threshold(clients: int, colluders: int, neighbours: int, security: int) -> int | None:
+def least_threshold(clients: int, colluders: int, neighbours: int, security: int) -> int:
     """The smallest t that the colluders around no client reach, but for a chance of 2^-security.
 
     Parameters
@@ -169,8 +169,8 @@ def least_threshold(clients: int, colluders: int, neighbours: int, security: int
 
     Returns
     -------
-    int or None
-        None where k shares are too few.
+    int
+        k + 1, which no threshold is, where k shares are too few.
 
     Examples
     --------
@@ -188,7 +188,7 @@ def least_threshold(clients: int, colluders: int, neighbours: int, security: int
         if (clients * found) << security >= cohorts:
             break
         threshold -= 1
-    return None if threshold > neighbours else threshold
+    return threshold
 
 
 def least_threshold_of_all(clients: int, colluders: int, dropped: int) -> int:

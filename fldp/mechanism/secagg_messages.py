@@ -139,14 +139,14 @@ class SealedShares(RoundMessage):
         _check_id(self.receiver)
         _check_bytes("box", self.box, BOX_BYTES)
 
-    @property
-    def context(self) -> bytes:
-        """What the seal is bound to."""
-        return self._framed(_ID.pack(self.sender), _ID.pack(self.receiver))
+    @classmethod
+    def context(cls, tag: bytes, sender: int, receiver: int) -> bytes:
+        """What a seal is bound to: kind, round, sender and receiver."""
+        return _HEAD.pack(cls._kind, tag) + _ID.pack(sender) + _ID.pack(receiver)
 
     def to_bytes(self) -> bytes:
         """For the wire."""
-        return self.context + self.box
+        return self.context(self.tag, self.sender, self.receiver) + self.box
 
     @classmethod
     def from_bytes(cls, data: bytes) -> SealedShares:
@@ -317,13 +317,11 @@ def _number(body: bytes, place: int = 0) -> int:
     return int(found)
 
 
-def _once(entries: Iterable[tuple[int, bytes]]) -> dict[int, bytes]:
-    found: dict[int, bytes] = {}
-    for client, share in entries:
-        if client in found:
-            raise ValueError(f"two shares of client {client}: there is one")
-        found[client] = share
-    return found
+def _once(entries: list[tuple[int, bytes]]) -> dict[int, bytes]:
+    clients = [client for client, _ in entries]
+    if clients != sorted(set(clients)):
+        raise ValueError(f"shares of {shown(clients)}: there is one of each, in ascending order")
+    return dict(entries)
 
 
 def _named(message: RoundMessage) -> str:

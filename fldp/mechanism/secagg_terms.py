@@ -122,11 +122,6 @@ class Terms:
                 "more"
             )
         fewest = least_threshold(self.clients, self.colluders, degree, self.security)
-        if fewest is None:
-            raise ValueError(
-                f"degree is {degree}: the neighbours of a client may all be among "
-                f"{self.colluders} colluders; leave it out, or give more"
-            )
         threshold = self.threshold
         if threshold is None:
             threshold = fewest
