@@ -149,7 +149,7 @@ def test_what_hides_nothing_is_refused() -> None:
         degree(10, 0.5, 0.5)
     with pytest.raises(ValueError, match="clients is 2"):
         degree(2, 0.0, 0.0)
-    with pytest.raises(ValueError, match="corrupt is 1.5"):
+    with pytest.raises(ValueError, match=r"corrupt is 1\.5"):
         degree(10, 1.5, 0.0)
     with pytest.raises(ValueError, match="a client stands twice"):
         ring([0, 1, 1], 2)

@@ -1,4 +1,4 @@
-"""Keys that two clients agree on: bound to purpose, round and both ends; boxes that open once right."""
+"""Keys that two clients agree on, bound to purpose, round and both ends; boxes that they seal."""
 
 from __future__ import annotations
 

@@ -99,10 +99,9 @@ def test_other_bytes_are_refused_with_a_sentence(data: bytes) -> None:
     for given_bytes in (data, data.ljust(len(terms().to_bytes()), b"\0")):
         try:
             found = Terms.from_bytes(given_bytes)
-        except ValueError as error:
-            assert str(error)
-        else:
-            assert found.to_bytes() == given_bytes
+        except ValueError:
+            continue
+        assert found.to_bytes() == given_bytes
 
 
 def test_a_number_beyond_the_round_is_nobody() -> None:

@@ -81,8 +81,11 @@ class Client:
             raise ValueError(f"terms are {shown(terms)}: give secagg.Terms")
         self.terms = terms
         self.me = terms.check_client(me)
-        self._sealing = Pairing(SEALING, terms.tag, self.me)
-        self._masking = Pairing(PAIR, terms.tag, self.me)
+        # Label -> this client's own key pair for that, until it has shared.
+        self._own = {label: Pairing(label, terms.tag, self.me) for label in (SEALING, PAIR)}
+        self._public = PublicKeys(
+            terms.tag, self.me, self._own[SEALING].public, self._own[PAIR].public
+        )
         self._seed = os.urandom(SECRET_BYTES)
         # Neighbour -> key in common with it.
         self._box_keys: dict[int, bytes] = {}
@@ -104,7 +107,7 @@ class Client:
         PublicKeys
             The same at every call.
         """
-        return PublicKeys(self.terms.tag, self.me, self._sealing.public, self._masking.public)
+        return self._public
 
     def share(self, peers: Iterable[PublicKeys]) -> list[SealedShares]:
         """Split both secrets among the neighbours.
@@ -137,23 +140,22 @@ class Client:
                     f"{len(keys)} neighbours: client {self.me} needs {terms.shares - 1} at least, "
                     f"or nobody could unmask it, and has {terms.neighbours} at most"
                 )
-            own = self.advertise()
-            public = [key for one in (own, *keys.values()) for key in (one.box, one.mask)]
+            public = [key for one in (self._public, *keys.values()) for key in (one.box, one.mask)]
             if len(set(public)) < len(public):
                 raise ValueError("two public keys are the same: one of them is a copy")
-            box_keys = {v: self._sealing.key(v, one.box) for v, one in keys.items()}
-            mask_keys = {v: self._masking.key(v, one.mask) for v, one in keys.items()}
-            self._box_keys = box_keys
-            self._mask_keys = mask_keys
+            self._box_keys = {v: self._own[SEALING].key(v, one.box) for v, one in keys.items()}
+            self._mask_keys = {v: self._own[PAIR].key(v, one.mask) for v, one in keys.items()}
+            secret = self._own[PAIR].secret()
+            self._own.clear()
             self._done.append("share")
-            return self._sealed_shares(sorted(keys))
+            return self._sealed_shares(sorted(keys), secret)
 
-    def _sealed_shares(self, peers: list[int]) -> list[SealedShares]:
+    def _sealed_shares(self, peers: list[int], secret: bytes) -> list[SealedShares]:
         holders = [self.me, *peers]
         # A share at zero would be the secret.
         points = [holder + 1 for holder in holders]
         seeds = split(self._seed, points, self.terms.shares)
-        keys = split(self._masking.secret(), points, self.terms.shares)
+        keys = split(secret, points, self.terms.shares)
         shares = dict(zip(holders, zip(seeds, keys, strict=True), strict=True))
         # Its own share counts as any other's: whoever answers gives one.
         self._held[self.me] = shares.pop(self.me)
