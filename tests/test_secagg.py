@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -213,3 +215,8 @@ def test_the_face_is_one_module() -> None:
     assert {*secagg.__all__} >= {"Client", "Round", "Server", "Terms", "degree"}
     assert secagg.degree(100, 0.05, 0.2).degree == 48
     assert isinstance(Client(Terms(3, 1, 16, min_survivors=2, colluders=0), 0), secagg.Client)
+
+
+def test_a_client_needs_no_torch() -> None:
+    code = "import sys, fldp.mechanism.secagg; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

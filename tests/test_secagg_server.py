@@ -1,4 +1,4 @@
-"""The server of a round: what it refuses changes nothing, what it releases is the sum or nothing."""
+"""The server of a round: what it refuses changes nothing, what it releases is the sum or none."""
 
 from __future__ import annotations
 

@@ -68,9 +68,12 @@ class Client:
     >>> terms = Terms(clients=3, size=2, bits=16, min_survivors=3, colluders=0)
     >>> clients = [Client(terms, number) for number in range(3)]
     >>> keys = [client.advertise() for client in clients]
-    >>> boxes = [box for c in clients for box in c.share(k for k in keys if k.sender != c.me)]
-    >>> mine = [[box for box in boxes if box.receiver == c.me] for c in clients]
-    >>> uploads = [c.upload(mine[c.me], np.array([1, 2])) for c in clients]
+    >>> boxes = []
+    >>> for client in clients:
+    ...     boxes += client.share(key for key in keys if key.sender != client.me)
+    >>> for client in clients:
+    ...     own = [box for box in boxes if box.receiver == client.me]
+    ...     upload = client.upload(own, np.array([1, 2]))
     >>> from fldp.mechanism.secagg_messages import Request
     >>> len(clients[0].unmask(Request(terms.tag, (0, 1, 2))).seeds)
     3
@@ -162,6 +165,7 @@ class Client:
         messages = []
         for peer, (seed, key) in shares.items():
             context = SealedShares.context(self.terms.tag, self.me, peer)
+            # One key for both directions: the nonces must differ, and random ones do.
             nonce = os.urandom(NONCE_BYTES)
             box = sealed(self._box_keys[peer], nonce, seed + key, context)
             messages.append(SealedShares(self.terms.tag, self.me, peer, box))
@@ -199,10 +203,12 @@ class Client:
                     f"{terms.shares - 1} at least, or nobody could unmask it"
                 )
             self._held |= held
+            # Against a server that learns this client's key, because it seemed to drop out.
             own = self_key(self._seed, terms.tag, self.me)
             # Of two neighbours one adds their mask and the other takes it away: it cancels.
             added = [self._mask_keys[v] for v in held if v > self.me]
             taken = [self._mask_keys[v] for v in held if v < self.me]
+            # Before anything is masked: whatever happens below, these masks are not used again.
             self._done.append("upload")
             mask_(words, [own, *added], taken)
             return Upload(terms.tag, self.me, packed(reduced(words, terms.bits), terms.bits))

@@ -33,6 +33,11 @@ class Degree(NamedTuple):
         k: even, or n - 1, which is everyone.
     threshold : int
         t: so many shares give a secret.
+
+    Examples
+    --------
+    >>> Degree(degree=48, threshold=6).threshold
+    6
     """
 
     degree: int
@@ -154,6 +159,7 @@ def is_connected(clients: int, removed: int, neighbours: int, security: int) -> 
     if neighbours == clients - 1:
         return True
     run = neighbours // 2
+    # Without replacement the chance of a run is smaller still than the power of the share.
     return (clients * removed**run) << security < clients**run
 
 
@@ -240,6 +246,7 @@ def ring(order: Sequence[int], neighbours: int) -> dict[int, tuple[int, ...]]:
         raise ValueError("a client stands twice in the order: give each once")
     check_degree(clients, neighbours)
     reach = neighbours // 2
+    # With an even number of clients no two sides of the circle have n - 1 of them.
     if neighbours == clients - 1:
         return {one: tuple(sorted(set(order) - {one})) for one in order}
     found = {}

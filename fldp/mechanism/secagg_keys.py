@@ -126,6 +126,7 @@ class Pairing:
                 f"the public key of client {peer} is no point of large order: a secret agreed "
                 "with it would be known to everyone"
             ) from None
+        # Several public keys give one common secret; the key is bound to the two that were told.
         ends = sorted([(self._client, self.public), (peer, public)])
         parts = [as_bytes(client) + key for client, key in ends]
         return derived(common, self._label, self._tag, *parts)

@@ -267,6 +267,7 @@ class Server:
             if not partners:
                 continue
             pairing = Pairing(PAIR, tag, u, self._secret(u, "keys"))
+            # A false share of a key shows here; one of a seed shows nowhere but in the sum.
             if pairing.public != self._keys[u].mask:
                 raise ValueError(f"the shares of client {u}'s key give another: one is false")
             for v in partners:
