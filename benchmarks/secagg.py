@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from benchmarks import common
-from fldp.mechanism.secagg import Client, Server, Terms
+from fldp.mechanism.secagg import Client, Rules, Server
 from fldp.mechanism.secagg_masks import mask_, word_of
 
 CLIENTS, NEIGHBOURS, BITS = 100, 50, 16
@@ -46,8 +46,8 @@ class Costs:
     """One round, measured as it goes; the sum is compared with the plain one."""
 
     def __init__(self, size: int) -> None:
-        self.terms = Terms(CLIENTS, size, BITS, SURVIVORS, COLLUDERS, degree=NEIGHBOURS)
-        self.server = Server(self.terms)
+        self.rules = Rules(CLIENTS, size, BITS, SURVIVORS, COLLUDERS, degree=NEIGHBOURS)
+        self.server = Server(self.rules)
         self.times: dict[str, list[float]] = {"share": [], "upload": [], "unmask": []}
         self.up = 0
         self.down = 0
@@ -58,8 +58,8 @@ class Costs:
         return answer
 
     def measure(self) -> Row:
-        terms, server = self.terms, self.server
-        clients = [Client(terms, number) for number in range(CLIENTS)]
+        rules, server = self.rules, self.server
+        clients = [Client(rules, number) for number in range(CLIENTS)]
         generator = np.random.default_rng(0)
         for client in clients:
             keys = client.advertise()
@@ -69,10 +69,10 @@ class Costs:
             peers = server.keys_for(client.me)
             boxes = self.timed("share", lambda client=client, peers=peers: client.share(peers))
             server.add_shares(boxes)
-        wanted = np.zeros(terms.size, np.int64)
+        wanted = np.zeros(rules.size, np.int64)
         # The last of them is whom the bytes are counted for.
-        for client in clients[CLIENTS - terms.min_uploads :]:
-            vector = generator.integers(0, 1 << BITS, terms.size)
+        for client in clients[CLIENTS - rules.min_uploads :]:
+            vector = generator.integers(0, 1 << BITS, rules.size)
             wanted += vector
             own = server.shares_for(client.me)
             upload = self.timed(
@@ -80,7 +80,7 @@ class Costs:
             )
             server.add_upload(upload)
         request = server.request()
-        for client in clients[CLIENTS - terms.min_uploads :]:
+        for client in clients[CLIENTS - rules.min_uploads :]:
             answer = self.timed("unmask", lambda client=client: client.unmask(request))
             server.add_answer(answer)
         total, taken = processor(server.total)
@@ -95,15 +95,15 @@ class Costs:
         return {
             "clients": CLIENTS,
             "neighbours": NEIGHBOURS,
-            "size": self.terms.size,
+            "size": self.rules.size,
             "bits": BITS,
-            "dropped": CLIENTS - self.terms.min_uploads,
+            "dropped": CLIENTS - self.rules.min_uploads,
             **{f"{name}_ms": round(taken, 3) for name, taken in middle.items()},
             "client_ms": round(sum(middle.values()), 3),
             "server_total_ms": round(server_ms, 1),
             "bytes_up": up,
             "bytes_down": down,
-            "up_over_plain": round(up / (self.terms.size * BITS / 8), 5),
+            "up_over_plain": round(up / (self.rules.size * BITS / 8), 5),
         }
 
 

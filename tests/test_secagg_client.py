@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import pickle
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -19,24 +21,24 @@ from fldp.mechanism.secagg_client import Client
 from fldp.mechanism.secagg_keys import PAIR, Pairing, self_key
 from fldp.mechanism.secagg_masks import mask_, reduced, unpacked
 from fldp.mechanism.secagg_messages import Answer, PublicKeys, Request, SealedShares, Upload
-from fldp.mechanism.secagg_terms import Terms
+from fldp.mechanism.secagg_rules import Rules
 from fldp.mechanism.shamir import combine
 
 FALSE_ALARM = 1e-6
 Vectors = NDArray[np.int64]
 
 
-def terms_of(clients: int = 4, **changes: Any) -> Terms:
+def rules_of(clients: int = 4, **changes: Any) -> Rules:
     settings = {"clients": clients, "size": 3, "bits": 16, "min_survivors": 2, "colluders": 1}
-    return Terms(**{**settings, **changes})
+    return Rules(**{**settings, **changes})
 
 
 class Circle:
     """Clients in the complete graph, as far as a test wants them to go."""
 
-    def __init__(self, terms: Terms, kind: type[Client] = Client) -> None:
-        self.terms = terms
-        self.clients = [kind(terms, number) for number in range(terms.clients)]
+    def __init__(self, rules: Rules, kind: type[Client] = Client) -> None:
+        self.rules = rules
+        self.clients = [kind(rules, number) for number in range(rules.clients)]
         self.keys = [client.advertise() for client in self.clients]
         self.boxes: list[SealedShares] = []
         self.uploads: list[Upload] = []
@@ -55,24 +57,24 @@ class Circle:
     def uploaded(self, vectors: Vectors | None = None) -> Circle:
         self.shared()
         if vectors is None:
-            vectors = np.zeros((self.terms.clients, self.terms.size), np.int64)
+            vectors = np.zeros((self.rules.clients, self.rules.size), np.int64)
         for client in self.clients:
             upload = client.upload(self.boxes_for(client.me), vectors[client.me])
             self.uploads.append(upload)
         return self
 
     def request(self, *survivors: int) -> Request:
-        return Request(self.terms.tag, survivors or tuple(range(self.terms.clients)))
+        return Request(self.rules.tag, survivors or tuple(range(self.rules.clients)))
 
     def words(self, client: int) -> NDArray[Any]:
-        return unpacked(self.uploads[client].data, self.terms.size, self.terms.bits)
+        return unpacked(self.uploads[client].data, self.rules.size, self.rules.bits)
 
 
 # Steps.
 
 
 def test_steps_come_in_order_and_once() -> None:
-    circle = Circle(terms_of())
+    circle = Circle(rules_of())
     client = circle.clients[0]
     zeros = np.zeros(3, np.int64)
     with pytest.raises(ValueError, match="'upload' is not next for client 0: 'share' is"):
@@ -91,7 +93,7 @@ def test_steps_come_in_order_and_once() -> None:
 
 
 def test_what_is_refused_was_not_done() -> None:
-    circle = Circle(terms_of()).shared()
+    circle = Circle(rules_of()).shared()
     client = circle.clients[0]
     with pytest.raises(ValueError, match="goes from 70000 to 70000"):
         client.upload(circle.boxes_for(0), np.full(3, 70_000))
@@ -102,7 +104,7 @@ def test_what_is_refused_was_not_done() -> None:
 
 
 def test_a_client_is_not_copied() -> None:
-    client = Client(terms_of(), 0)
+    client = Client(rules_of(), 0)
     for attempt in (copy.copy, copy.deepcopy, pickle.dumps):
         with pytest.raises(ValueError, match="a copy could answer a second time"):
             attempt(client)  # type: ignore[operator]
@@ -110,7 +112,7 @@ def test_a_client_is_not_copied() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_client_does_nothing() -> None:
-    client = Client(terms_of(), 0)
+    client = Client(rules_of(), 0)
     child = os.fork()
     if not child:
         try:
@@ -121,11 +123,11 @@ def test_a_forked_client_does_nothing() -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def test_terms_and_number_are_checked() -> None:
-    with pytest.raises(ValueError, match=r"give secagg\.Terms"):
+def test_rules_and_number_are_checked() -> None:
+    with pytest.raises(ValueError, match=r"give secagg\.Rules"):
         Client({"clients": 3}, 0)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="client 4 is none of the 4"):
-        Client(terms_of(), 4)
+        Client(rules_of(), 4)
 
 
 # Keys of neighbours.
@@ -153,15 +155,15 @@ def low_order(key: PublicKeys) -> PublicKeys:
 def test_other_keys_are_refused(
     change: Callable[[list[PublicKeys], PublicKeys], list[PublicKeys]], says: str
 ) -> None:
-    circle = Circle(terms_of(threshold=3))
+    circle = Circle(rules_of(threshold=3))
     with pytest.raises(ValueError, match=says):
         circle.clients[0].share(change(circle.keys_for(0), circle.keys[0]))
     assert len(circle.clients[0].share(circle.keys_for(0))) == 3
 
 
 def test_more_neighbours_than_the_degree_are_refused() -> None:
-    terms = Terms(16, 1, 16, min_survivors=14, colluders=0, degree=6, security=2)
-    circle = Circle(terms)
+    rules = Rules(16, 1, 16, min_survivors=14, colluders=0, degree=6, security=2)
+    circle = Circle(rules)
     with pytest.raises(ValueError, match=r"15 neighbours: client 0 .* has 6 at most"):
         circle.clients[0].share(circle.keys_for(0))
 
@@ -174,8 +176,8 @@ def tampered(box: SealedShares) -> SealedShares:
 
 
 def test_other_boxes_are_refused() -> None:
-    circle = Circle(terms_of(threshold=3)).shared()
-    other = Circle(terms_of(threshold=3)).shared()
+    circle = Circle(rules_of(threshold=3)).shared()
+    other = Circle(rules_of(threshold=3)).shared()
     first, *rest = circle.boxes_for(0)
     astray = circle.boxes_for(1)[1]
     wrong = {
@@ -189,7 +191,7 @@ def test_other_boxes_are_refused() -> None:
         "client 0 is no neighbour of client 0": [replace(first, sender=0), *rest],
         "is of another round": [other.boxes_for(0)[0], *rest],
         "shares of client 1 do not open": [
-            replace(other.boxes_for(0)[0], tag=circle.terms.tag),
+            replace(other.boxes_for(0)[0], tag=circle.rules.tag),
             *rest,
         ],
         "1 neighbours shared their secrets: client 0 needs 2 at least": [first],
@@ -218,14 +220,14 @@ def test_other_boxes_are_refused() -> None:
     ],
 )
 def test_other_vectors_are_refused(vector: Any, says: str) -> None:
-    circle = Circle(terms_of()).shared()
+    circle = Circle(rules_of()).shared()
     with pytest.raises(ValueError, match=says):
         circle.clients[0].upload(circle.boxes_for(0), vector)
 
 
 @pytest.mark.parametrize("kind", [np.int64, np.uint64, np.uint16, np.int32])
 def test_integers_of_any_type_are_taken_and_kept(kind: type) -> None:
-    circle = Circle(terms_of()).shared()
+    circle = Circle(rules_of()).shared()
     vector = np.array([0, 5, 300], kind)
     upload = circle.clients[0].upload(circle.boxes_for(0), vector)
     assert vector.tolist() == [0, 5, 300]
@@ -242,7 +244,7 @@ def statistic(data: bytes) -> float:
 
 def looks_uniform(bits: int) -> bool:
     """Whether an upload of zeros looks random, in its bytes; a false alarm once in 10^6."""
-    circle = Circle(terms_of(size=1 << 16, bits=bits)).uploaded()
+    circle = Circle(rules_of(size=1 << 16, bits=bits)).uploaded()
     return all(statistic(one.data) < chi2.isf(FALSE_ALARM / 4, 255) for one in circle.uploads)
 
 
@@ -262,27 +264,27 @@ def test_masks_of_fewer_bits_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def masks_in_common(one: Circle, two: Circle) -> int:
     """How many coordinates of uploads of zeros are the same in two rounds, of all clients."""
-    return sum(int((one.words(u) == two.words(u)).sum()) for u in range(one.terms.clients))
+    return sum(int((one.words(u) == two.words(u)).sum()) for u in range(one.rules.clients))
 
 
 def test_two_rounds_share_no_mask(monkeypatch: pytest.MonkeyPatch) -> None:
     # 4·100 words of 32 bits: one of them agrees by chance once in 10^7.
-    terms = terms_of(size=100, bits=32)
-    assert masks_in_common(Circle(terms).uploaded(), Circle(terms).uploaded()) == 0
-    again = terms_of(size=100, bits=32)
-    assert masks_in_common(Circle(terms).uploaded(), Circle(again).uploaded()) == 0
+    rules = rules_of(size=100, bits=32)
+    assert masks_in_common(Circle(rules).uploaded(), Circle(rules).uploaded()) == 0
+    again = rules_of(size=100, bits=32)
+    assert masks_in_common(Circle(rules).uploaded(), Circle(again).uploaded()) == 0
     # The planted fault: keys that do not depend on the round.
     constant = b"\x07" * 32
     monkeypatch.setattr(
         "fldp.mechanism.secagg_client.mask_",
         lambda words, added, taken: mask_(words, [constant]),
     )
-    assert masks_in_common(Circle(terms).uploaded(), Circle(again).uploaded()) == 400
+    assert masks_in_common(Circle(rules).uploaded(), Circle(again).uploaded()) == 400
 
 
 def same_under_another_seed(circle: Circle) -> bool:
     """Whether the mask of client 0 follows from 32 bits: the attack on a folded seed."""
-    key = self_key(b"\x01" * 32, circle.terms.tag, 0)
+    key = self_key(b"\x01" * 32, circle.rules.tag, 0)
     other = bytearray(key)
     # One bit of two words: their exclusive or stays as it is.
     other[0] ^= 1
@@ -296,7 +298,7 @@ def same_under_another_seed(circle: Circle) -> bool:
 
 
 def test_a_seed_of_32_bits_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    circle = Circle(terms_of())
+    circle = Circle(rules_of())
     assert not same_under_another_seed(circle)
 
     class Folded:
@@ -326,21 +328,21 @@ def test_a_seed_of_32_bits_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_other_requests_are_refused(survivors: tuple[int, ...], says: str) -> None:
-    circle = Circle(terms_of()).uploaded()
+    circle = Circle(rules_of()).uploaded()
     with pytest.raises(ValueError, match=says):
-        circle.clients[0].unmask(Request(circle.terms.tag, survivors))
+        circle.clients[0].unmask(Request(circle.rules.tag, survivors))
 
 
 def test_a_request_of_another_round_is_refused() -> None:
-    circle = Circle(terms_of()).uploaded()
+    circle = Circle(rules_of()).uploaded()
     with pytest.raises(ValueError, match="the server's Request is of another round"):
-        circle.clients[0].unmask(Request(terms_of().tag, (0, 1, 2)))
+        circle.clients[0].unmask(Request(rules_of().tag, (0, 1, 2)))
     with pytest.raises(ValueError, match="no message of the kind Request"):
         circle.clients[0].unmask((0, 1, 2))  # type: ignore[arg-type]
 
 
 def test_who_shared_nothing_cannot_have_uploaded() -> None:
-    circle = Circle(terms_of()).shared()
+    circle = Circle(rules_of()).shared()
     boxes = [box for box in circle.boxes_for(0) if box.sender != 3]
     circle.clients[0].upload(boxes, np.zeros(3, np.int64))
     with pytest.raises(ValueError, match="client 3 is said to have uploaded, and sent no shares"):
@@ -350,7 +352,7 @@ def test_who_shared_nothing_cannot_have_uploaded() -> None:
 
 @pytest.mark.parametrize("gone", [(), (3,), (2,), (1,)])
 def test_of_each_neighbour_one_kind_of_share(gone: tuple[int, ...]) -> None:
-    circle = Circle(terms_of()).uploaded()
+    circle = Circle(rules_of()).uploaded()
     alive = tuple(u for u in range(4) if u not in gone)
     answer = circle.clients[0].unmask(circle.request(*alive))
     assert tuple(answer.seeds) == alive
@@ -359,7 +361,7 @@ def test_of_each_neighbour_one_kind_of_share(gone: tuple[int, ...]) -> None:
 
 def answers_below(kind: type[Client]) -> bool:
     """Whether clients unmask a sum over fewer than they were promised."""
-    circle = Circle(terms_of(5, min_survivors=4, colluders=1, threshold=3), kind).uploaded()
+    circle = Circle(rules_of(5, min_survivors=4, colluders=1, threshold=3), kind).uploaded()
     try:
         circle.clients[0].unmask(circle.request(0, 1))
     except ValueError:
@@ -373,7 +375,7 @@ class Careless(Client):
     def unmask(self, request: Request) -> Answer:
         seeds = {u: seed for u, (seed, _) in self._held.items() if u in request.survivors}
         keys = {u: key for u, (_, key) in self._held.items() if u not in request.survivors}
-        return Answer(self.terms.tag, self.me, seeds, keys)
+        return Answer(self.rules.tag, self.me, seeds, keys)
 
 
 def unmasked_alone(kind: type[Client]) -> Vectors | None:
@@ -383,13 +385,13 @@ def unmasked_alone(kind: type[Client]) -> Vectors | None:
     and its key does.
     """
     vectors = np.array([[11, 22, 33], [1, 1, 1], [2, 2, 2], [3, 3, 3], [4, 4, 4]])
-    circle = Circle(terms_of(5, min_survivors=3, colluders=1, threshold=3), kind).uploaded(vectors)
+    circle = Circle(rules_of(5, min_survivors=3, colluders=1, threshold=3), kind).uploaded(vectors)
     first = [circle.clients[u].unmask(circle.request()) for u in range(1, 5)]
     try:
         second = [circle.clients[u].unmask(circle.request(1, 2, 3, 4)) for u in range(1, 5)]
     except ValueError:
         return None
-    tag = circle.terms.tag
+    tag = circle.rules.tag
     seed = combine({a.sender + 1: a.seeds[0] for a in first}, 3)
     secret = combine({a.sender + 1: a.keys[0] for a in second}, 3)
     masking = Pairing(PAIR, tag, 0, secret)
@@ -410,8 +412,25 @@ def test_a_second_answer_would_unmask_one_client() -> None:
     assert unmasked_alone(Careless).tolist() == [11, 22, 33]  # type: ignore[union-attr]
 
 
+def test_of_many_threads_one_gets_an_answer() -> None:
+    circle = Circle(rules_of()).uploaded()
+    requests = [circle.request(), circle.request(0, 1, 2)] * 8
+    answers = []
+
+    def ask(request: Request) -> None:
+        with contextlib.suppress(ValueError):
+            answers.append(circle.clients[0].unmask(request))
+
+    threads = [threading.Thread(target=ask, args=(request,)) for request in requests]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == 1
+
+
 def test_after_its_answer_a_client_has_no_secrets() -> None:
-    circle = Circle(terms_of()).uploaded()
+    circle = Circle(rules_of()).uploaded()
     client = circle.clients[0]
     client.unmask(circle.request())
     kept = (client._own, client._seed, client._held, client._mask_keys, client._box_keys)

@@ -17,7 +17,7 @@ from fldp.mechanism.secagg_messages import (
     Upload,
     collected,
 )
-from fldp.mechanism.secagg_terms import MOST_CLIENTS, Terms
+from fldp.mechanism.secagg_rules import MOST_CLIENTS, Rules
 
 KINDS = (PublicKeys, SealedShares, Upload, Request, Answer)
 TAG = bytes(range(16))
@@ -138,17 +138,17 @@ def test_an_answer_cannot_be_changed() -> None:
 
 
 def test_messages_are_collected_by_sender_or_refused() -> None:
-    terms = Terms(3, 1, 16, min_survivors=2, colluders=0)
-    first = Upload(terms.tag, 0, b"a")
-    assert collected([first], Upload, terms) == {0: first}
+    rules = Rules(3, 1, 16, min_survivors=2, colluders=0)
+    first = Upload(rules.tag, 0, b"a")
+    assert collected([first], Upload, rules) == {0: first}
     wrong = {
-        "two messages of client 0": [first, Upload(terms.tag, 0, b"b")],
+        "two messages of client 0": [first, Upload(rules.tag, 0, b"b")],
         "client 0's Upload is of another round": [Upload(TAG, 0, b"a")],
         "the server's Request is of another round": [Request(TAG, ())],
-        "client 3 is none of the 3": [Upload(terms.tag, 3, b"a")],
+        "client 3 is none of the 3": [Upload(rules.tag, 3, b"a")],
         "no message of the kind": [b"a"],
     }
     for says, messages in wrong.items():
         kind = Request if "Request" in says else Upload
         with pytest.raises(ValueError, match=says):
-            collected(messages, kind, terms)  # type: ignore[type-var]
+            collected(messages, kind, rules)  # type: ignore[type-var]

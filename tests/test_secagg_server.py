@@ -11,24 +11,24 @@ import pytest
 from fldp.mechanism.release import SkippedRound
 from fldp.mechanism.secagg_client import Client
 from fldp.mechanism.secagg_messages import Answer, Upload
+from fldp.mechanism.secagg_rules import Rules
 from fldp.mechanism.secagg_server import Server
-from fldp.mechanism.secagg_terms import Terms
 
 VECTORS = np.array([[1, 2], [10, 20], [100, 200], [1000, 2000], [10_000, 20_000]])
 
 
-def terms_of(**changes: Any) -> Terms:
+def rules_of(**changes: Any) -> Rules:
     settings = {"clients": 5, "size": 2, "bits": 16, "min_survivors": 3, "colluders": 0}
-    return Terms(**{**settings, **changes})
+    return Rules(**{**settings, **changes})
 
 
 class Rehearsal:
     """A server and its clients, as far as a test wants them to go; client 4 never uploads."""
 
     def __init__(self, until: str = "keys", **changes: Any) -> None:
-        self.terms = terms_of(**changes)
-        self.server = Server(self.terms)
-        self.clients = [Client(self.terms, number) for number in range(5)]
+        self.rules = rules_of(**changes)
+        self.server = Server(self.rules)
+        self.clients = [Client(self.rules, number) for number in range(5)]
         for step in ("keys", "shares", "uploads", "answers"):
             if step == until:
                 break
@@ -154,7 +154,7 @@ def test_who_shared_nothing_uploads_nothing() -> None:
         run.server.add_shares(client.share(run.server.keys_for(client.me)))
     assert {box.sender for box in run.server.shares_for(0)} == {1, 2, 3}
     with pytest.raises(ValueError, match="client 4 has uploaded, or shared no secrets before"):
-        run.server.add_upload(Upload(run.terms.tag, 4, bytes(4)))
+        run.server.add_upload(Upload(run.rules.tag, 4, bytes(4)))
 
 
 def test_too_few_uploads_skip_the_round() -> None:
@@ -215,6 +215,6 @@ def test_a_false_share_of_a_key_is_seen() -> None:
         run.server.total()
 
 
-def test_terms_are_checked() -> None:
-    with pytest.raises(ValueError, match=r"give secagg\.Terms"):
+def test_rules_are_checked() -> None:
+    with pytest.raises(ValueError, match=r"give secagg\.Rules"):
         Server(None)  # type: ignore[arg-type]

@@ -16,22 +16,22 @@ import numpy as np
 from numpy.typing import NDArray
 from wire import receive, send
 
-from fldp.mechanism.secagg import Client, PublicKeys, Request, SealedShares, Terms
+from fldp.mechanism.secagg import Client, PublicKeys, Request, Rules, SealedShares
 
 STEPS = ("shares", "upload", "answer")
 FOREVER = 3600
 
 
-def vector(terms: Terms, me: int) -> NDArray[np.int64]:
+def vector(rules: Rules, me: int) -> NDArray[np.int64]:
     """What this client adds: in a federation its rounded update with its share of the noise."""
-    return np.random.default_rng(me).integers(0, 1 << terms.bits, terms.size)
+    return np.random.default_rng(me).integers(0, 1 << rules.bits, rules.size)
 
 
-def check(terms: Terms, options: argparse.Namespace) -> None:
+def check(rules: Rules, options: argparse.Namespace) -> None:
     """ValueError if the server offers less than this client's plan promises."""
     promised = (options.min_survivors, options.colluders)
-    if (terms.min_survivors, terms.colluders) != promised:
-        raise ValueError(f"the plan says {promised} survivors and colluders, not {terms}")
+    if (rules.min_survivors, rules.colluders) != promised:
+        raise ValueError(f"the plan says {promised} survivors and colluders, not {rules}")
 
 
 def stop_before(step: str, options: argparse.Namespace) -> None:
@@ -43,9 +43,9 @@ def stop_before(step: str, options: argparse.Namespace) -> None:
 async def take_part(options: argparse.Namespace) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", options.port)
     (data,) = await receive(reader)
-    terms = Terms.from_bytes(data)
-    check(terms, options)
-    client = Client(terms, options.me)
+    rules = Rules.from_bytes(data)
+    check(rules, options)
+    client = Client(rules, options.me)
     await send(writer, [client.advertise().to_bytes()])
 
     keys = [PublicKeys.from_bytes(data) for data in await receive(reader)]
@@ -54,7 +54,7 @@ async def take_part(options: argparse.Namespace) -> None:
 
     boxes = [SealedShares.from_bytes(data) for data in await receive(reader)]
     stop_before("upload", options)
-    await send(writer, [client.upload(boxes, vector(terms, options.me)).to_bytes()])
+    await send(writer, [client.upload(boxes, vector(rules, options.me)).to_bytes()])
 
     (data,) = await receive(reader)
     stop_before("answer", options)

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from client import STEPS, vector
 
-from fldp.mechanism.secagg import Terms
+from fldp.mechanism.secagg import Rules
 
 HERE = Path(__file__).resolve().parent
 
@@ -84,11 +84,11 @@ def main() -> int:
             return 1
         total = np.load(output)
 
-    terms = Terms(options.clients, options.size, 16, options.min_survivors, options.colluders)
+    rules = Rules(options.clients, options.size, 16, options.min_survivors, options.colluders)
     gone = {*killed.get("shares", []), *killed.get("upload", [])}
-    kept = [vector(terms, me) for me in range(options.clients) if me not in gone]
-    exact = bool((np.sum(kept, axis=0) % (1 << terms.bits) == total).all())
-    print(f"the sum of {len(kept)} vectors of {terms.size} integers is exact: {exact}")
+    kept = [vector(rules, me) for me in range(options.clients) if me not in gone]
+    exact = bool((np.sum(kept, axis=0) % (1 << rules.bits) == total).all())
+    print(f"the sum of {len(kept)} vectors of {rules.size} integers is exact: {exact}")
     return 0 if exact else 2
 
 

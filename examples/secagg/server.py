@@ -18,7 +18,7 @@ import numpy as np
 from wire import receive, send
 
 from fldp.mechanism.release import SkippedRound
-from fldp.mechanism.secagg import Answer, PublicKeys, SealedShares, Server, Terms, Upload
+from fldp.mechanism.secagg import Answer, PublicKeys, Rules, SealedShares, Server, Upload
 
 # What becomes of a connection whose client is gone, or is no client.
 GONE = (OSError, EOFError, asyncio.TimeoutError, ValueError)
@@ -31,17 +31,17 @@ Take = Callable[[int, list[bytes]], None]
 class Federation:
     """The connections of one round."""
 
-    def __init__(self, terms: Terms, seconds: float) -> None:
-        self.terms = terms
+    def __init__(self, rules: Rules, seconds: float) -> None:
+        self.rules = rules
         self.seconds = seconds
-        self.server = Server(terms)
+        self.server = Server(rules)
         self.streams: dict[int, Stream] = {}
         self.everybody = asyncio.Event()
 
     async def welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Take a client's keys: from here on this connection is that client."""
         try:
-            await send(writer, [self.terms.to_bytes()])
+            await send(writer, [self.rules.to_bytes()])
             (data,) = await asyncio.wait_for(receive(reader), self.seconds)
             keys = PublicKeys.from_bytes(data)
             self.server.add_keys(keys)
@@ -50,7 +50,7 @@ class Federation:
             writer.close()
             return
         self.streams[keys.sender] = (reader, writer)
-        if len(self.streams) == self.terms.clients:
+        if len(self.streams) == self.rules.clients:
             self.everybody.set()
 
     async def step(self, name: str, make: Make, take: Take) -> None:
@@ -110,8 +110,8 @@ def check_senders(client: int, senders: Sequence[int]) -> None:
         raise ValueError(f"client {client} sent a message in another's name")
 
 
-async def serve(terms: Terms, options: argparse.Namespace) -> int:
-    federation = Federation(terms, options.seconds)
+async def serve(rules: Rules, options: argparse.Namespace) -> int:
+    federation = Federation(rules, options.seconds)
     listener = await asyncio.start_server(federation.welcome, "127.0.0.1", options.port)
     print(f"port {listener.sockets[0].getsockname()[1]}", flush=True)
     try:
@@ -135,14 +135,14 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=30.0, help="how long a step may take")
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
-    terms = Terms(
+    rules = Rules(
         clients=options.clients,
         size=options.size,
         bits=options.bits,
         min_survivors=options.min_survivors,
         colluders=options.colluders,
     )
-    return asyncio.run(serve(terms, options))
+    return asyncio.run(serve(rules, options))
 
 
 if __name__ == "__main__":

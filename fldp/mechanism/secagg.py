@@ -20,8 +20,8 @@ masked vector  `Client.upload`      an `Upload`              nothing: it adds th
 unmasking      `Client.unmask`      an `Answer`              nothing: `Server.total`
 =============  ===================  =======================  ==============================
 
-Guarantee, against a semi-honest server with up to `Terms.colluders` clients at its side: it learns
-the sum over all honest survivors, of which there are `Terms.min_survivors` at least, who dropped
+Guarantee, against a semi-honest server with up to `Rules.colluders` clients at its side: it learns
+the sum over all honest survivors, of which there are `Rules.min_survivors` at least, who dropped
 out, and nothing else of a vector. With too few uploads it learns nothing, because clients refuse.
 
 Not guaranteed. A server that deviates from the protocol: no public key is certified here, so it
@@ -52,8 +52,8 @@ from fldp.mechanism.secagg_messages import (
     SealedShares,
     Upload,
 )
+from fldp.mechanism.secagg_rules import Rules
 from fldp.mechanism.secagg_server import Server
-from fldp.mechanism.secagg_terms import Terms
 
 __all__ = [
     "Answer",
@@ -62,9 +62,9 @@ __all__ = [
     "PublicKeys",
     "Request",
     "Round",
+    "Rules",
     "SealedShares",
     "Server",
-    "Terms",
     "Upload",
     "degree",
 ]
@@ -78,7 +78,7 @@ class Round:
 
     Parameters
     ----------
-    terms : Terms
+    rules : Rules
         Of this round.
 
     Attributes
@@ -92,22 +92,22 @@ class Round:
     --------
     Five clients, of whom one disappears before it uploads and one after:
 
-    >>> terms = Terms(clients=5, size=3, bits=16, min_survivors=3, colluders=1)
+    >>> rules = Rules(clients=5, size=3, bits=16, min_survivors=3, colluders=1)
     >>> vectors = np.arange(15).reshape(5, 3)
-    >>> Round(terms).run(vectors, no_upload=[4], no_answer=[0]).tolist()
+    >>> Round(rules).run(vectors, no_upload=[4], no_answer=[0]).tolist()
     [18, 22, 26]
     >>> vectors[:4].sum(axis=0).tolist()
     [18, 22, 26]
     """
 
-    def __init__(self, terms: Terms) -> None:
-        self.terms = terms
-        self._server = Server(terms)
-        self._clients = [Client(terms, number) for number in range(terms.clients)]
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
+        self._server = Server(rules)
+        self._clients = [Client(rules, number) for number in range(rules.clients)]
         self._ran = False
         self.uploads: dict[int, Upload] = {}
-        self.bytes_up = np.zeros(terms.clients, np.int64)
-        self.bytes_down = np.zeros(terms.clients, np.int64)
+        self.bytes_up = np.zeros(rules.clients, np.int64)
+        self.bytes_down = np.zeros(rules.clients, np.int64)
 
     @property
     def graph(self) -> dict[int, tuple[int, ...]]:
@@ -144,18 +144,18 @@ class Round:
 
         Examples
         --------
-        >>> terms = Terms(clients=3, size=1, bits=8, min_survivors=2, colluders=0)
-        >>> Round(terms).run(np.array([[200], [100], [1]])).tolist()  # 301 modulo 256
+        >>> rules = Rules(clients=3, size=1, bits=8, min_survivors=2, colluders=0)
+        >>> Round(rules).run(np.array([[200], [100], [1]])).tolist()  # 301 modulo 256
         [45]
         """
-        terms = self.terms
-        if np.shape(vectors) != (terms.clients, terms.size):
+        rules = self.rules
+        if np.shape(vectors) != (rules.clients, rules.size):
             raise ValueError(
-                f"vectors are {shown(vectors)}: give integers ({terms.clients}, {terms.size})"
+                f"vectors are {shown(vectors)}: give integers ({rules.clients}, {rules.size})"
             )
-        late = {terms.check_client(number) for number in no_shares}
-        gone = {terms.check_client(number) for number in no_upload}
-        silent = {terms.check_client(number) for number in no_answer}
+        late = {rules.check_client(number) for number in no_shares}
+        gone = {rules.check_client(number) for number in no_upload}
+        silent = {rules.check_client(number) for number in no_answer}
         if self._ran:
             raise ValueError("this round has run: its keys are used once, make a new Round")
         self._ran = True

@@ -29,7 +29,7 @@ from fldp.mechanism.secagg_messages import (
     Upload,
     collected,
 )
-from fldp.mechanism.secagg_terms import Terms
+from fldp.mechanism.secagg_rules import Rules
 from fldp.mechanism.shamir import SECRET_BYTES, SHARE_BYTES, split
 
 # What a client does in a round, in this order, and why not twice.
@@ -44,19 +44,19 @@ class Client:
     """One client in one round: `advertise`, `share`, `upload`, `unmask`, each once and in order.
 
     Guarantee, against a server that follows the protocol and keeps everything it sees (semi-honest)
-    and works with up to `terms.colluders` clients: of this client's vector they learn what the sum
-    over all honest survivors says, and nothing else; see `Terms` for the chance that is left. If
-    fewer than `terms.min_uploads` clients uploaded, this client does not help to unmask, and
+    and works with up to `rules.colluders` clients: of this client's vector they learn what the sum
+    over all honest survivors says, and nothing else; see `Rules` for the chance that is left. If
+    fewer than `rules.min_uploads` clients uploaded, this client does not help to unmask, and
     nothing is learned at all. Every key is fresh, used once, and forgotten after the answer.
 
     Not guaranteed: anything against a server that deviates. It could hand out public keys of its
     own, because nothing but the channel says whose a key is, and name different survivors to
     different clients. Nor is it checked what a client uploads: whoever sends nonsense spoils the
-    sum. `terms` must be the caller's own, not what a server says they are.
+    sum. `rules` must be the caller's own, not what a server says they are.
 
     Parameters
     ----------
-    terms : Terms
+    rules : Rules
         Of this round.
     me : int
         This client's number.
@@ -65,8 +65,8 @@ class Client:
     --------
     Three clients; a server would pass on what they send.
 
-    >>> terms = Terms(clients=3, size=2, bits=16, min_survivors=3, colluders=0)
-    >>> clients = [Client(terms, number) for number in range(3)]
+    >>> rules = Rules(clients=3, size=2, bits=16, min_survivors=3, colluders=0)
+    >>> clients = [Client(rules, number) for number in range(3)]
     >>> keys = [client.advertise() for client in clients]
     >>> boxes = []
     >>> for client in clients:
@@ -75,19 +75,19 @@ class Client:
     ...     own = [box for box in boxes if box.receiver == client.me]
     ...     upload = client.upload(own, np.array([1, 2]))
     >>> from fldp.mechanism.secagg_messages import Request
-    >>> len(clients[0].unmask(Request(terms.tag, (0, 1, 2))).seeds)
+    >>> len(clients[0].unmask(Request(rules.tag, (0, 1, 2))).seeds)
     3
     """
 
-    def __init__(self, terms: Terms, me: int) -> None:
-        if not isinstance(terms, Terms):
-            raise ValueError(f"terms are {shown(terms)}: give secagg.Terms")
-        self.terms = terms
-        self.me = terms.check_client(me)
+    def __init__(self, rules: Rules, me: int) -> None:
+        if not isinstance(rules, Rules):
+            raise ValueError(f"rules are {shown(rules)}: give secagg.Rules")
+        self.rules = rules
+        self.me = rules.check_client(me)
         # Label -> this client's own key pair for that, until it has shared.
-        self._own = {label: Pairing(label, terms.tag, self.me) for label in (SEALING, PAIR)}
+        self._own = {label: Pairing(label, rules.tag, self.me) for label in (SEALING, PAIR)}
         self._public = PublicKeys(
-            terms.tag, self.me, self._own[SEALING].public, self._own[PAIR].public
+            rules.tag, self.me, self._own[SEALING].public, self._own[PAIR].public
         )
         self._seed = os.urandom(SECRET_BYTES)
         # Neighbour -> key in common with it.
@@ -131,17 +131,17 @@ class Client:
             For keys of another round, of this client, of nobody, of a client twice, of low order,
             or that two clients have; for too few neighbours or too many; for a second call.
         """
-        terms = self.terms
+        rules = self.rules
         with self._lock:
             self._check_turn("share")
-            keys = collected(peers, PublicKeys, terms)
+            keys = collected(peers, PublicKeys, rules)
             if self.me in keys:
                 raise ValueError(f"client {self.me} is no neighbour of its own")
             # With its own share it holds one more than it has neighbours.
-            if not terms.shares - 1 <= len(keys) <= terms.neighbours:
+            if not rules.shares - 1 <= len(keys) <= rules.neighbours:
                 raise ValueError(
-                    f"{len(keys)} neighbours: client {self.me} needs {terms.shares - 1} at least, "
-                    f"or nobody could unmask it, and has {terms.neighbours} at most"
+                    f"{len(keys)} neighbours: client {self.me} needs {rules.shares - 1} at least, "
+                    f"or nobody could unmask it, and has {rules.neighbours} at most"
                 )
             public = [key for one in (self._public, *keys.values()) for key in (one.box, one.mask)]
             if len(set(public)) < len(public):
@@ -157,18 +157,18 @@ class Client:
         holders = [self.me, *peers]
         # A share at zero would be the secret.
         points = [holder + 1 for holder in holders]
-        seeds = split(self._seed, points, self.terms.shares)
-        keys = split(secret, points, self.terms.shares)
+        seeds = split(self._seed, points, self.rules.shares)
+        keys = split(secret, points, self.rules.shares)
         shares = dict(zip(holders, zip(seeds, keys, strict=True), strict=True))
         # Its own share counts as any other's: whoever answers gives one.
         self._held[self.me] = shares.pop(self.me)
         messages = []
         for peer, (seed, key) in shares.items():
-            context = SealedShares.context(self.terms.tag, self.me, peer)
+            context = SealedShares.context(self.rules.tag, self.me, peer)
             # One key for both directions: the nonces must differ, and random ones do.
             nonce = os.urandom(NONCE_BYTES)
             box = sealed(self._box_keys[peer], nonce, seed + key, context)
-            messages.append(SealedShares(self.terms.tag, self.me, peer, box))
+            messages.append(SealedShares(self.rules.tag, self.me, peer, box))
         return messages
 
     def upload(self, boxes: Iterable[SealedShares], vector: NDArray[np.integer]) -> Upload:
@@ -192,30 +192,30 @@ class Client:
             For a vector of another kind, shape or range; for a box of another round, receiver or
             sender, or that does not open; for too few; for a second call.
         """
-        terms = self.terms
+        rules = self.rules
         with self._lock:
             self._check_turn("upload")
-            words = _as_words(vector, terms)
+            words = _as_words(vector, rules)
             held = self._opened(boxes)
-            if len(held) < terms.shares - 1:
+            if len(held) < rules.shares - 1:
                 raise ValueError(
                     f"{len(held)} neighbours shared their secrets: client {self.me} needs "
-                    f"{terms.shares - 1} at least, or nobody could unmask it"
+                    f"{rules.shares - 1} at least, or nobody could unmask it"
                 )
             self._held |= held
             # Against a server that learns this client's key, because it seemed to drop out.
-            own = self_key(self._seed, terms.tag, self.me)
+            own = self_key(self._seed, rules.tag, self.me)
             # Of two neighbours one adds their mask and the other takes it away: it cancels.
             added = [self._mask_keys[v] for v in held if v > self.me]
             taken = [self._mask_keys[v] for v in held if v < self.me]
             # Before anything is masked: whatever happens below, these masks are not used again.
             self._done.append("upload")
             mask_(words, [own, *added], taken)
-            return Upload(terms.tag, self.me, packed(reduced(words, terms.bits), terms.bits))
+            return Upload(rules.tag, self.me, packed(reduced(words, rules.bits), rules.bits))
 
     def _opened(self, boxes: Iterable[SealedShares]) -> dict[int, tuple[bytes, bytes]]:
         held = {}
-        for sender, message in collected(boxes, SealedShares, self.terms).items():
+        for sender, message in collected(boxes, SealedShares, self.rules).items():
             if message.receiver != self.me:
                 raise ValueError(
                     f"the shares for client {message.receiver} came to client {self.me}"
@@ -245,22 +245,22 @@ class Client:
         Raises
         ------
         ValueError
-            For fewer than `terms.min_uploads` uploads, where who names the survivors leaves this
+            For fewer than `rules.min_uploads` uploads, where who names the survivors leaves this
             client out or names one that never shared its secrets, and for a second call.
         """
-        terms = self.terms
+        rules = self.rules
         with self._lock:
             self._check_turn("unmask")
             if not isinstance(request, Request):
                 raise ValueError(f"{shown(request)} is no message of the kind Request")
-            request.check(terms)
+            request.check(rules)
             survivors = set(request.survivors)
             for survivor in survivors:
-                terms.check_client(survivor)
-            if len(survivors) < terms.min_uploads:
+                rules.check_client(survivor)
+            if len(survivors) < rules.min_uploads:
                 raise ValueError(
-                    f"{len(survivors)} uploads: below {terms.min_uploads}, {terms.min_survivors} "
-                    f"honest ones and {terms.colluders} colluders, nothing is unmasked"
+                    f"{len(survivors)} uploads: below {rules.min_uploads}, {rules.min_survivors} "
+                    f"honest ones and {rules.colluders} colluders, nothing is unmasked"
                 )
             if self.me not in survivors:
                 raise ValueError(f"client {self.me} did upload, and the request says it did not")
@@ -273,7 +273,7 @@ class Client:
             keys = {u: key for u, (_, key) in self._held.items() if u not in survivors}
             self._done.append("unmask")
             self._forget()
-            return Answer(terms.tag, self.me, seeds, keys)
+            return Answer(rules.tag, self.me, seeds, keys)
 
     def _forget(self) -> None:
         """After the answer no secret is needed."""
@@ -296,14 +296,14 @@ class Client:
             raise ValueError(f"'{step}' is not next for client {self.me}: '{following}' is")
 
 
-def _as_words(vector: NDArray[np.integer], terms: Terms) -> NDArray[np.unsignedinteger]:
+def _as_words(vector: NDArray[np.integer], rules: Rules) -> NDArray[np.unsignedinteger]:
     """A new array of the words that are masked; ValueError unless it is a vector of the round."""
     if not isinstance(vector, np.ndarray) or vector.dtype.kind not in "iu":
         raise ValueError(f"vector is {shown(vector)}: give a numpy array of integers")
-    if vector.shape != (terms.size,):
-        raise ValueError(f"vector has shape {vector.shape}: this round sums ({terms.size},)")
-    if vector.min() < 0 or int(vector.max()) >> terms.bits:
+    if vector.shape != (rules.size,):
+        raise ValueError(f"vector has shape {vector.shape}: this round sums ({rules.size},)")
+    if vector.min() < 0 or int(vector.max()) >> rules.bits:
         raise ValueError(
-            f"vector goes from {vector.min()} to {vector.max()}: give values in [0, 2^{terms.bits})"
+            f"vector goes from {vector.min()} to {vector.max()}: give values in [0, 2^{rules.bits})"
         )
-    return vector.astype(word_of(terms.bits))
+    return vector.astype(word_of(rules.bits))

@@ -34,7 +34,7 @@ def derived(secret: bytes, label: bytes, round_tag: bytes, *parts: bytes) -> byt
     label : bytes
         The purpose.
     round_tag : bytes
-        `Terms.tag`.
+        `Rules.tag`.
     parts : bytes
         Whatever else the key is bound to, each of a fixed length.
 
@@ -70,7 +70,7 @@ class Pairing:
     label : bytes
         What the common keys are for.
     round_tag : bytes
-        `Terms.tag`.
+        `Rules.tag`.
     client : int
         Its owner's number.
     private : bytes, optional

@@ -14,7 +14,7 @@ from typing import ClassVar, TypeVar
 
 from fldp._checks import shown
 from fldp.mechanism.secagg_keys import PUBLIC_BYTES, sealed_bytes
-from fldp.mechanism.secagg_terms import MOST_CLIENTS, TAG_BYTES, Terms
+from fldp.mechanism.secagg_rules import MOST_CLIENTS, TAG_BYTES, Rules
 from fldp.mechanism.shamir import SHARE_BYTES
 
 # Two shares of one client: of its seed, and of its key.
@@ -32,7 +32,7 @@ class RoundMessage:
     Parameters
     ----------
     tag : bytes
-        `Terms.tag` of its round.
+        `Rules.tag` of its round.
     """
 
     tag: bytes
@@ -42,10 +42,10 @@ class RoundMessage:
     def __post_init__(self) -> None:
         _check_bytes("tag", self.tag, TAG_BYTES)
 
-    def check(self, terms: Terms) -> None:
+    def check(self, rules: Rules) -> None:
         """ValueError unless this message belongs to a round."""
-        if self.tag != terms.tag:
-            raise ValueError(f"{_named(self)} is of another round, or of other terms")
+        if self.tag != rules.tag:
+            raise ValueError(f"{_named(self)} is of another round, or of other rules")
 
     def _framed(self, *parts: bytes) -> bytes:
         return b"".join([_HEAD.pack(self._kind, self.tag), *parts])
@@ -68,7 +68,7 @@ class PublicKeys(RoundMessage):
     Parameters
     ----------
     tag : bytes
-        `Terms.tag` of its round.
+        `Rules.tag` of its round.
     sender : int
         Whose they are: only the channel vouches for it.
     box : bytes
@@ -114,7 +114,7 @@ class SealedShares(RoundMessage):
     Parameters
     ----------
     tag : bytes
-        `Terms.tag` of its round.
+        `Rules.tag` of its round.
     sender, receiver : int
         From whom and for whom; the seal is bound to both and to the round.
     box : bytes
@@ -162,7 +162,7 @@ class Upload(RoundMessage):
     Parameters
     ----------
     tag : bytes
-        `Terms.tag` of its round.
+        `Rules.tag` of its round.
     sender : int
         Whose it is.
     data : bytes
@@ -204,7 +204,7 @@ class Request(RoundMessage):
     Parameters
     ----------
     tag : bytes
-        `Terms.tag` of its round.
+        `Rules.tag` of its round.
     survivors : tuple of int
         Ascending, each once.
 
@@ -254,7 +254,7 @@ class Answer(RoundMessage):
     Parameters
     ----------
     tag : bytes
-        `Terms.tag` of its round.
+        `Rules.tag` of its round.
     sender : int
         Who answers.
     seeds : mapping
@@ -343,7 +343,7 @@ def _check_bytes(name: str, value: bytes, length: int) -> None:
 
 
 def collected(
-    messages: Iterable[AnyMessage], kind: type[AnyMessage], terms: Terms
+    messages: Iterable[AnyMessage], kind: type[AnyMessage], rules: Rules
 ) -> dict[int, AnyMessage]:
     """Messages of one kind by their senders.
 
@@ -353,7 +353,7 @@ def collected(
         From anyone.
     kind : type
         What each must be.
-    terms : Terms
+    rules : Rules
         Of the round.
 
     Returns
@@ -368,15 +368,15 @@ def collected(
 
     Examples
     --------
-    >>> collected([], Upload, Terms(3, 1, 16, min_survivors=2, colluders=0))
+    >>> collected([], Upload, Rules(3, 1, 16, min_survivors=2, colluders=0))
     {}
     """
     found: dict[int, AnyMessage] = {}
     for message in messages:
         if not isinstance(message, kind):
             raise ValueError(f"{shown(message)} is no message of the kind {kind.__name__}")
-        message.check(terms)
-        sender = terms.check_client(getattr(message, "sender", -1))
+        message.check(rules)
+        sender = rules.check_client(getattr(message, "sender", -1))
         if sender in found:
             raise ValueError(f"two messages of client {sender}: there is one")
         found[sender] = message

@@ -21,7 +21,7 @@ from fldp.mechanism.secagg_messages import (
     Upload,
     collected,
 )
-from fldp.mechanism.secagg_terms import Terms
+from fldp.mechanism.secagg_rules import Rules
 from fldp.mechanism.shamir import combine
 
 # What comes in, in this order. What is asked of the server for the next step closes a step.
@@ -38,34 +38,34 @@ class Server:
 
     Parameters
     ----------
-    terms : Terms
+    rules : Rules
         Of this round.
 
     Examples
     --------
     `secagg.Round` runs a whole round.
 
-    >>> terms = Terms(clients=3, size=2, bits=16, min_survivors=2, colluders=0)
-    >>> server = Server(terms)
+    >>> rules = Rules(clients=3, size=2, bits=16, min_survivors=2, colluders=0)
+    >>> server = Server(rules)
     >>> server.graph[0]
     (1, 2)
     """
 
-    def __init__(self, terms: Terms) -> None:
-        if not isinstance(terms, Terms):
-            raise ValueError(f"terms are {shown(terms)}: give secagg.Terms")
-        self.terms = terms
-        order = list(range(terms.clients))
+    def __init__(self, rules: Rules) -> None:
+        if not isinstance(rules, Rules):
+            raise ValueError(f"rules are {shown(rules)}: give secagg.Rules")
+        self.rules = rules
+        order = list(range(rules.clients))
         # Public, and drawn after it is settled who colludes.
         secrets.SystemRandom().shuffle(order)
-        self.graph = ring(order, terms.neighbours)
+        self.graph = ring(order, rules.neighbours)
         self._step = 0
         self._keys: dict[int, PublicKeys] = {}
         # Sender -> receiver -> what it sealed.
         self._boxes: dict[int, dict[int, SealedShares]] = {}
         self._uploaded: set[int] = set()
         self._answers: dict[int, Answer] = {}
-        self._sum = np.zeros(terms.size, word_of(terms.bits))
+        self._sum = np.zeros(rules.size, word_of(rules.bits))
 
     def _open(self, step: str) -> None:
         """ValueError unless messages of a step are still taken."""
@@ -93,7 +93,7 @@ class Server:
             For another message, a second one of a client, and one that comes late.
         """
         self._open("keys")
-        (found,) = collected([message], PublicKeys, self.terms).values()
+        (found,) = collected([message], PublicKeys, self.rules).values()
         if found.sender in self._keys:
             raise ValueError(f"client {found.sender} has sent its keys")
         self._keys[found.sender] = found
@@ -134,7 +134,7 @@ class Server:
         found: dict[int, SealedShares] = {}
         senders = set()
         for message in messages:
-            collected([message], SealedShares, self.terms)
+            collected([message], SealedShares, self.rules)
             if message.receiver in found:
                 raise ValueError(f"two boxes for client {message.receiver}: there is one")
             found[message.receiver] = message
@@ -184,10 +184,10 @@ class Server:
             For another message or length, a second one of a client, and one that comes late.
         """
         self._open("uploads")
-        (found,) = collected([message], Upload, self.terms).values()
+        (found,) = collected([message], Upload, self.rules).values()
         if found.sender in self._uploaded or found.sender not in self._boxes:
             raise ValueError(f"client {found.sender} has uploaded, or shared no secrets before")
-        self._sum += unpacked(found.data, self.terms.size, self.terms.bits)
+        self._sum += unpacked(found.data, self.rules.size, self.rules.bits)
         self._uploaded.add(found.sender)
 
     @property
@@ -206,17 +206,17 @@ class Server:
         Raises
         ------
         SkippedRound
-            For fewer than `terms.min_uploads` uploads: honest clients would refuse.
+            For fewer than `rules.min_uploads` uploads: honest clients would refuse.
         """
         if self._step < _STEPS.index("uploads"):
             self._open("uploads")
-        if len(self._uploaded) < self.terms.min_uploads:
+        if len(self._uploaded) < self.rules.min_uploads:
             self._skip(
-                f"{len(self._uploaded)} uploads, {self.terms.min_uploads} are needed: "
-                f"{self.terms.min_survivors} honest ones and {self.terms.colluders} colluders"
+                f"{len(self._uploaded)} uploads, {self.rules.min_uploads} are needed: "
+                f"{self.rules.min_survivors} honest ones and {self.rules.colluders} colluders"
             )
         self._close("uploads")
-        return Request(self.terms.tag, self.survivors)
+        return Request(self.rules.tag, self.survivors)
 
     def add_answer(self, message: Answer) -> None:
         """Take a client's answer.
@@ -232,7 +232,7 @@ class Server:
             For another message, a second one of a client, and one with other shares than asked.
         """
         self._open("answers")
-        (found,) = collected([message], Answer, self.terms).values()
+        (found,) = collected([message], Answer, self.rules).values()
         sender = found.sender
         if sender in self._answers or sender not in self._uploaded:
             raise ValueError(f"client {sender} has answered, or not uploaded before")
@@ -258,7 +258,7 @@ class Server:
             Where a share is false; and for a second call.
         """
         self._open("answers")
-        tag = self.terms.tag
+        tag = self.rules.tag
         added: list[bytes] = []
         taken = [self_key(self._secret(u, "seeds"), tag, u) for u in self.survivors]
         for u in sorted(self._boxes.keys() - self._uploaded):
@@ -277,7 +277,7 @@ class Server:
         words = self._sum.copy()
         mask_(words, added, taken)
         self._close("answers")
-        return reduced(words, self.terms.bits).astype(np.int64)
+        return reduced(words, self.rules.bits).astype(np.int64)
 
     def _secret(self, client: int, kind: str) -> bytes:
         """A client's seed or key, from the shares in the answers."""
@@ -286,12 +286,12 @@ class Server:
             share = getattr(answer, kind).get(client)
             if share is not None:
                 found[sender + 1] = share
-        if len(found) < self.terms.shares:
+        if len(found) < self.rules.shares:
             self._skip(
                 f"{len(found)} answers hold a share of client {client}'s secret, "
-                f"{self.terms.shares} are needed"
+                f"{self.rules.shares} are needed"
             )
-        return combine(found, self.terms.shares)
+        return combine(found, self.rules.shares)
 
     def _skip(self, why: str) -> NoReturn:
         # Here, because that module loads torch, which nothing else in this protocol needs.

@@ -1,4 +1,4 @@
-"""The public terms of one round of secure aggregation, which every message is bound to."""
+"""The public rules of one round of secure aggregation, which every message is bound to."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _MOST_SECURITY = 256
 
 
 @dataclass(frozen=True)
-class Terms:
+class Rules:
     """What all parties of one round know: who counts, modulo what, and when a sum may be seen.
 
-    Guarantee: with these terms a semi-honest server and `colluders` clients learn nothing of the
+    Guarantee: with these rules a semi-honest server and `colluders` clients learn nothing of the
     others' vectors but the sum over all honest survivors, but for a chance below 2^(1-security)
-    over the random order of the graph; terms that would break this are refused.
+    over the random order of the graph; rules that would break this are refused.
 
     Parameters
     ----------
@@ -71,8 +71,8 @@ class Terms:
 
     Examples
     --------
-    >>> terms = Terms(clients=100, size=650, bits=16, min_survivors=75, colluders=5)
-    >>> terms.degree, terms.threshold, terms.min_uploads
+    >>> rules = Rules(clients=100, size=650, bits=16, min_survivors=75, colluders=5)
+    >>> rules.degree, rules.threshold, rules.min_uploads
     (48, 6, 80)
     """
 
@@ -168,8 +168,8 @@ class Terms:
 
     @cached_property
     def tag(self) -> bytes:
-        """16 bytes that stand for this round and all its terms: part of each key and message."""
-        return hashlib.sha256(b"fldp secagg: terms" + self.to_bytes()).digest()[:TAG_BYTES]
+        """16 bytes that stand for this round and all its rules: part of each key and message."""
+        return hashlib.sha256(b"fldp secagg: rules" + self.to_bytes()).digest()[:TAG_BYTES]
 
     def to_bytes(self) -> bytes:
         """For the wire.
@@ -192,8 +192,8 @@ class Terms:
         )
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Terms:
-        """From the wire; the caller compares them with the terms that were promised.
+    def from_bytes(cls, data: bytes) -> Rules:
+        """From the wire; the caller compares them with the rules that were promised.
 
         Parameters
         ----------
@@ -202,15 +202,15 @@ class Terms:
 
         Returns
         -------
-        Terms
+        Rules
 
         Raises
         ------
         ValueError
-            For anything else than terms that are allowed.
+            For anything else than rules that are allowed.
         """
         if not isinstance(data, bytes) or len(data) != _FORM.size:
-            raise ValueError(f"terms are {_FORM.size} bytes: {shown(data)} are none")
+            raise ValueError(f"rules are {_FORM.size} bytes: {shown(data)} are none")
         return cls(*_FORM.unpack(data))
 
     def check_client(self, client: int) -> int:
