@@ -234,6 +234,23 @@ def test_integers_of_any_type_are_taken_and_kept(kind: type) -> None:
     assert len(upload.data) == 6
 
 
+@pytest.mark.parametrize(
+    "vector",
+    [
+        np.arange(6)[::-2],
+        np.broadcast_to(np.int64(7), 3),
+        # In place, an array of this kind adds nothing to what it hides.
+        np.ma.array([1, 2, 3], mask=[1, 1, 1]),
+    ],
+)
+def test_however_a_vector_lies_it_is_masked_everywhere(vector: Any) -> None:
+    circle = Circle(rules_of(bits=32)).shared()
+    upload = circle.clients[0].upload(circle.boxes_for(0), vector)
+    words = unpacked(upload.data, 3, 32)
+    # Each word stays what it was by chance once in 2^32.
+    assert not (words == np.asarray(vector)).any()
+
+
 # What an upload shows.
 
 
@@ -357,6 +374,21 @@ def test_of_each_neighbour_one_kind_of_share(gone: tuple[int, ...]) -> None:
     answer = circle.clients[0].unmask(circle.request(*alive))
     assert tuple(answer.seeds) == alive
     assert tuple(answer.keys) == gone
+
+
+def test_what_server_and_colluders_hold_is_below_the_threshold() -> None:
+    """Of each honest client the server and γ colluders have γ shares of the kind nobody gave."""
+    rules = rules_of(7, min_survivors=4, colluders=2)
+    circle = Circle(rules).uploaded()
+    bad = (5, 6)
+    alive = (0, 1, 2, 3, 5, 6)
+    held = [dict(circle.clients[u]._held) for u in bad]
+    answers = [circle.clients[u].unmask(circle.request(*alive)) for u in (0, 1, 2, 3)]
+    for honest in range(5):
+        seeds = sum(honest in answer.seeds for answer in answers)
+        keys = sum(honest in answer.keys for answer in answers)
+        assert min(seeds, keys) == 0
+        assert sum(honest in shares for shares in held) == rules.colluders < rules.shares
 
 
 def answers_below(kind: type[Client]) -> bool:

@@ -12,6 +12,7 @@ from fldp.mechanism.secagg_graph import (
     CORRECTNESS,
     SECURITY,
     Degree,
+    _cohorts,
     check_degree,
     degree,
     is_connected,
@@ -108,6 +109,23 @@ def test_the_chance_of_too_many_colluding_neighbours_is_within_its_bound() -> No
         t = least_threshold(clients, colluders, k, bits)
         bad = sum(any(len(s.intersection(near)) >= t for near in graph.values()) for s in sets)
         assert bad / len(sets) < 2.0**-bits
+
+
+def test_cohorts_are_counted_exactly() -> None:
+    for marked, others, size in ((0, 9, 4), (3, 8, 4), (30, 2, 6), (7, 7, 7)):
+        wanted = [
+            math.comb(marked, count) * math.comb(others, size - count) for count in range(size + 1)
+        ]
+        assert _cohorts(marked, others, size) == wanted
+        assert sum(wanted) == math.comb(marked + others, size)
+
+
+def test_where_most_are_gone_everybody_is_a_neighbour() -> None:
+    k, t = degree(10_000, 0.45, 0.5)
+    assert k == 9999
+    assert 4500 < t <= 5000
+    with pytest.raises(ValueError, match="give an even number up to 512, or 9999"):
+        check_degree(10_000, 514)
 
 
 def test_more_colluders_or_dropouts_never_need_fewer_neighbours() -> None:

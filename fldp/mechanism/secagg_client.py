@@ -300,10 +300,12 @@ def _as_words(vector: NDArray[np.integer], rules: Rules) -> NDArray[np.unsignedi
     """A new array of the words that are masked; ValueError unless it is a vector of the round."""
     if not isinstance(vector, np.ndarray) or vector.dtype.kind not in "iu":
         raise ValueError(f"vector is {shown(vector)}: give a numpy array of integers")
+    # A subclass may have its own idea of adding a mask.
+    vector = np.asarray(vector)
     if vector.shape != (rules.size,):
         raise ValueError(f"vector has shape {vector.shape}: this round sums ({rules.size},)")
     if vector.min() < 0 or int(vector.max()) >> rules.bits:
         raise ValueError(
             f"vector goes from {vector.min()} to {vector.max()}: give values in [0, 2^{rules.bits})"
         )
-    return vector.astype(word_of(rules.bits))
+    return np.array(vector, word_of(rules.bits), order="C")

@@ -22,6 +22,9 @@ CORRECTNESS = 20
 _ROUNDING = 1e-9
 # No client's secret is ever any single other's to reveal.
 LEAST_THRESHOLD = 2
+# Where more neighbours are needed, so many collude or drop out that everybody is one; and what a
+# stranger's rules ask for is checked in milliseconds.
+MOST_SPARSE = 512
 
 
 class Degree(NamedTuple):
@@ -61,8 +64,8 @@ def degree(clients: int, corrupt: float, drop: float, security: int = SECURITY) 
 
     These are union bounds of our own, not the theorem of Bell et al. (2020, "Secure Single-Server
     Aggregation with (Poly)Logarithmic Overhead"), which is about the same graph. Where no smaller
-    k will do, k is n - 1: then 1 and 2 hold with certainty, and t lies half-way between the
-    colluders and those who stay.
+    k up to 512 will do, k is n - 1: then 1 and 2 hold with certainty, and t lies half-way between
+    the colluders and those who stay.
 
     Parameters
     ----------
@@ -127,7 +130,7 @@ def smallest(clients: int, colluders: int, dropped: int, security: int = SECURIT
             f"of {clients} clients {colluders} may collude and {dropped} drop out: fewer than two "
             "honest ones are left, and a sum over one of them hides nothing"
         )
-    for neighbours in range(2, clients - 1, 2):
+    for neighbours in range(2, min(clients - 1, MOST_SPARSE + 1), 2):
         if not is_connected(clients, colluders + dropped, neighbours, security):
             continue
         threshold = least_threshold(clients, colluders, neighbours, security)
@@ -185,12 +188,13 @@ def least_threshold(clients: int, colluders: int, neighbours: int, security: int
     """
     if neighbours == clients - 1:
         return max(LEAST_THRESHOLD, colluders + 1)
-    cohorts = math.comb(clients - 1, neighbours)
+    counts = _cohorts(colluders, clients - 1 - colluders, neighbours)
+    cohorts = sum(counts)
     # How many of these cohorts have t or more colluders; t comes down from k + 1.
     found = 0
     threshold = neighbours + 1
     while threshold > LEAST_THRESHOLD:
-        found += _cohorts(colluders, clients - 1 - colluders, neighbours, threshold - 1)
+        found += counts[threshold - 1]
         if (clients * found) << security >= cohorts:
             break
         threshold -= 1
@@ -205,14 +209,19 @@ def least_threshold_of_all(clients: int, colluders: int, dropped: int) -> int:
 
 def _recovers(clients: int, dropped: int, neighbours: int, threshold: int) -> bool:
     """The third bound of `degree`."""
-    staying = clients - 1 - dropped
-    too_few = sum(_cohorts(staying, dropped, neighbours, count) for count in range(threshold))
-    return (clients * too_few) << CORRECTNESS <= math.comb(clients - 1, neighbours)
+    counts = _cohorts(clients - 1 - dropped, dropped, neighbours)
+    return (clients * sum(counts[:threshold])) << CORRECTNESS <= sum(counts)
 
 
-def _cohorts(marked: int, others: int, size: int, count: int) -> int:
-    """How many cohorts of a size have exactly `count` of the marked clients."""
-    return math.comb(marked, count) * math.comb(others, size - count)
+def _cohorts(marked: int, others: int, size: int) -> list[int]:
+    """How many cohorts of a size have 0, 1, ..., `size` of the marked clients."""
+    left = [1]
+    right = [1]
+    for count in range(size):
+        # From one binomial coefficient to the next the division has no remainder.
+        left.append(left[-1] * (marked - count) // (count + 1))
+        right.append(right[-1] * (others - count) // (count + 1))
+    return [left[count] * right[size - count] for count in range(size + 1)]
 
 
 def ring(order: Sequence[int], neighbours: int) -> dict[int, tuple[int, ...]]:
@@ -259,10 +268,11 @@ def ring(order: Sequence[int], neighbours: int) -> dict[int, tuple[int, ...]]:
 def check_degree(clients: int, neighbours: int) -> int:
     """k if there is such a graph of n clients, else a ValueError."""
     neighbours = whole("degree", neighbours)
-    fits = neighbours == clients - 1 or (neighbours % 2 == 0 and neighbours < clients - 1)
+    most = min(clients - 2, MOST_SPARSE)
+    fits = neighbours == clients - 1 or (neighbours % 2 == 0 and neighbours <= most)
     if not fits:
         raise ValueError(
-            f"degree is {neighbours}: give an even number below {clients - 1}, or {clients - 1}, "
-            "which is everyone"
+            f"degree is {neighbours}: give an even number up to {most}, or {clients - 1}, which is "
+            "everyone"
         )
     return neighbours

@@ -38,7 +38,8 @@ class Rules:
 
     Guarantee: with these rules a semi-honest server and `colluders` clients learn nothing of the
     others' vectors but the sum over all honest survivors, but for a chance below 2^(1-security)
-    over the random order of the graph; rules that would break this are refused.
+    over the random order of the graph, which neither colluders nor dropouts knew; rules that would
+    break this are refused.
 
     Parameters
     ----------
