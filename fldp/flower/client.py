@@ -15,8 +15,8 @@ from typing import Any
 
 from flwr.app import Context, Error, Message, MessageType, MetricRecord, RecordDict
 
-from fldp.flower.deployment import absolute
 from fldp.flower.arrays import parameters, record_of, update_in
+from fldp.flower.deployment import absolute
 from fldp.flower.replies import silence
 from fldp.mechanism.aggregation import PrivateAggregator
 from fldp.mechanism.clipping import Clip

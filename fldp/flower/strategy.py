@@ -18,10 +18,10 @@ from torch import Tensor
 
 from fldp._checks import shown, whole
 from fldp._text import fill, up
+from fldp.flower.arrays import parameters, record_of, update_in, weight_in
 from fldp.flower.deployment import absolute, refuse_overrides
 from fldp.flower.nodes import OneReply, Roster, connected
 from fldp.flower.progress import Progress, load_optimiser, optimiser_state
-from fldp.flower.arrays import parameters, record_of, update_in, weight_in
 from fldp.flower.replies import exchange, silence
 from fldp.mechanism.aggregation import PrivateAggregator
 from fldp.mechanism.clipping import Clip, as_clip
@@ -291,8 +291,15 @@ class Private(Strategy):
         return None
 
     def summary(self) -> None:
-        """The guarantee, into Flower's log."""
-        _LOG.info("Private(%s)\n%s", type(self.strategy).__name__, self.statement)
+        """What is promised, into Flower's log; `statement` says all of it."""
+        _LOG.info(
+            "Private(%s): ε at most %s at δ = %s over %d rounds of %d clients",
+            type(self.strategy).__name__,
+            up(self.plan.target_epsilon),
+            up(self.plan.delta),
+            self.plan.rounds,
+            self.plan.clients,
+        )
         if getattr(self.strategy, "fraction_evaluate", 0):
             _LOG.info("no client is asked to evaluate: its metrics would not be private")
 

@@ -91,16 +91,12 @@ def test_memory_is_that_of_a_few_replies(tmp_path) -> None:
 
 def test_nothing_is_logged_or_warned_of_in_silence(caplog) -> None:
     logger = logging.getLogger("flwr")
-    logger.addHandler(caplog.handler)
-    try:
-        with warnings.catch_warnings(record=True) as warned:
-            warnings.simplefilter("always")
-            with silence():
-                logger.warning("37 results")
-                warnings.warn("37 malformed", RoundWarning, stacklevel=1)
-                warnings.warn("something else", UserWarning, stacklevel=1)
-            logger.warning("round 1")
-    finally:
-        logger.removeHandler(caplog.handler)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        with silence():
+            logger.warning("37 results")
+            warnings.warn("37 malformed", RoundWarning, stacklevel=1)
+            warnings.warn("something else", UserWarning, stacklevel=1)
+        logger.warning("round 1")
     assert [str(one.message) for one in warned] == ["something else"]
     assert [one.message for one in caplog.records] == ["round 1"]
