@@ -119,3 +119,23 @@ def refuse_overrides(grid: Grid, paths: Iterable[Path]) -> None:
                 f"the run's config sets {name!r}, and whoever may submit a run could: the operator "
                 "sets plan and ledger in the SuperLink's environment (FLDP_PLAN, FLDP_LEDGER)"
             )
+
+
+def check_trust(plan: PrivacyPlan) -> None:
+    """ValueError for trust under which noise would not be here, or twice.
+
+    Parameters
+    ----------
+    plan : PrivacyPlan
+        What a server on Flower is to run.
+    """
+    if plan.trust == "distributed":
+        raise ValueError(
+            "trust is 'distributed', and Flower's strategies have no secure aggregation that adds "
+            "up shares of noise: calibrate with trust='central'"
+        )
+    if plan.trust == "local":
+        raise ValueError(
+            "trust is 'local', and devices have added the noise already: use the strategy itself, "
+            "with ClientApp(mods=[fldp.flower.local_dp(plan, ...)]) on each device"
+        )

@@ -19,7 +19,7 @@ from torch import Tensor
 from fldp._checks import shown, whole
 from fldp._text import fill, up
 from fldp.flower.arrays import parameters, record_of, update_in, weight_in
-from fldp.flower.deployment import absolute, refuse_overrides
+from fldp.flower.deployment import absolute, check_trust, refuse_overrides
 from fldp.flower.nodes import OneReply, Roster, connected
 from fldp.flower.progress import Progress, load_optimiser, optimiser_state
 from fldp.flower.replies import exchange, silence
@@ -106,7 +106,7 @@ class Private(Strategy):
         noise: Gaussian | None = None,
     ) -> None:
         check_plan(plan)
-        _check_trust(plan)
+        check_trust(plan)
         _check_strategy(strategy)
         self.strategy = strategy
         self.plan = plan
@@ -391,20 +391,6 @@ def _evaluate(
     found = None if evaluate is None else evaluate(done, result.arrays)
     if found is not None:
         result.evaluate_metrics_serverapp[done] = found
-
-
-def _check_trust(plan: PrivacyPlan) -> None:
-    """ValueError for noise that would not be here, or twice."""
-    if plan.trust == "distributed":
-        raise ValueError(
-            "trust is 'distributed', and Flower's strategies have no secure aggregation that adds "
-            "up shares of noise: calibrate with trust='central'"
-        )
-    if plan.trust == "local":
-        raise ValueError(
-            "trust is 'local', and devices have added the noise already: use the strategy itself, "
-            "with ClientApp(mods=[fldp.flower.local_dp(plan, ...)]) on each device"
-        )
 
 
 def _check_strategy(strategy: object) -> None:
