@@ -36,6 +36,8 @@ def _graded(folder: Path, out: Path, key: str, assignment: str, jobs: int) -> No
     why = box.why_not_isolated()
     if why:
         print(f"NOT ISOLATED: this system makes no box ({why}). {box.WHAT_PLAIN_MEANS}")
+    # Before anybody is graded: where nothing can be written, that would be for nothing.
+    out.mkdir(parents=True, exist_ok=True)
     run = batch.Batch(key, not why, assignment, jobs)
     batch.write(run.grade(folder, _show), out)
     print(f"marks: {out / 'marks.csv'}; a page for each student: {out / 'feedback'}")
@@ -84,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         arguments.run(arguments)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"course: {error}", file=sys.stderr)
         return 1
     return 0

@@ -100,12 +100,13 @@ class Batch:
         show : callable
             Is given each grade, in the order of the files, as soon as it is there.
         """
-        submissions = latest([read(student, path) for student, path in find(folder)])
+        found = [read(student, path) for student, path in find(folder)]
+        submissions = latest(found, self.assignment)
         grades = []
         with ThreadPoolExecutor(self.jobs) as pool:
-            for found in pool.map(self.one, submissions):
-                show(found)
-                grades.append(found)
+            for one in pool.map(self.one, submissions):
+                show(one)
+                grades.append(one)
         return grades
 
 
@@ -116,24 +117,34 @@ def _changed(path: Path) -> float:
         return 0.0
 
 
-def _whose(submission: Submission) -> tuple[str, str]:
-    return submission.student.casefold(), submission.assignment
-
-
-def latest(submissions: Sequence[Submission]) -> list[Submission]:
+def latest(submissions: Sequence[Submission], assignment: str = "") -> list[Submission]:
     """Of several by one student for one assignment only the file changed last is graded.
 
-    The others say which.
+    The others say which. What cannot be read takes no place, so that a file which a system left
+    beside a notebook does not stand for it.
+
+    Parameters
+    ----------
+    submissions : sequence of Submission
+        What was handed in.
+    assignment : str
+        What a notebook that says nothing is graded as; "" where that is refused.
     """
+
+    def whose(submission: Submission) -> tuple[str, str]:
+        return submission.student.casefold(), submission.assignment or assignment
+
     last: dict[tuple[str, str], Submission] = {}
     for submission in submissions:
-        before = last.get(_whose(submission))
+        before = last.get(whose(submission))
+        if submission.refused:
+            continue
         if before is None or _changed(submission.path) >= _changed(before.path):
-            last[_whose(submission)] = submission
+            last[whose(submission)] = submission
     counted = []
     for submission in submissions:
-        newest = last[_whose(submission)]
-        if newest is not submission:
+        newest = last.get(whose(submission), submission)
+        if newest is not submission and not submission.refused:
             why = f"not graded: {newest.file} of the same student was changed later"
             submission = replace(submission, refused=why)
         counted.append(submission)

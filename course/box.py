@@ -17,21 +17,20 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-import fldp
+from course import brought
+from course.brought import INSIDE
 
 HERE = Path(__file__).resolve().parent
 SCRIPT = HERE / "box.sh"
-# Where the worker and the package stand inside.
-INSIDE = "/box"
 # `pivot_root` is among the administrator's programs.
 SEARCHED = "/usr/sbin:/usr/bin:/sbin:/bin"
 # systemd's range of users that nobody else has; each box of a batch run by root gets its own.
 USERS = range(61_184, 65_520)
 NAMESPACES = ["--net", "--pid", "--mount", "--ipc", "--uts", "--fork", "--kill-child"]
-# What shows that another user can run Python where it is.
-ANYTHING = (sys.executable, "-c", "")
-# A box that does nothing is made in a tenth of a second.
-TRIAL_SECONDS = 60
+# Where this fails every submission would end, as if each had failed.
+NEEDED = (sys.executable, "-c", "import course.values, fldp.mechanism; print('here')")
+# From a cold disk; else two seconds.
+TRIAL_SECONDS = 120
 # Of what the system says about a box that could not be made.
 REASON = 200
 WHAT_PLAIN_MEANS = (
@@ -40,32 +39,6 @@ WHAT_PLAIN_MEANS = (
 )
 
 _turn = itertools.count()
-
-
-def _installed() -> list[str]:
-    """The folders that hold Python and what is installed in it."""
-    program = os.path.realpath(sys.executable)
-    found = {sys.prefix, sys.base_prefix, str(Path(program).parent.parent)}
-    found |= {path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")}
-    return sorted(path for path in found if Path(path).is_dir())
-
-
-def _brought() -> str:
-    """What the box holds, as `box.sh` reads it."""
-    lines = ["/usr\t/usr"]
-    covered = ["/usr/"]
-    for path in _installed():
-        if not any(f"{path}/".startswith(parent) for parent in covered):
-            lines.append(f"{path}\t{path}")
-            covered.append(f"{path}/")
-    for path in ("/etc/ld.so.cache", "/etc/alternatives"):
-        if os.path.exists(path):
-            lines.append(f"{path}\t{path}")
-    lines.append(f"{Path(fldp.__file__).parent}\t{INSIDE}/fldp")
-    # The rest of the engine is not there: its __init__ neither.
-    for name in ("worker.py", "values.py"):
-        lines.append(f"{HERE / name}\t{INSIDE}/course/{name}")
-    return "\n".join(lines)
 
 
 def _environment(path: str, home: str) -> dict[str, str]:
@@ -82,6 +55,7 @@ def _environment(path: str, home: str) -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
+        **brought.environment(),
     }
 
 
@@ -96,9 +70,13 @@ def _other_user_runs(*command: str) -> bool:
     """Whether another user can be made to run this: not every root may, in a container."""
     if os.geteuid() != 0:
         return False
-    trial = [*_as_user(str(USERS[0])), *command]
+    # `env` starts it as that user: `setpriv` itself may still reach what only root may.
+    trial = [*_as_user(str(USERS[0])), "env", *command]
+    told = _environment(str(HERE.parent), "/tmp")
     try:
-        done = subprocess.run(trial, capture_output=True, timeout=TRIAL_SECONDS, check=False)
+        done = subprocess.run(
+            trial, env=told, cwd="/", capture_output=True, timeout=TRIAL_SECONDS, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return False
     return done.returncode == 0
@@ -117,7 +95,7 @@ def _isolated(root: str, command: list[str]) -> list[str]:
 
 def _plain(command: list[str]) -> list[str]:
     """A plain process; of another user where the grader is root."""
-    user = _own_user(*ANYTHING)
+    user = _own_user(*NEEDED)
     return [*_as_user(user), *command] if user else command
 
 
@@ -127,10 +105,10 @@ def why_not_isolated() -> str:
     if not sys.platform.startswith("linux"):
         return f"namespaces are Linux's, and this is {sys.platform}"
     with tempfile.TemporaryDirectory(prefix="box-") as root:
-        environment = _environment(INSIDE, "/tmp") | {"BRING": _brought()}
         try:
+            environment = _environment(INSIDE, "/tmp") | {"BRING": brought.lines()}
             done = subprocess.run(
-                _isolated(root, [sys.executable, "-c", "print('here')"]),
+                _isolated(root, [*NEEDED]),
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
@@ -163,10 +141,10 @@ class Process:
 
     def __init__(self, isolated: bool) -> None:
         self._folder = tempfile.mkdtemp(prefix="box-")
-        self.has_own_user = isolated or _other_user_runs(*ANYTHING)
+        self.has_own_user = isolated or _other_user_runs(*NEEDED)
         command = [sys.executable, "-m", "course.worker"]
         if isolated:
-            environment = _environment(INSIDE, "/tmp") | {"BRING": _brought()}
+            environment = _environment(INSIDE, "/tmp") | {"BRING": brought.lines()}
             command = _isolated(self._folder, command)
         else:
             environment = _environment(str(HERE.parent), self._folder)

@@ -16,6 +16,7 @@ ORACLE_CALLS = 1_000
 # The worker says the same.
 NO_FUNCTION = "there is no function"
 UNWRITTEN = "is still to be written"
+UNREADABLE = "returned what cannot be read"
 
 
 class Raised(AssertionError):
@@ -120,7 +121,7 @@ class Here(Kept):
         try:
             answer = encode(function(*received))
         except Malformed as error:
-            raise Raised(f"{name} returned what cannot be read", str(error)) from None
+            raise Raised(f"{name} {UNREADABLE}", str(error)) from None
         except NotImplementedError:
             raise Raised(f"{name} {UNWRITTEN}") from None
         except Exception as error:

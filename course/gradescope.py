@@ -60,14 +60,18 @@ def write(assignment: Assignment, place: Path) -> None:
         "key_file": KEY_FILE,
         "name": assignment.name,
     }
-    with zipfile.ZipFile(place / "gradescope.zip", "w", zipfile.ZIP_DEFLATED) as file:
+    path = place / "gradescope.zip"
+    # It holds the key, and others may have an account here, submissions in plain processes too.
+    path.touch()
+    path.chmod(0o600)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
         for name, text in (("setup.sh", SETUP), ("run_autograder", RUN)):
             # Executable for all, as Gradescope asks.
             entry = zipfile.ZipInfo(name)
             entry.external_attr = 0o755 << 16
             file.writestr(entry, text.format(**words))
-        for path in sorted([*HERE.glob("*.py"), *HERE.glob("*.sh")]):
-            file.write(path, f"course/{path.name}")
+        for module in sorted([*HERE.glob("*.py"), *HERE.glob("*.sh")]):
+            file.write(module, f"course/{module.name}")
         # Not what was tried, where right answers are: a submission may be able to read it there.
         file.write(assignment.folder / "checks.py", f"assignments/{assignment.name}/checks.py")
         if key := os.environ.get(KEY, ""):

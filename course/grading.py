@@ -137,9 +137,12 @@ def draw_for(key: str, assignment: Assignment, student: str, check: Check) -> Dr
     return Draw(key, [assignment.name, student, check.question, check.name])
 
 
-def mark(assignment: Assignment, call: Call, key: str, student: str) -> list[Outcome]:
-    """All checks of an assignment, on whatever `call` reaches."""
-    return [run(c, call, draw_for(key, assignment, student, c)) for c in assignment.checks]
+def mark(
+    assignment: Assignment, call: Call, key: str, student: str, question: str | None = None
+) -> list[Outcome]:
+    """All checks of an assignment, or of one question, on whatever `call` reaches."""
+    chosen = [c for c in assignment.checks if question in (None, c.question)]
+    return [run(c, call, draw_for(key, assignment, student, c)) for c in chosen]
 
 
 def grade(submission: Submission, assignment: Assignment, key: str, isolated: bool) -> Grade:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import re
 import threading
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from course.box import Process
-from course.calls import Kept, Raised
+from course.calls import NO_FUNCTION, UNREADABLE, UNWRITTEN, Kept, Raised
 from course.link import Gone, Link
 from course.values import Malformed, decode, encode
 
@@ -229,8 +230,7 @@ class Student(Kept):
             self._link.send(_reply(functions, message), end)
             message = self._link.receive(end)
         if "error" in message:
-            what, text = str(message["error"])[:SHOWN], str(message.get("text", ""))[:SHOWN]
-            raise Raised(what, text)
+            raise _raised(name, str(message["error"])[:SHOWN], str(message.get("text", ""))[:SHOWN])
         try:
             after = message.get("after")
             if not isinstance(after, list) or len(after) != len(args):
@@ -241,6 +241,21 @@ class Student(Kept):
             # The worker sends nothing of the kind: something else wrote into the link.
             self._dead = f"what came back was no answer of the worker ({error})"
             raise Gone(self._dead) from None
+
+
+def _raised(name: str, said: str, text: str) -> Raised:
+    """What happened, in the grader's words: those of the box are the submission's.
+
+    What happened is told of hidden checks, too, and an exception whose name the student chose could
+    tell what the check had sent. So such a name goes into the text, which is not told.
+    """
+    if said in (f"{NO_FUNCTION} {name}", f"{name} {UNWRITTEN}", f"{name} {UNREADABLE}"):
+        return Raised(said, text)
+    kind = said.removeprefix(f"{name} raised ")
+    known = getattr(builtins, kind, None)
+    if isinstance(known, type) and issubclass(known, BaseException):
+        return Raised(f"{name} raised {kind}", text)
+    return Raised(f"{name} raised an exception", f"{kind}: {text}"[:SHOWN])
 
 
 def _reply(functions: list[Callable[..., Any]], message: dict[str, Any]) -> dict[str, Any]:

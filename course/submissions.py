@@ -80,7 +80,7 @@ def find(folder: Path) -> list[tuple[str, Path]]:
         raise ValueError(f"SUBMISSIONS is no folder: {folder}")
     found = []
     for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
+        if _is_a_systems(path.name):
             continue
         if path.is_dir() and not path.is_symlink():
             inside = sorted(_notebooks(path))
@@ -93,11 +93,26 @@ def find(folder: Path) -> list[tuple[str, Path]]:
     return found
 
 
+def _is_a_systems(name: str) -> bool:
+    """Whether a file is what a system leaves behind, and nobody's submission.
+
+    A name that begins with a dot, unless it is a notebook's; macOS puts one that begins with ``._``
+    beside every file, in an archive in a folder of its own.
+    """
+    if name.startswith("._") or name == "__MACOSX":
+        return True
+    return name.startswith(".") and not name.endswith(".ipynb")
+
+
+def _is_notebook(name: str) -> bool:
+    return name.endswith(".ipynb") and not _is_a_systems(name)
+
+
 def _notebooks(folder: Path) -> list[Path]:
     found = []
     for root, folders, files in os.walk(folder, followlinks=False):
         folders[:] = [name for name in folders if name != ".ipynb_checkpoints"]
-        found += [Path(root) / name for name in files if name.endswith(".ipynb")]
+        found += [Path(root) / name for name in files if _is_notebook(name)]
     return found
 
 

@@ -39,9 +39,15 @@ def space_of(cells: tuple[str, ...]) -> dict[str, Any]:
     return space
 
 
-def graded(assignment: Assignment, name: str, cells: tuple[str, ...], key: str = KEY) -> Grade:
-    """The grade of these cells."""
-    outcomes = mark(assignment, Here(space_of(cells)), key, STUDENT)
+def graded(
+    assignment: Assignment,
+    name: str,
+    cells: tuple[str, ...],
+    key: str = KEY,
+    question: str | None = None,
+) -> Grade:
+    """The grade of these cells, in all or for one question."""
+    outcomes = mark(assignment, Here(space_of(cells)), key, STUDENT, question)
     return Grade(STUDENT, name, assignment, outcomes, isolated=False)
 
 
@@ -56,17 +62,16 @@ def untouched(assignment: Assignment, key: str = KEY) -> Grade:
 
 
 def answer(assignment: Assignment, one: Tried, key: str = KEY) -> Grade:
-    """The grade of the solution with one answer replaced."""
-    return graded(assignment, one.name, (*_cells(assignment, True), one.source), key)
+    """The grade of the solution with one answer replaced, for the question that it answers."""
+    cells = (*_cells(assignment, True), one.source)
+    return graded(assignment, one.name, cells, key, one.question)
 
 
 def lines(assignment: Assignment) -> Iterator[str]:
-    """A table: what was tried, its points in its question and in all, and why."""
+    """A table: what was tried, its points (of an answer, in its question), and why."""
     for grade in (solution(assignment), untouched(assignment)):
         yield f"{assignment.name:24} {grade.file:30} {'':5} {grade.mark():5.2f}  {grade.reason}"
     for one in tried.load(assignment):
         grade = answer(assignment, one)
-        points = grade.mark(one.question)
         wanted = "right" if one.is_right else "wrong"
-        text = f"{assignment.name:24} {one.name:30} {wanted:5} {grade.mark():5.2f}  "
-        yield f"{text}{one.question} {points:g}: {grade.reason}"
+        yield (f"{assignment.name:24} {one.name:30} {wanted:5} {grade.mark():5.2f}  {grade.reason}")

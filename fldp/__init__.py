@@ -1,6 +1,6 @@
 """Differential privacy for federated learning at the level of model updates.
 
-``import fldp`` loads numpy and nothing heavier: names that need torch are resolved on first use.
+``import fldp`` loads nothing heavier than numpy: names that need torch are resolved on first use.
 
 >>> import fldp
 >>> plan = fldp.calibrate(epsilon=8.0, delta=1e-3, rounds=60, clients=480, cohort=120)

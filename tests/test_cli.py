@@ -32,6 +32,15 @@ def test_calibrate_says_the_noise_and_what_it_means(capsys):
     assert plan.statement() in out
 
 
+def test_a_reader_that_has_enough_is_no_error():
+    source, end = os.pipe()
+    os.close(source)
+    command = [sys.executable, "-m", "fldp", *CALIBRATE]
+    done = subprocess.run(command, stdout=end, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(end)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_json_of_every_command(capsys):
     plan = fldp.calibrate(epsilon=8, delta=1e-3, rounds=60, clients=480, cohort=120)
     found = json.loads(run(capsys, [*CALIBRATE, "--json"])[1])

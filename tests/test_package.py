@@ -15,7 +15,6 @@ import zipfile
 from pathlib import Path
 
 import pytest
-import tomllib
 import yaml
 from packaging.requirements import Requirement
 
@@ -23,6 +22,8 @@ import fldp
 
 FOLDER = Path(fldp.__file__).parent
 HERE = FOLDER.parent
+# Before Python 3.11 it is pytest that brings it, under another name.
+tomllib = pytest.importorskip("tomllib" if sys.version_info >= (3, 11) else "tomli")
 PROJECT = tomllib.loads((HERE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 # From the first floor to the last: a module imports from its own floor or from one before it.
 FLOORS = ("accounting", "plan", "mechanism", "simulation", "audit", "flower")

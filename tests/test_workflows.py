@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.metadata
 import re
 import shutil
 import subprocess
@@ -13,6 +15,8 @@ import pytest
 import release_notes
 import twins
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 HERE = Path(__file__).resolve().parent.parent
 WORKFLOWS = sorted((HERE / ".github/workflows").glob("*.yml"))
@@ -63,6 +67,83 @@ def test_what_a_workflow_calls_is_there(path: Path) -> None:
     makefile = (HERE / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"run: make ([\w-]+)", text):
         assert re.search(rf"^{target}:", makefile, re.M), target
+
+
+# What `newest.yml` installs; the standard library of its oldest Python lacks what is younger.
+EXTRAS = ("dev", "verify")
+YOUNGER = {"tomllib"}
+FOLDERS = ("tests", "tools", "book/_ext", ".")
+
+
+def brought(name: str, extras: tuple[str, ...] = ()) -> set[str]:
+    """The distributions that installing one brings, itself included."""
+    found, asked = set(), [(name, extras)]
+    while asked:
+        name, extras = asked.pop()
+        found.add(canonicalize_name(name))
+        try:
+            lines = importlib.metadata.requires(name) or []
+        except importlib.metadata.PackageNotFoundError:  # not on this platform, or an older one
+            continue
+        for requirement in map(Requirement, lines):
+            marker = requirement.marker
+            if marker and not any(marker.evaluate({"extra": one}) for one in ("", *extras)):
+                continue
+            if canonicalize_name(requirement.name) not in found:
+                asked.append((requirement.name, tuple(requirement.extras)))
+    return found
+
+
+def imported(path: Path) -> set[str]:
+    """The modules that a file needs to be imported at all."""
+    names: set[str] = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def own(module: str) -> Path | None:
+    """The file of a module of this repository."""
+    paths = (HERE / folder / f"{module.replace('.', '/')}.py" for folder in FOLDERS)
+    return next((path for path in paths if path.exists()), None)
+
+
+def lacking(files: list[Path], there: set[str]) -> set[tuple[str, str]]:
+    """File and module, where a file, or what it imports of ours, imports what is not there."""
+    distributions = importlib.metadata.packages_distributions()
+    seen, found = set(files), set()
+    files = list(files)
+    while files:
+        path = files.pop()
+        for module in imported(path):
+            mine = own(module)
+            if mine is not None and mine not in seen:
+                seen.add(mine)
+                files.append(mine)
+            top = module.partition(".")[0]
+            ours = mine or own(top) or (HERE / top).is_dir()
+            if ours or top in sys.stdlib_module_names - YOUNGER:
+                continue
+            if not {canonicalize_name(one) for one in distributions.get(top, [])} & there:
+                found.add((path.name, top))
+    return found
+
+
+@pytest.mark.slow
+def test_the_weekly_run_has_what_its_tests_import() -> None:
+    text = (HERE / ".github/workflows/newest.yml").read_text(encoding="utf-8")
+    assert f'".[{",".join(EXTRAS)}]"' in text
+    ignored = {HERE / name for name in re.findall(r"--ignore (\S+)", text)}
+    assert all(path.exists() for path in ignored)
+    files = [path for path in (HERE / "tests").rglob("*.py") if not ignored & {path, *path.parents}]
+    assert len(files) > 100
+    there = brought("fldp", EXTRAS)
+    assert lacking(files, there) == set()
+    # it sees what is lacking: this file's tools read the book with the book's own parser
+    assert ("myst.py", "myst_parser") in lacking([Path(__file__)], there)
 
 
 def test_zizmor_finds_nothing() -> None:
@@ -116,6 +197,7 @@ def checkout(tmp_path: Path) -> Path:
     (root / ".venv/bin").symlink_to(Path(sys.executable).parent)
     shutil.copy(HERE / "tools/publish.sh", root / "tools/publish.sh")
     (root / "LICENSE-book").write_text("the licence\n")
+    (root / "fldp/__init__.py").write_text('__version__ = "0.3.0"\n')
     (root / "_build/html/index.html").write_text("a page\n")
     (root / "_build/html/_sources/a.ipynb").write_text("with boxes\n")
     (root / "_build/html/_sources/map.md").write_text("a source\n")
@@ -127,9 +209,10 @@ def checkout(tmp_path: Path) -> Path:
         "sys.exit((Path(sys.argv[2]) / 'a.ipynb').read_text() != '{}\\n')\n"
     )
     git(root, "init", "--quiet")
-    git(root, "add", "LICENSE-book")
+    git(root, "add", "LICENSE-book", "fldp")
     git(root, "commit", "--quiet", "--message", "A source")
     git(tmp_path, "init", "--quiet", "--bare", "there.git")
+    git(root, "push", "--quiet", str(tmp_path / "there.git"), "HEAD:refs/tags/v0.3.0")
     return root
 
 
@@ -164,6 +247,22 @@ def test_a_book_without_what_its_front_page_offers_is_not_published(
 
 def test_other_notebooks_on_the_branch_than_the_books_fail(checkout: Path) -> None:
     (checkout / "_build/html/notebooks/a.ipynb").write_text("another\n")
+    assert publish(checkout) != 0
+
+
+def test_notebooks_that_install_a_tag_that_is_not_there_are_not_published(checkout: Path) -> None:
+    git(checkout.parent / "there.git", "tag", "--delete", "v0.3.0")
+    assert publish(checkout) != 0
+    assert git(checkout.parent / "there.git", "branch", "--list", "gh-pages") == ""
+
+
+def test_notebooks_that_would_install_another_package_are_not_published(checkout: Path) -> None:
+    (checkout / "LICENSE-book").write_text("another licence\n")
+    git(checkout, "commit", "--all", "--quiet", "--message", "A sentence of the book")
+    assert publish(checkout) == 0
+    (checkout / "fldp/new.py").write_text("what the tag has not\n")
+    git(checkout, "add", "fldp")
+    git(checkout, "commit", "--quiet", "--message", "A change of the package")
     assert publish(checkout) != 0
 
 

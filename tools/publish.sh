@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Publishes _build/html on the branch gh-pages of a repository, as one commit without history, with
 # the PDF and the archive that its front page offers, and checks that what stands there is what was
-# built: bash tools/publish.sh REPOSITORY
+# built. The notebooks install a tag: it must be there, with this package. bash tools/publish.sh REPOSITORY
 set -euo pipefail
 there=$1
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -22,6 +22,18 @@ for made in "$root/_build/fldp.pdf" "$root"/_build/fldp-book-*.zip; do
   fi
   cp "$made" "$site"
 done
+
+version=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' "$root/fldp/__init__.py")
+tag="v$version"
+if ! git -C "$root" fetch --quiet --no-tags "$there" "refs/tags/$tag"; then
+  echo "the notebooks install $tag, and there is no such tag: push it first" >&2
+  exit 1
+fi
+if ! git -C "$root" diff --quiet FETCH_HEAD HEAD -- fldp pyproject.toml; then
+  echo "the notebooks install $tag, and this is another package: cut a release of it first" >&2
+  exit 1
+fi
+
 commit=$(git -C "$root" rev-parse --short HEAD)
 
 git -C "$site" init --quiet --initial-branch gh-pages

@@ -38,6 +38,12 @@ def choose_canary__too_long(others, clip_norm):
     return 100 * clip_norm * torch.linalg.eigh(torch.cov(others.T)).eigenvectors[:, 0]
 
 
+@wrong("choose_canary")
+def choose_canary__uncentred(others, clip_norm):
+    """Where the others are short, though what they all share does no harm."""
+    return clip_norm * torch.linalg.eigh(others.T @ others).eigenvectors[:, 0]
+
+
 @right("choose_canary")
 def choose_canary__svd(others, clip_norm):
     """By singular vectors, in numpy."""

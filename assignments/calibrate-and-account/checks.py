@@ -53,6 +53,8 @@ def squares_add(call: Call, draw: Draw) -> None:
     many = number(call("full_epsilon", 20.0, 100, 1e-5))
     one = number(call("full_epsilon", 2.0, 1, 1e-5))
     assert abs(many - one) <= 1e-3 * one, f"a hundred rounds give {many:.4f}, one gives {one:.4f}"
+    louder = number(call("full_epsilon", 4.0, 1, 1e-5))
+    assert louder < one, f"and with z = 4 a single one gives {louder:.4f}, which is not less"
 
 
 @check("full_epsilon", points=0.5)

@@ -332,6 +332,19 @@ def for_other_plans(call: Call, draw: Draw) -> Part | None:
 
 # What a guarantee never says.
 BOASTS = re.compile(r"anonym|impossible|cannot be (re)?identif|no risk|100 ?%|completely", re.I)
+# Whoever says that it is not so claims nothing.
+DENIES = re.compile(
+    r"\b(no|not|nor|neither|never|nobody|nothing|none|cannot|without)\b|n't\b", re.I
+)
+
+
+def boasts(value: str) -> bool:
+    """Whether a part of a sentence claims what no guarantee says."""
+    for part in re.split(r"[.,;:!?]", value):
+        claim = BOASTS.search(part)
+        if claim and not DENIES.search(part[: claim.start()]):
+            return True
+    return False
 
 
 def reported(call: Call, brief: dict[str, Any]) -> dict[str, Any]:
@@ -349,7 +362,7 @@ def reported(call: Call, brief: dict[str, Any]) -> dict[str, Any]:
 
 
 # What a form must not say in place of a fact.
-NOTHING = ("not stated", "to be decided", "todo", "tbd")
+NOTHING = re.compile(r"not stated|to be decided|\b(todo|tbd)\b", re.I)
 
 
 @check("facts_for", points=1)
@@ -360,7 +373,7 @@ def nothing_is_missing(call: Call, draw: Draw) -> None:
             number(value)
             continue
         assert len(text(value, most=2000).strip()) >= 3, f"{name} is empty"
-        assert not any(word in value.lower() for word in NOTHING), f"{name} says nothing yet"
+        assert not NOTHING.search(value), f"{name} says nothing yet"
 
 
 @hidden("facts_for", points=2)
@@ -379,4 +392,4 @@ def a_form_for_others(call: Call, draw: Draw) -> None:
         assert text(found["releases"]) in ("One release", "Many releases"), "releases"
         assert f"{brief['epsilon']:g}" in text(found["justification"]), "which ε is justified?"
         for value in found.values():
-            assert not BOASTS.search(str(value)), "the form promises what no guarantee says"
+            assert not boasts(str(value)), "the form promises what no guarantee says"

@@ -347,3 +347,22 @@ def facts_for__terse(brief):
         "clip_norm": 0.5,
         "group": brief["devices"],
     }
+
+
+@right("facts_for")
+def facts_for__modest(brief):
+    """Says what is not claimed, and has a name with an abbreviation in the middle of it."""
+    names = "curators purpose description region data unprotected draws reuse source tuning"
+    names += " utility sources contact authors"
+    facts = {name: f"as in the contract, under {name}" for name in names.split()}
+    return facts | {
+        "name": "Mastodon keyboard",
+        "sector": "Technology",
+        "published": "2026-11-01",
+        "client": brief["client"],
+        "releases": "One release",
+        "security": "the models do not make anybody anonymous; leaks are not impossible",
+        "justification": f"ε = {brief['epsilon']:g} was accepted",
+        "clip_norm": 1.0,
+        "group": brief["devices"],
+    }

@@ -19,6 +19,9 @@ logger = logging.getLogger(__name__)
 # \widetilde is among what is drawn differently by different browsers: here it is looked at.
 CONVERTER = LatexToMathML(allow_unreliable_rendering=True, fancy_error=False)
 
+# Chromium hangs a radical from the line over what it covers: over an m it would drop below the line
+# of text. So it covers a strut, as high and as deep as a letter with both.
+STRUT = '<msqrt><mspace height="0.72em" depth="0.2em"></mspace>'
 # The font's prime is raised already: as a superscript it would fly.
 PRIMED = re.compile(r"<msup>(<m[ion][^>]*>[^<]*</m[ion]>)<mo>′</mo></msup>")
 
@@ -32,7 +35,7 @@ def mathml(latex: str, block: bool) -> str:
     elif r"\\" in latex and r"\begin" not in latex:
         latex = rf"\begin{{aligned}}{latex}\end{{aligned}}"
     made = CONVERTER.convert_with_local_state(latex.strip(), displaystyle=block)
-    return PRIMED.sub(r"<mrow>\1<mo>′</mo></mrow>", made)
+    return PRIMED.sub(r"<mrow>\1<mo>′</mo></mrow>", made).replace("<msqrt>", STRUT)
 
 
 def converted(node: nodes.Element, block: bool) -> str:

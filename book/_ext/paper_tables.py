@@ -10,7 +10,6 @@ from typing import Any
 
 from docutils import nodes
 from sphinx import addnodes
-from sphinx.transforms.post_transforms import SphinxPostTransform
 
 # Letters of a small typeface on a line of the page, and the space that parts two columns.
 LINE, GAP = 92.0, 3.0
@@ -60,28 +59,26 @@ def widths(rows: list[nodes.row]) -> list[float]:
     return [GAP + need + share * (wish - need) for need, wish in zip(needed, wished, strict=True)]
 
 
-class Columns(SphinxPostTransform):
+def columns(app: Any, document: nodes.document, docname: str) -> None:
     """Say before each table how wide its columns are; what spans columns is left to Sphinx."""
-
-    default_priority = 330
-    formats = ("latex",)
-
-    def run(self, **kwargs: Any) -> None:
-        for table in list(self.document.findall(nodes.table)):
-            rows = list(table.findall(nodes.row))
-            if any("morecols" in cell for cell in table.findall(nodes.entry)):
-                continue
-            if len(rows) > MANY:
-                table["classes"].append("longtable")
-            found = widths(rows)
-            total = round(sum(found))
-            spec = "".join(
-                f">{{\\raggedright\\arraybackslash}}\\X{{{round(one)}}}{{{total}}}" for one in found
-            )
-            spec = spec or "l" * len(rows[0])
-            table.parent.insert(table.parent.index(table), addnodes.tabular_col_spec(spec=spec))
+    if app.builder.format != "latex":
+        return
+    for table in list(document.findall(nodes.table)):
+        rows = list(table.findall(nodes.row))
+        if any("morecols" in cell for cell in table.findall(nodes.entry)):
+            continue
+        if len(rows) > MANY:
+            table["classes"].append("longtable")
+        found = widths(rows)
+        total = round(sum(found))
+        spec = "".join(
+            f">{{\\raggedright\\arraybackslash}}\\X{{{round(one)}}}{{{total}}}" for one in found
+        )
+        spec = spec or "l" * len(rows[0])
+        table.parent.insert(table.parent.index(table), addnodes.tabular_col_spec(spec=spec))
 
 
 def setup(app: Any) -> dict[str, bool]:
-    app.add_post_transform(Columns)
+    # After the tables that others fill in then, such as those of the reference.
+    app.connect("doctree-resolved", columns, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

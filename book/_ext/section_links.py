@@ -43,8 +43,9 @@ def sections(doctree: nodes.document, root: Path, path: Path) -> dict[str, Secti
         source = Path(str(node.source or ""))
         if not source.is_file() or not source.is_relative_to(root):
             source = path
-        # Lines of a notebook's JSON say nothing to anybody.
-        where = node.line if source.suffix == ".md" else None
+        # Lines of a notebook's JSON say nothing to anybody, and those of an included file are
+        # counted from another place than its first line.
+        where = node.line if source == path and path.suffix == ".md" else None
         title = line(node.next_node(nodes.title) or nodes.Text(""))
         found[node["ids"][0]] = Section(title, source.relative_to(root).as_posix(), where)
     return found

@@ -102,7 +102,11 @@
 
   function texts() {
     const out = {};
-    for (const name of FIELDS) out[name] = form.elements[name].value;
+    for (const name of FIELDS) {
+      const field = form.elements[name];
+      // a link named a choice that there is not: it is refused by its name
+      out[name] = field.selectedIndex === -1 ? field.dataset.asked : field.value;
+    }
     return out;
   }
 
@@ -126,13 +130,11 @@
     for (const name of FIELDS) {
       if (!given.has(name)) continue;
       const field = form.elements[name];
-      const old = field.value;
-      field.value = given.get(name).slice(0, 40);
+      const text = given.get(name).slice(0, 40);
+      field.value = text;
       // a choice that there is not leaves nothing chosen
-      if (name !== "adjacency" && "options" in field && field.selectedIndex < 0) field.value = old;
-      if (name === "give" && !field.value) field.value = old;
+      if (field.selectedIndex === -1) field.dataset.asked = text;
     }
-    if (form.elements.adjacency.selectedIndex < 0) form.elements.adjacency.value = "";
     return true;
   }
 
@@ -146,9 +148,10 @@
     form.elements.sampling.disabled = everyone;
     const adjacency = state.adjacency || plans.usualAdjacency(state.trust);
     const name = state.adjacency ? "" : `${adjacency}, `;
-    say("sampling", everyone ? "everyone, every round" : SAID.sampling[state.sampling]);
-    say("trust", SAID.trust[state.trust]);
-    say("adjacency", name + SAID.adjacency[adjacency]);
+    const said = (words, what) => (Object.hasOwn(words, what) ? words[what] : "");
+    say("sampling", everyone ? "everyone, every round" : said(SAID.sampling, state.sampling));
+    say("trust", said(SAID.trust, state.trust));
+    say("adjacency", name + said(SAID.adjacency, adjacency));
     say("slider", state.give === "epsilon" ? "Move ε" : "Move z");
     const [low, high] = SLIDER[state.give];
     const share = Math.log(Number(state[state.give]) / low) / Math.log(high / low);
@@ -286,6 +289,11 @@
     return Array.from({ length: STEPS + 1 }, (_, i) => plan.z * 2 ** ((4 * i) / STEPS - 2));
   }
 
+  /** A place on a curve as it is said beside its ε, in which noise is never rounded down. */
+  function told(chart, x) {
+    return chart.name === "z" ? up(x) : String(x);
+  }
+
   /** Both curves around a plan, drawn anew as their points come. */
   async function showCurves(plan, turn) {
     find(".fc-charts").hidden = false;
@@ -408,11 +416,11 @@
     const { points } = chart;
     const end = points[points.length - 1];
     const here = points.find((point) => point.x === chart.here);
-    const told = [points[0], here, end].map((one) => `${up(one.epsilon)} at ${short(one.x)}`);
+    const said = [points[0], here, end].map((one) => `${up(one.epsilon)} at ${told(chart, one.x)}`);
     const right = WIDTH - EDGE.right;
     const bottom = HEIGHT - EDGE.bottom;
     const out = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img" });
-    out.append(svg("title", {}, `ε over ${chart.label}: ${told.join(", ")}.`));
+    out.append(svg("title", {}, `ε over ${chart.label}: ${said.join(", ")}.`));
     for (const value of ticks(low, high, logY, 5)) {
       const at = y(value);
       out.append(svg("line", { class: "fc-grid", x1: EDGE.left, x2: right, y1: at, y2: at }));
@@ -454,7 +462,7 @@
       const rows = chart.points
         .filter((point, i) => i % 3 === 0 || point.x === chart.here)
         .map((point) => element("tr", {},
-          element("th", { scope: "row" }, chart.name === "z" ? plans.down(point.x) : String(point.x)),
+          element("th", { scope: "row" }, told(chart, point.x)),
           element("td", {}, up(point.epsilon)),
           ...(both ? [element("td", {}, up(point.known))] : [])));
       return element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows));

@@ -468,9 +468,10 @@ function makeFldpPlan(accountant) {
     // More than the fewest survivors add more shares than z counts on.
     const size = plan.trust === "distributed" ? "std at least z·C" : "std z·C";
     return (
-      `Noise: Gaussian, ${size} on each ${where}, z at least ${down(plan.z, 5)}, C the clip norm of ` +
-      `a whole update; the mean divides by the public ${general(plan.cohort, 10)}, never by the ` +
-      "number that came."
+      `Noise: Gaussian (DiscreteGaussian: its counterpart on a grid), ${size} on each ${where}, z at ` +
+      `least ${down(plan.z, 5)}, C the clip norm of a whole update, times the cap of its weight if ` +
+      "updates are weighted; the mean divides by a public number, without weights " +
+      `${general(plan.cohort, 10)}, never by the number that came.`
     );
   }
 

@@ -330,6 +330,7 @@ def update_membership(
     --------
     >>> from fldp.audit.attacks import simulate
     >>> model = nn.Linear(20, 2)
+    >>> nn.utils.vector_to_parameters(torch.zeros(42), model.parameters())
     >>> members = (torch.eye(20)[:10], torch.arange(10) % 2)
     >>> others = (torch.eye(20)[10:], torch.arange(10) % 2)
     >>> update = simulate(model, *members, lr=0.1)

@@ -130,8 +130,9 @@ class Clip:
     ...     norm = 1.0
     ...
     ...     def factors(self, rows, norms, slices=(), room=0.0):
-    ...         halvings = (norms / (1 - room)).clamp(min=1).log2().ceil()
-    ...         return (0.5**halvings)[:, None]
+    ...         # Exact, where a logarithm near a power of two is rounded.
+    ...         halvings = torch.frexp(norms / (1 - room)).exponent.clamp(min=0)
+    ...         return torch.ldexp(torch.ones_like(norms), -halvings)[:, None]
     >>> Halving().scales(torch.tensor([[3.0, 4.0], [0.5, 0.0]])).tolist()
     [0.125, 1.0]
     """

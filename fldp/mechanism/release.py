@@ -33,7 +33,7 @@ class PrivateDiagnostics:
 
     Parameters
     ----------
-    norms : Tensor
+    norms : list of float
         Norms of the contributions as they came; 0 for a NaN or an infinity, and of a value beyond
         2^40 that of the update scaled down to it.
     clipped_fraction : float

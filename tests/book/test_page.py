@@ -47,6 +47,11 @@ def test_a_formula_becomes_mathml_with_its_lines_aligned() -> None:
     assert formulas.mathml("a\n\nb", block=True).count("<mtr>") == 2
 
 
+def test_a_radical_over_a_low_letter_does_not_hang_below_the_line() -> None:
+    made = formulas.mathml(r"5\sqrt{m}", block=False)
+    assert made.index("<msqrt>") < made.index('<mspace height="0.72em"') < made.index("<mi>m</mi>")
+
+
 def test_a_prime_is_not_raised_twice() -> None:
     assert "<msup>" not in formulas.mathml("D'", block=False)
 

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pdf
 import pytest
@@ -68,12 +69,29 @@ def test_without_latex_the_debian_packages_are_named_and_nothing_is_made(
         assert package in told
 
 
+PACKAGES = {*pdf.PROGRAMS.values(), *pdf.FILES.values(), *pdf.FONTS.values()}
+
+
+def workflow(name: str) -> dict[str, Any]:
+    """The only job of a workflow."""
+    text = (ROOT / f".github/workflows/{name}.yml").read_text(encoding="utf-8")
+    (job,) = yaml.safe_load(text)["jobs"].values()
+    return dict(job)
+
+
 def test_the_workflow_that_publishes_installs_every_package() -> None:
-    workflow = yaml.safe_load((ROOT / ".github/workflows/publish.yml").read_text(encoding="utf-8"))
-    steps = workflow["jobs"]["publish"]["steps"]
+    steps = workflow("publish")["steps"]
     installed = next(step["run"] for step in steps if "apt-get install" in step.get("run", ""))
-    wanted = {*pdf.PROGRAMS.values(), *pdf.FILES.values(), *pdf.FONTS.values()}
-    assert wanted <= set(installed.split())
+    assert set(installed.split()) >= PACKAGES
+
+
+def test_one_image_of_the_release_check_has_what_the_pdf_and_the_browser_need() -> None:
+    """Else their rows are skipped every week, and nobody hears of a book that cannot be printed."""
+    job = workflow("release-check")
+    images = [set(one["more"].split()) for one in job["strategy"]["matrix"]["include"]]
+    assert any(more >= {*PACKAGES, "chromium", "nodejs", "npm"} for more in images)
+    # what README promises is tried as well
+    assert set() in images
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,26 @@ def test_computed_numbers_are_what_the_package_says(computed: dict[str, str]) ->
         assert rounds_to(found, written), f"{written} is written, {rule} gives {found}"
 
 
+# With these words a number may be below the truth.
+BELOW = re.compile(r"more than|at least|above", re.IGNORECASE)
+CLAIMED = [
+    pytest.param(answer.says, rule, written, id=f"{question.id}-{written}")
+    for _, question in EVERY
+    for answer in question.answers
+    for written, rule in question.computed.items()
+    if answer.is_right and "epsilon" in rule and not rule.endswith("noise_multiplier")
+    if written in NUMBER.findall(answer.says)
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("says", "rule", "written"), CLAIMED)
+def test_an_epsilon_in_a_right_answer_is_not_below_the_truth(
+    says: str, rule: str, written: str
+) -> None:
+    assert value(written) >= eval(rule, names()) or BELOW.search(says), rule
+
+
 @pytest.mark.parametrize(("slug", "question"), EVERY, ids=NAMES)
 def test_printed_numbers_stand_in_the_chapters_outputs(
     slug: str, question: questions.Question

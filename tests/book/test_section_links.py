@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 import section_links
@@ -41,7 +41,7 @@ def test_sections_of_the_second_level_are_found_with_their_lines(tmp_path: Path)
     assert address == "https://x.example/o/r/edit/main/book/a%20page.md#L7"
 
 
-def test_a_notebook_has_no_lines_and_what_is_included_its_own_file(tmp_path: Path) -> None:
+def test_a_notebook_has_no_lines_and_what_is_included_only_its_file(tmp_path: Path) -> None:
     notebook = tmp_path / "a.ipynb"
     notebook.touch()
     found = section_links.sections(page(notebook), tmp_path, notebook)["a-b"]
@@ -49,7 +49,7 @@ def test_a_notebook_has_no_lines_and_what_is_included_its_own_file(tmp_path: Pat
     included = tmp_path / "CHANGES.md"
     included.touch()
     found = section_links.sections(page(included), tmp_path, notebook)["a-b"]
-    assert (found.file, found.line) == ("CHANGES.md", 7)
+    assert (found.file, found.line) == ("CHANGES.md", None)
 
 
 def test_a_question_fills_in_the_form() -> None:
@@ -68,6 +68,19 @@ def test_links_are_text_that_cannot_break_out() -> None:
     made = section_links.links("https://x/e", "https://x/a?b=1&c=2", '<b> "x"')
     assert "&amp;c=2" in made
     assert 'aria-label="edit: &lt;b&gt; &quot;x&quot;"' in made
+
+
+@pytest.mark.skipif(not SITE.exists(), reason="the book is not built: make book")
+@pytest.mark.slow
+def test_a_link_to_a_line_is_one_to_a_heading() -> None:
+    link = re.compile(r'href="[^"]*/edit/main/([^"#]+\.md)#L(\d+)"')
+    seen = 0
+    for built in SITE.glob("*.html"):
+        for file, number in link.findall(built.read_text(encoding="utf-8")):
+            lines = (ROOT / unquote(file)).read_text(encoding="utf-8").splitlines()
+            assert lines[int(number) - 1].startswith("## "), (built.name, file, number)
+            seen += 1
+    assert seen > 30
 
 
 @pytest.mark.skipif(not SITE.exists(), reason="the book is not built: make book")

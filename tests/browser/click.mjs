@@ -151,6 +151,30 @@ await check("the calculator answers, refuses, and is shared by its address", {},
   await page.fill("[name=delta]", "2");
   await settled();
   must((await page.locator(".fc-refusal, [aria-invalid]").count()) > 0, "an impossible delta is not refused");
+  for (const wrong of ["trust=nobody", "sampling=dice", "adjacency=constructor"]) {
+    await page.goto("about:blank");
+    await open(`book/calculator.html#${wrong}`);
+    await settled();
+    const said = await answer();
+    must(said.includes(`${wrong.replace("=", " is ")}: choose one of`), `${wrong} in a link gets ${said}`);
+  }
+});
+
+await check("what the calculator says of its curves holds as it is printed", {}, async (page, open) => {
+  await open("book/calculator.html");
+  await page.locator(".fc-numbers table").nth(1).waitFor({ state: "attached" });
+  const { said, wrong } = await page.evaluate(() => {
+    const plans = makeFldpPlan(makeFldpAccountant());
+    const plan = plans.completed(plans.planOf(Object.fromEntries(new FormData(document.querySelector("#fldp-calculator form")))));
+    const texts = (row) => [...row.querySelectorAll("th, td")].map((one) => Number(one.textContent));
+    const rows = [...document.querySelectorAll(".fc-numbers table:nth-of-type(2) tbody tr")].map(texts);
+    const title = document.querySelector('[data-chart="z"] title').textContent;
+    rows.push(...[...title.matchAll(/([\d.e+-]+) at ([\d.e+-]+\d)/g)].map(([, epsilon, z]) => [Number(z), Number(epsilon), Infinity]));
+    const under = ([z, own, known]) => plans.epsilonAt({ ...plan, z }) > own || plans.knownAt({ ...plan, z }) > known;
+    return { said: rows.length, wrong: rows.filter(under).map(String) };
+  });
+  must(said > 10, `only ${said} numbers`);
+  must(wrong.length === 0, `too small an ε is said: ${wrong.join("; ")}`);
 });
 
 await check("a wrong address gets a page that leads back", {}, async (page) => {
@@ -163,6 +187,8 @@ await check("on paper: closed solutions stay closed, code is not cut", {}, async
   await open(CHAPTER);
   await page.emulateMedia({ media: "print" });
   must(!(await page.locator("#pst-primary-sidebar").isVisible()), "the menu is printed");
+  const titles = await page.locator("h1:visible").allInnerTexts();
+  must(titles.length === 1 && /^\d+\. /.test(titles[0]), `the title on paper is ${titles}`);
   const cut = await page.evaluate(() => [...document.querySelectorAll(".cell_input pre")].filter((one) => one.scrollWidth > one.clientWidth + 1).length);
   must(cut === 0, `${cut} code boxes are cut`);
   const open_ = await page.evaluate(() => document.querySelectorAll(".toggle:not(.toggle-hidden)").length);

@@ -104,6 +104,18 @@ def test_a_folder_that_is_not_there_is_said_to_be(tmp_path, monkeypatch, capsys)
     assert "no folder" in capsys.readouterr().err
 
 
+def test_where_nothing_can_be_written_nobody_is_graded(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv(batch.KEY, KEY)
+    monkeypatch.setattr(batch, "grade", lambda *arguments: pytest.fail("graded"))
+    (tmp_path / "taken").write_text("")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "ada.ipynb").write_text('{"cells": []}')
+    out = str(tmp_path / "taken" / "out")
+    asked = ["grade", str(tmp_path / "in"), "--assignment", hostile.ASSIGNMENT, "--out", out]
+    assert commands.main(asked) == 1
+    assert "taken" in capsys.readouterr().err
+
+
 def test_a_submission_without_assignment_has_a_reason_and_stops_nobody(tmp_path, monkeypatch):
     folder = tmp_path / "submissions"
     folder.mkdir()

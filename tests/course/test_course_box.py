@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from course import box, proxy
+from course import box, brought, proxy
 from course.calls import Oracle, Raised
 from course.proxy import Student, family
 from course.values import Seed
@@ -84,8 +84,11 @@ def deep():
 def odd():
     return object()
 
-def raises():
+def raises(*args):
     raise KeyError("mine")
+
+def tells(x):
+    raise type(f"It_was_{x}", (Exception,), {})()
 
 def leaves():
     os._exit(3)
@@ -127,12 +130,14 @@ def test_there_is_nothing_of_the_grader(boxed):
     engine = os.path.dirname(os.path.abspath(box.__file__))
     assert boxed("lists", engine) == "FileNotFoundError"
     assert boxed("lists", "/box/course") == "['values.py', 'worker.py']"
-    assert boxed("lists", "/tmp") == "[]"
+    # Nothing, but for the way to where Python is installed.
+    way = {path.split("/")[2] for path in brought.folders() if path.startswith("/tmp/")}
+    assert boxed("lists", "/tmp") == str(sorted(way))
     assert boxed("reads", "/etc/shadow") == "FileNotFoundError"
     names = {"bin", "box", "dev", "etc", "lib", "lib32", "lib64", "libx32", "proc", "sbin"}
     names |= {"tmp", "usr"}
     # And the way to where Python is installed.
-    names |= {path.split("/")[1] for path in (sys.prefix, sys.base_prefix)}
+    names |= {path.split("/")[1] for path in brought.folders()}
     assert set(boxed("lists", "/").strip("[]").replace("'", "").split(", ")) <= names
 
 
@@ -224,6 +229,16 @@ def test_whatever_a_function_does_there_is_a_reason(student, name, says):
     with pytest.raises(Raised, match=says):
         student(name)
     assert student("same", 1) == 1
+
+
+def test_a_hidden_check_is_not_told_on_by_the_name_of_an_exception(student):
+    for name, said in (
+        ("tells", "tells raised an exception"),
+        ("raises", "raises raised KeyError"),
+    ):
+        with pytest.raises(Raised) as caught:
+            student(name, 0.731)
+        assert caught.value.what == said
 
 
 def test_a_function_that_hung_is_not_called_again(student, monkeypatch):

@@ -119,7 +119,7 @@ def test_the_embedded_checks_need_nothing_but_fldp(name):
         for node in imports
     }
     allowed = {"__future__", "collections", "base64", "binascii", "copy", "hashlib", "hmac"}
-    allowed |= {"dataclasses", "functools", "itertools", "math", "random", "statistics"}
+    allowed |= {"dataclasses", "functools", "itertools", "math", "random", "re", "statistics"}
     allowed |= {"typing", "unicodedata", "torch", "numpy", "fldp"}
     assert roots <= allowed
     assert "course" not in roots

@@ -33,6 +33,7 @@ def test_the_key_goes_along_where_it_is_set(tmp_path, monkeypatch):
     gradescope.write(checks.load(ASSIGNMENT), tmp_path)
     with zipfile.ZipFile(tmp_path / "gradescope.zip") as file:
         assert file.read(gradescope.KEY_FILE) == b"k" * 20
+    assert (tmp_path / "gradescope.zip").stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.slow

@@ -127,6 +127,37 @@ def test_of_two_by_one_student_the_later_counts(tmp_path):
     assert {one.refused for one in kept} == {""}
 
 
+def test_what_a_system_leaves_is_nobodys_and_a_hidden_notebook_is_somebodys(tmp_path):
+    (tmp_path / "ada").mkdir()
+    (tmp_path / "__MACOSX").mkdir()
+    for name in ("ada/hw.ipynb", "ada/._hw.ipynb", "._ada.ipynb", ".DS_Store", ".ipynb"):
+        (tmp_path / name).write_text(notebook())
+    assert {path.name for _, path in find(tmp_path)} == {"hw.ipynb", ".ipynb"}
+
+
+def test_a_second_notebook_that_does_not_say_what_it_is_gets_no_second_mark(tmp_path):
+    said, silent = tmp_path / "ada" / "a.ipynb", tmp_path / "ada" / "b.ipynb"
+    said.parent.mkdir()
+    said.write_text(notebook(fldp={"assignment": "clip-and-noise"}))
+    silent.write_text(notebook())
+    found = [read(student, path) for student, path in find(tmp_path)]
+    kept = batch.latest(found, "clip-and-noise")
+    assert sorted(bool(one.refused) for one in kept) == [False, True]
+
+
+def test_a_file_that_cannot_be_read_does_not_stand_for_one_that_can(tmp_path):
+    for age, name in ((100, "a.ipynb"), (200, "b.ipynb")):
+        path = tmp_path / "ada" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(notebook() if age == 100 else "broken")
+        os.utime(path, (age, age))
+    kept = batch.latest([read(student, path) for student, path in find(tmp_path)])
+    assert {one.path.name: one.refused[:14] for one in kept} == {
+        "a.ipynb": "",
+        "b.ipynb": "not a notebook",
+    }
+
+
 @pytest.mark.parametrize(
     ("source", "skipped"),
     [
