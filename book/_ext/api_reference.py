@@ -18,21 +18,30 @@ from urllib.parse import quote
 import fldp
 from docutils import nodes
 from sphinx import addnodes
+from sphinx.ext.autodoc.mock import mock
 from sphinx.util.docutils import SphinxDirective
 
 from explained import EXPLAINED
 from plain_text import line
 
 ROOT = Path(fldp.__file__).resolve().parent.parent
+# Packages that the book's environment lacks; `autodoc_mock_imports` in _config.yml says the same.
+ABSENT = ["flwr"]
 # Characters in a line of the commands' help: as many as fit into a box of the book.
 COLUMNS = 82
 # The parameters of a long signature, which Sphinx writes as a list of definitions without terms.
 PARAMETERS = re.compile(r'(<span class="sig-paren">\(</span>\s*)<dl>(.*?)</dl>', re.DOTALL)
 
 
+def imported(module: str) -> Any:
+    """A module of the package, also where what it is built on is in another environment."""
+    with mock(ABSENT):
+        return importlib.import_module(module)
+
+
 def found(module: str, name: str) -> Any:
     """What `name`, which may hold dots, stands for in a module; None if there is no such thing."""
-    value: Any = importlib.import_module(module)
+    value: Any = imported(module)
     for part in name.split("."):
         value = getattr(value, part, None)
     return value
