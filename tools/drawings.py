@@ -397,15 +397,15 @@ def checklist() -> str:
     )
 
 
-# Of the federation: where a node is connected, and whether its place's coin came up.
+# Of the federation: where a node is connected, and whether its slot's coin came up.
 NODES = ((52, True), (108, False), (164, True))
 EMPTY = (220, 276)
 NODES_Y, LINK_Y, APP_Y, MODEL_Y = 76, 182, 262, 446
 
 
 def federation() -> str:
-    """Places above, the SuperLink and the server's app in the frame of who is trusted."""
-    parts = [text(20, 24, "N places: connected nodes take the first", anchor="start", weight=600)]
+    """Slots above, the SuperLink and the server's app in the frame of who is trusted."""
+    parts = [text(20, 24, "N slots: connected nodes take the first", anchor="start", weight=600)]
     for x, is_drawn in NODES:
         parts.append(circle(x, NODES_Y, 17, BLUE, fill=0.35 if is_drawn else 0.06))
     parts += [circle(x, NODES_Y, 17, INK, dash="4 4") for x in EMPTY]
@@ -413,36 +413,36 @@ def federation() -> str:
         text(306, NODES_Y - 2, "nobody", anchor="start", size=SMALL),
         text(306, NODES_Y + 15, "there: zero", anchor="start", size=SMALL),
         *(arrow(x, NODES_Y + 22, x, LINK_Y - 4, BLUE) for x, is_drawn in NODES if is_drawn),
-        text(178, NODES_Y + 50, "drawn by a coin for each place;", anchor="start", size=SMALL),
+        text(178, NODES_Y + 50, "drawn by a coin for each slot;", anchor="start", size=SMALL),
         text(178, NODES_Y + 68, "replies come in the clear", anchor="start", size=SMALL),
         box(8, LINK_Y - 22, 384, 252, ORANGE, fill=0.05),
-        box(28, LINK_Y, 200, 56, INK),
-        text(128, LINK_Y + 23, "SuperLink", weight=600),
-        text(128, LINK_Y + 43, "messages, database, logs", size=SMALL),
-        arrow(386, LINK_Y + 28, 234, LINK_Y + 28, ORANGE),
-        text(310, LINK_Y + 18, "a run brings code", size=SMALL, fill=ORANGE),
-        text(310, LINK_Y + 46, "and is trusted", size=SMALL, fill=ORANGE),
-        arrow(128, LINK_Y + 56, 128, APP_Y - 4),
-        box(28, APP_Y, 200, 76, BLUE),
-        text(128, APP_Y + 23, "ServerApp: Private", weight=600),
-        text(128, APP_Y + 44, "clip each to C, sum,", size=SMALL),
-        text(128, APP_Y + 62, "add noise z·C, divide by qN", size=SMALL),
-        arrow(228, APP_Y + 38, 266, APP_Y + 38),
-        box(268, APP_Y, 108, 76, INK),
-        text(322, APP_Y + 23, "ledger", weight=600),
-        text(322, APP_Y + 44, "on disk before", size=SMALL),
-        text(322, APP_Y + 62, "the model is", size=SMALL),
-        arrow(128, APP_Y + 76, 128, APP_Y + 100, GREEN),
-        text(142, APP_Y + 94, "one reply: the noisy mean", anchor="start", size=SMALL, fill=GREEN),
-        box(28, APP_Y + 102, 200, 34, GREEN),
-        text(128, APP_Y + 124, "FedAvg, FedAdam, yours", weight=600),
+        box(28, LINK_Y, 216, 56, INK),
+        text(136, LINK_Y + 23, "SuperLink", weight=600),
+        text(136, LINK_Y + 43, "messages, database, logs", size=SMALL),
+        arrow(386, LINK_Y + 28, 250, LINK_Y + 28, ORANGE),
+        text(318, LINK_Y + 18, "a run brings code", size=SMALL, fill=ORANGE),
+        text(318, LINK_Y + 46, "and is trusted", size=SMALL, fill=ORANGE),
+        arrow(136, LINK_Y + 56, 136, APP_Y - 4),
+        box(28, APP_Y, 216, 76, BLUE),
+        text(136, APP_Y + 23, "ServerApp: Private", weight=600),
+        text(136, APP_Y + 44, "clip each to C, sum,", size=SMALL),
+        text(136, APP_Y + 62, "add noise z·C, divide by qN", size=SMALL),
+        arrow(244, APP_Y + 38, 268, APP_Y + 38),
+        box(270, APP_Y, 112, 76, INK),
+        text(326, APP_Y + 23, "ledger", weight=600),
+        text(326, APP_Y + 44, "on disk before", size=SMALL),
+        text(326, APP_Y + 62, "the model is", size=SMALL),
+        arrow(136, APP_Y + 76, 136, APP_Y + 100, GREEN),
+        text(150, APP_Y + 94, "one reply: the noisy mean", anchor="start", size=SMALL, fill=GREEN),
+        box(28, APP_Y + 102, 216, 34, GREEN),
+        text(136, APP_Y + 124, "FedAvg, FedAdam, yours", weight=600),
         text(326, LINK_Y + 220, "trusted", anchor="start", fill=ORANGE, weight=600),
-        arrow(128, APP_Y + 136, 128, MODEL_Y - 4, GREEN),
-        box(28, MODEL_Y, 200, 40, GREEN),
-        text(128, MODEL_Y + 25, "release: the new model", weight=600),
-        eye(252, MODEL_Y + 20),
-        text(274, MODEL_Y + 16, "ε holds against", anchor="start", size=SMALL, fill=ORANGE),
-        text(274, MODEL_Y + 33, "who sees these", anchor="start", size=SMALL, fill=ORANGE),
+        arrow(136, APP_Y + 136, 136, MODEL_Y - 4, GREEN),
+        box(28, MODEL_Y, 216, 40, GREEN),
+        text(136, MODEL_Y + 25, "release: the new model", weight=600),
+        eye(266, MODEL_Y + 20),
+        text(286, MODEL_Y + 16, "ε holds against", anchor="start", size=SMALL, fill=ORANGE),
+        text(286, MODEL_Y + 33, "who sees these", anchor="start", size=SMALL, fill=ORANGE),
     ]
     return document(
         MODEL_Y + 52,

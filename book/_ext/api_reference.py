@@ -20,6 +20,8 @@ from docutils import nodes
 from sphinx import addnodes
 from sphinx.ext.autodoc.mock import mock
 from sphinx.util.docutils import SphinxDirective
+from sphinx.util.inspect import signature as signature_of
+from sphinx.util.inspect import stringify_signature
 
 from explained import EXPLAINED
 from plain_text import line
@@ -80,6 +82,17 @@ class Sources:
 
 def know_sources(app: Any, config: Any) -> None:
     config.linkcode_resolve = Sources(str(config.html_theme_options["repository_url"]))
+
+
+def as_called(
+    app: Any, what: str, name: str, obj: Any, options: Any, signature: str, returned: str
+) -> tuple[str, str] | None:
+    """How a class is made whose base is in another environment, which its stand-in would hide."""
+    bases = [base.__module__.partition(".")[0] for base in getattr(obj, "__mro__", ())]
+    if what != "class" or not set(ABSENT) & set(bases):
+        return None
+    own = signature_of(obj.__init__, bound_method=True)
+    return stringify_signature(own, show_return_annotation=False, unqualified_typehints=True), ""
 
 
 def add_chapter(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
@@ -178,6 +191,7 @@ def setup(app: Any) -> dict[str, bool]:
     app.add_directive("command-line", CommandLine)
     # After the theme's options are known; the docstring is ours once its sections are read.
     app.connect("config-inited", know_sources, priority=900)
+    app.connect("autodoc-process-signature", as_called)
     app.connect("autodoc-process-docstring", add_chapter, priority=900)
     app.connect("doctree-resolved", fill_names)
     app.connect("html-page-context", mend)

@@ -292,6 +292,16 @@ def test_the_help_fits_the_page(words: list[str]) -> None:
     assert max(map(len, lines)) <= api_reference.COLUMNS + 2
 
 
+def test_a_class_built_on_what_is_not_here_is_shown_as_it_is_called() -> None:
+    value = found("fldp.flower.Private")
+    shown = api_reference.as_called(None, "class", "fldp.flower.Private", value, None, "", "")
+    assert shown is not None
+    assert shown[0].startswith("(strategy: ")
+    assert "ledger: " in shown[0]
+    plain = ("class", "fldp.PrivacyPlan", found("fldp.PrivacyPlan"), None, "", "")
+    assert api_reference.as_called(None, *plain) is None
+
+
 def test_what_the_reference_does_without_is_named_once() -> None:
     config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
     assert config["sphinx"]["config"]["autodoc_mock_imports"] == api_reference.ABSENT
