@@ -1,6 +1,7 @@
 """A federation of Flower in memory: a grid whose nodes answer when their replies are pulled.
 
-What a node spends on its answer is counted apart, so that the server's own share can be told.
+What nodes spend on their answers is counted apart, so that the server's own share can be told; so
+is what the server spends on making messages of the bytes that nodes send.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ import platform
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.task_identity import TaskIdentity
 
 import fldp
@@ -38,15 +41,19 @@ class Memory(Grid):
         How many nodes; they have the numbers from 0.
     answer : callable
         `answer(node, message)` is the content of a node's reply.
+    packed : bool
+        Whether replies come as bytes, as they do from a SuperLink. False: as objects.
     """
 
     run: Any = None
 
-    def __init__(self, count: int, answer: Answer) -> None:
+    def __init__(self, count: int, answer: Answer, *, packed: bool = False) -> None:
         self.count = count
         self.answer = answer
-        # Seconds of the processor that nodes took.
+        self.packed = packed
+        # Seconds of the processor: of the nodes, and of the server on their bytes.
         self.answering = 0.0
+        self.unpacking = 0.0
         self._waiting: dict[str, Message] = {}
         self._sent = 0
 
@@ -73,14 +80,25 @@ class Memory(Grid):
         return names
 
     def pull_messages(self, names: Iterable[str]) -> list[Message]:
-        begun = time.process_time()
-        replies = [self._reply(self._waiting.pop(name)) for name in names if name in self._waiting]
-        self.answering += time.process_time() - begun
-        return replies
+        return [self._reply(self._waiting.pop(name)) for name in names if name in self._waiting]
 
     def _reply(self, message: Message) -> Message:
+        begun = time.process_time()
         node = message.metadata.dst_node_id
-        return sent_by(node, self.answer(node, message), message)
+        reply = sent_by(node, self.answer(node, message), message)
+        if not self.packed:
+            self.answering += time.process_time() - begun
+            return reply
+        name = reply.object_id
+        parts = {one: part.deflate() for one, part in get_all_nested_objects(reply).items()}
+        # What the node keeps is not the server's memory.
+        del reply
+        sent = time.process_time()
+        self.answering += sent - begun
+        # As Flower's own grid makes messages of what it pulls.
+        found = cast(Message, inflate_object_from_contents(name, parts))
+        self.unpacking += time.process_time() - sent
+        return found
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None

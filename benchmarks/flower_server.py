@@ -1,10 +1,11 @@
 """What a round costs the server on Flower: 200 replies of 50,000 parameters, all clients asked.
 
-Every measurement is a process of its own, which first runs a small round to load what is loaded
-once. Seconds are the processor's, without what the nodes in memory took to answer. Memory is told
-twice: by how much the process grew at most (`peak_model_sizes`, which holds torch's memory too), and
-what numpy and Python held at most (`peak_traced`). Both hold the replies, which a node makes when
-it is asked, and are told in sizes of the model.
+Seconds are the processor's: from the bytes that nodes sent to the next model, and of that the
+strategy's step alone. What nodes take to answer is left out; contenders take turns in one process.
+Memory is told twice, each time in a process of its own that has run a small round before: by how
+much the process grew at most (`peak_model_sizes`, which holds torch's memory and what the allocator
+keeps), and what numpy and Python held at most (`peak_traced`). Both are in sizes of the model, and
+hold replies from the moment in which a node makes them.
 """
 
 from __future__ import annotations
@@ -54,32 +55,36 @@ def answer(node: int, message: Message) -> RecordDict:
     return reply_of(record(w=before + update))
 
 
-def one_round(name: str, parameters: int) -> float:
-    """The server's seconds of the processor for a round."""
+def one_round(name: str, parameters: int, *, packed: bool = True) -> tuple[float, float]:
+    """The server's seconds of the processor for a round, and of these the strategy's."""
     with tempfile.TemporaryDirectory() as folder:
         strategy = strategy_of(name, Path(folder).resolve())
-        grid = Memory(REPLIES, answer)
+        grid = Memory(REPLIES, answer, packed=packed)
         begun = time.process_time()
         strategy.start(grid, record(w=np.zeros(parameters, np.float32)), num_rounds=1)
-        return time.process_time() - begun - grid.answering
+        seconds = time.process_time() - begun - grid.answering
+    return seconds, seconds - grid.unpacking
 
 
-def once(name: str, what: str) -> float:
-    """One measurement, in this process."""
+def memory(name: str, what: str) -> float:
+    """One measurement of memory in this process, in sizes of the model."""
     common.one_thread(quiet=True)
-    one_round(name, SMALL)
-    if what == "cpu_seconds":
-        return one_round(name, PARAMETERS)
+    one_round(name, SMALL, packed=False)
+
+    def run() -> None:
+        # Bytes of the nodes would be counted as the server's.
+        one_round(name, PARAMETERS, packed=False)
+
     size = WIDTH * PARAMETERS
     if what == "peak_model_sizes":
-        return common.growth(lambda: one_round(name, PARAMETERS)) * 2**20 / size
+        return common.growth(run) * 2**20 / size
     tracemalloc.start()
-    one_round(name, PARAMETERS)
+    run()
     return tracemalloc.get_traced_memory()[1] / size
 
 
 def apart(name: str, what: str) -> float:
-    """One measurement, in a process of its own."""
+    """One measurement of memory, in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.flower_server", name, what]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
     return float(json.loads(done.stdout.splitlines()[-1]))
@@ -87,19 +92,29 @@ def apart(name: str, what: str) -> float:
 
 def measure(repeats: int) -> dict[str, Any]:
     """Medians of every contender, in turns."""
-    kinds = ("cpu_seconds", "peak_model_sizes", "peak_traced")
-    found: dict[tuple[str, str], list[float]] = {}
+    found: dict[str, dict[str, list[float]]] = {name: {} for name in CONTENDERS}
+
+    def keep(name: str, what: str, value: float) -> None:
+        found[name].setdefault(what, []).append(value)
+
+    for turn in range(repeats + 1):
+        for name in CONTENDERS:
+            whole, step = one_round(name, PARAMETERS)
+            # The first turn warms up.
+            if turn > 0:
+                keep(name, "cpu_seconds", whole)
+                keep(name, "cpu_seconds_step", step)
     for _ in range(repeats):
-        for what in kinds:
+        for what in ("peak_model_sizes", "peak_traced"):
             for name in CONTENDERS:
-                found.setdefault((name, what), []).append(apart(name, what))
+                keep(name, what, apart(name, what))
     rows = []
-    for name in CONTENDERS:
-        medians = {what: statistics.median(found[name, what]) for what in kinds}
-        rows.append({"name": name, **medians})
-    plain = rows[CONTENDERS.index("FedAvg")]["cpu_seconds"]
+    for name, all_of in found.items():
+        rows.append({"name": name, **{what: statistics.median(all_of[what]) for what in all_of}})
+    plain = rows[CONTENDERS.index("FedAvg")]
     for row in rows:
-        row["times_fedavg"] = row["cpu_seconds"] / plain
+        row["times_fedavg"] = row["cpu_seconds"] / plain["cpu_seconds"]
+        row["times_fedavg_step"] = row["cpu_seconds_step"] / plain["cpu_seconds_step"]
     return {
         "parameters": PARAMETERS,
         "replies": REPLIES,
@@ -111,4 +126,4 @@ def measure(repeats: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(once(*sys.argv[1:])))
+    print(json.dumps(memory(*sys.argv[1:])))

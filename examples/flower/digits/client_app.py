@@ -19,6 +19,4 @@ def answer(message: Message, context: Context) -> Message:
     x, y = records_of(int(node["partition-id"]), int(node["num-partitions"]))
     train(model, x, y, float(message.content["config"]["lr"]))
     # The model alone: a loss, or a number of records, would have to be accounted for.
-    return Message(
-        RecordDict({"arrays": ArrayRecord(model.state_dict())}), reply_to=message
-    )
+    return Message(RecordDict({"arrays": ArrayRecord(model.state_dict())}), reply_to=message)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor, nn
 
@@ -15,10 +17,16 @@ def make_model() -> nn.Module:
     return nn.Linear(PIXELS, DIGITS)
 
 
-def records_of(device: int, devices: int) -> tuple[Tensor, Tensor]:
-    """What lies on one device. Yours reads its own disk; here 1,440 digits are dealt out."""
+@cache
+def dealt(devices: int) -> fldp.clients.Population:
+    """1,440 digits, dealt out; kept, as one process of a simulation plays many devices."""
     (x, y), _, _ = fldp.datasets.digits_split()
-    return fldp.clients.partition(x, y, clients=devices).client(device)
+    return fldp.clients.partition(x, y, clients=devices)
+
+
+def records_of(device: int, devices: int) -> tuple[Tensor, Tensor]:
+    """What lies on one device: yours reads its own disk."""
+    return dealt(devices).client(device)
 
 
 def train(model: nn.Module, x: Tensor, y: Tensor, lr: float) -> None:
