@@ -42,6 +42,8 @@ EPSILON, DELTA = 8.0, 1e-5
 ROUND = 60
 # Seconds after which something must be wrong: a process of Flower's takes up to a minute to start.
 PATIENCE = 300
+# What a SuperNode says when it is let in.
+LET_IN = "SuperNode ID"
 # What the operator of every machine sets: Flower then talks to its own machines alone.
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "OMP_NUM_THREADS": "1"}
 # From <linux/sockios.h> and <linux/if.h>: set an interface's flags; up.
@@ -219,7 +221,9 @@ def lose_a_node(here: Deployment, nodes: list[str]) -> str:
     here.spend(1)
     here.must(here.events() == 1, f"round 1 closed without it after {ROUND} s: 1 event on disk")
     here.start_node(victim)
-    until("node 1 is back", PATIENCE, lambda: "Activat" in log_of(here, victim))
+    # Flower takes a node for online until a minute has passed without a heartbeat: the node's own
+    # log says that it was let in, for the second time.
+    until("node 1 is back", PATIENCE, lambda: log_of(here, victim).count(LET_IN) == 2)
     here.must(here.online() == nodes, "node 1 is back, as the node that it was: the key says so")
     return run
 
@@ -320,15 +324,18 @@ def main() -> int:
     elif not arguments.network:
         print("the network stays:", leave_the_network())
     folder = Path(tempfile.mkdtemp(prefix="fldp-deployment-"))
+    keep = arguments.keep
     try:
         play(folder)
     except Fault as fault:
-        print(f"FAULT: {fault}\nThe logs are in {folder}", file=sys.stderr)
+        keep = True
+        print(f"FAULT: {fault}", file=sys.stderr)
         return 1
-    if arguments.keep:
-        print(f"Everything is in {folder}")
-    else:
-        shutil.rmtree(folder)
+    finally:
+        if keep:
+            print(f"Logs, keys and account are in {folder}")
+        else:
+            shutil.rmtree(folder)
     return 0
 
 
