@@ -15,7 +15,7 @@ export MKL_NUM_THREADS ?= 1
 export PYTHONPATH :=
 
 .PHONY: help ready book pdf offline browser test check lab edit bench notebooks twins \
-  assignments grade grade-demo quizzes slides lock release-check fuzz clean
+  assignments grade grade-demo quizzes slides lock release-check flower fuzz clean
 .DEFAULT_GOAL := help
 
 help:
@@ -37,6 +37,7 @@ help:
 	@echo "make slides     a deck of slides for each chapter, into build/slides/"
 	@echo "make lock       pin requirements.in into requirements.txt (UPGRADE=--upgrade moves every pin)"
 	@echo "make release-check   a clean clone, built and tested with the distribution's own python3"
+	@echo "make flower          what runs on Flower, tested in an environment of its own, .cache/flower"
 	@echo "make fuzz            models, records and losses put together at random, ten times as many"
 	@echo "make clean      remove everything that make has made"
 
@@ -123,6 +124,10 @@ lock: $(READY)
 # Examples that the tests, which try the same ones at every run, have not seen.
 fuzz: $(READY)
 	FLDP_HYPOTHESIS=search $(BIN)/python -m pytest tests/test_fuzz.py -n $(WORKERS)
+
+# Flower holds back packages that the book pins: its environment is another one.
+flower: $(READY)
+	bash tools/flower.sh .cache/flower $(BIN)/python
 
 release-check:
 	python3 tools/release_check.py

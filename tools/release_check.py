@@ -59,6 +59,7 @@ def steps(stranger: Stranger, python: str) -> tuple[Step, ...]:
         Step("Colab's packages, at the public registry", (PYTHON, "tools/colab.py")),
         Step("make book", ("make", "book")),
         Step("make test", ("make", "test")),
+        Step("make flower", ("make", "flower")),
         Step("make book, the second time", ("make", "book")),
         Step("links of the site", (PYTHON, "tools/check_links.py")),
         Step("links of the site, with lychee", (*follow, *LYCHEE, "_build/html/book")),

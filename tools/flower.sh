@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Test fldp/flower where Flower is: tools/flower.sh FOLDER PYTHON. Called by the Makefile.
+#
+# Flower holds back packages that the book pins, so it has an environment of its own, without Ray.
+# PIP_FIND_LINKS=folder takes wheels from a disk, TORCH=cpu a torch without CUDA.
+set -euo pipefail
+folder=$1
+made_with=$2
+python="$folder/bin/python"
+# Changes with what is asked for.
+ready="$folder/.ready-$(cat pyproject.toml tools/flower.sh | cksum | cut -d " " -f 1)"
+
+if [ ! -e "$ready" ]; then
+  [ -x "$python" ] || "$made_with" -m venv "$folder"
+  index=()
+  [ "${TORCH:-}" != cpu ] || index=(--extra-index-url https://download.pytorch.org/whl/cpu)
+  echo "Installing fldp[flower] into $folder (some minutes the first time)"
+  # The book's torch: the numbers that both environments compute are compared.
+  mapfile -t pins < <(grep -E "^(torch|torchvision|numpy)==" requirements.txt)
+  "$python" -m pip --quiet --disable-pip-version-check install "${index[@]}" "${pins[@]}" \
+    --editable ".[flower]" "pytest>=8" "hypothesis>=6.100"
+  touch "$ready"
+fi
+"$python" -m pip --disable-pip-version-check check
+"$python" -m pytest tests/flower fldp/flower --doctest-modules -p no:cacheprovider
