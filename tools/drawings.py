@@ -451,6 +451,54 @@ def federation() -> str:
     )
 
 
+# Of the masks: where three clients stand, who adds and who takes away each mask, and the sum.
+TRIANGLE = ((36, 76), (156, 76), (96, 172))
+PAIRS = (("a", 0, 1), ("b", 1, 2), ("c", 2, 0))
+# Of a client, from its centre to the sign at its end of a side, and from the side to the sign.
+RADIUS, ALONG, BESIDE = 17, 36, 13
+
+
+def masked_triangle(shift: float, missing: int | None) -> list[str]:
+    """Three clients and the masks between them; those of a missing one meet nobody."""
+    parts = []
+    for name, adds, takes in PAIRS:
+        (x, y), (u, v) = TRIANGLE[adds], TRIANGLE[takes]
+        colour = ORANGE if missing in (adds, takes) else INK
+        long = math.hypot(u - x, v - y)
+        across, downwards = (u - x) / long, (v - y) / long
+        rim = (RADIUS * across, RADIUS * downwards)
+        parts.append(line(x + shift + rim[0], y + rim[1], u + shift - rim[0], v - rim[1], colour))
+        ends = ((adds, f"+{name}", x, y, 1), (takes, f"−{name}", u, v, -1))
+        for client, words, at, height, way in ends:
+            if client != missing:
+                left = at + way * ALONG * across + BESIDE * downwards + shift
+                low = height + way * ALONG * downwards - BESIDE * across + 5
+                parts.append(text(left, low, words, size=SMALL, fill=colour, weight=600))
+    for number, (x, y) in enumerate(TRIANGLE):
+        gone = number == missing
+        look = {"dash": "4 4"} if gone else {}
+        colour, fill = (INK, 0) if gone else (BLUE, 0.22)
+        parts.append(circle(x + shift, y, RADIUS, colour, fill=fill, **look))
+        parts.append(text(x + shift, y + 5, str(number)))
+    return parts
+
+
+def pairwise_masks() -> str:
+    """All masks cancel on the left; on the right those of a client that is gone do not."""
+    parts = [
+        text(96, 24, "all three upload", weight=600),
+        text(300, 24, "client 2 does not", weight=600),
+        *masked_triangle(0, None),
+        *masked_triangle(204, 2),
+        box(16, 212, 160, 40, GREEN),
+        text(96, 237, "sum: x₀ + x₁ + x₂"),
+        box(220, 212, 160, 40, ORANGE),
+        text(300, 237, "sum: x₀ + x₁ + b − c", fill=ORANGE),
+    ]
+    title = "Masks between three clients: they cancel in the sum, unless one client is gone"
+    return document(262, title, parts)
+
+
 def drawings() -> dict[str, str]:
     """Name of each file -> its text."""
     found = {f"{name}.svg": federated_round(observer) for name, observer in OBSERVERS.items()}
@@ -461,6 +509,7 @@ def drawings() -> dict[str, str]:
         "told-and-run.svg": told_and_run(),
         "checklist.svg": checklist(),
         "federation.svg": federation(),
+        "masks.svg": pairwise_masks(),
     }
 
 
