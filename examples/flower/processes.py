@@ -28,7 +28,7 @@ class Fault(Exception):
     """Something is not as it should be."""
 
 
-def until(what: str, seconds: float, look: Callable[[], Found]) -> Found:
+def until(what: str, seconds: float, look: Callable[[], Found | None]) -> Found:
     """The first answer of `look` that is not empty; a Fault after so many seconds."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
