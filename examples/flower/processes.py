@@ -70,13 +70,16 @@ class Processes:
     def start(self, name: str, *command: str) -> None:
         """In the background; what it says goes to `name`.log."""
         with (self.folder / f"{name}.log").open("ab") as log:
-            self._started[name] = subprocess.Popen(
-                command,
-                env=self.environment(name),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+            try:
+                self._started[name] = subprocess.Popen(
+                    command,
+                    env=self.environment(name),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                )
+            except OSError as error:
+                raise Fault(f"{command[0]} does not start: {error.strerror}") from None
 
     def ended(self, name: str) -> bool:
         """Whether what was started under this name has ended by itself."""
