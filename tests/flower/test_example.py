@@ -169,6 +169,8 @@ def test_a_child_in_a_session_of_its_own_is_not_forgotten(app, tmp_path) -> None
         app.processes.until("never", 0, lambda: False)
     with pytest.raises(app.processes.Fault, match="no such thing"):
         started.ask("user", sys.executable, "-c", "raise SystemExit('no such thing')")
+    with pytest.raises(app.processes.Fault, match="no-such-program does not start: No such file"):
+        started.start("user", "no-such-program")
 
 
 # Flower's own quickstart.

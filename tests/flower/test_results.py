@@ -5,10 +5,19 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("flwr.serverapp.exception", reason="Flower is not here: make flower")
+
+from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping as Fixed
+from flwr.serverapp.strategy import FedAvgM
+from flwr.supercore.privacy_accounting import (
+    NeighboringRelation,
+    PrivacyConfig,
+    SamplingMethod,
+)
 
 from benchmarks import common, flower, flower_faults
 
@@ -40,3 +49,12 @@ def test_the_shared_arguments_are_taken(module, monkeypatch, capsys) -> None:
     said = capsys.readouterr().out
     assert "--output" in said
     assert "--no-write" in said
+
+
+def test_flower_itself_accounts_for_no_momentum() -> None:
+    # What flower.json says of the wrapper's ε.
+    config = PrivacyConfig(
+        1e-3, 480, NeighboringRelation.ADD_OR_REMOVE_ONE, SamplingMethod.NO_AMPLIFICATION
+    )
+    with pytest.raises(ValueError, match=r"FedAvg\.aggregate_train"):
+        Fixed(FedAvgM(), 3.0, 1.0, 120, accountant=SimpleNamespace(config=config))
