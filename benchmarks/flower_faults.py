@@ -26,6 +26,7 @@ from benchmarks import flower_faults_server as server
 from benchmarks.flower_grid import record, reply_of, sent_by, versions
 from benchmarks.flower_round import Finding, along, averaging, moved, values
 from benchmarks.tables import table
+from benchmarks.tables_flower import HEAD, fault_rows
 
 
 def local() -> Finding:
@@ -43,9 +44,8 @@ def local() -> Finding:
     (sent,) = reply.content.array_records.values()
     measured = server.spread_of(values(ArrayRecord(dict(sent))))
     # One client's record in place of another: their updates lie at most 2C apart.
-    needed = 2 * clip * fldp.noise_multiplier(
-        epsilon=epsilon, delta=delta, rounds=1, sampling="none"
-    )  # fmt: skip
+    z = fldp.noise_multiplier(epsilon=epsilon, delta=delta, rounds=1, sampling="none")
+    needed = 2 * clip * z
     return Finding(
         "Local noise for a sensitivity that anybody may write down",
         "takes sensitivity as an argument beside the clip, and a formula for ε below 1",
@@ -136,15 +136,8 @@ def main() -> int:
     common.one_thread(quiet=True)
     about = versions()
     found = measure()
-    rows = []
-    for one in found:
-        still = "yes" if one["there"] else "no"
-        if one["kind"] != "run":
-            still += f", {one['kind']}"
-        rows.append([one["name"], one["flower"], one["measured"], one["needed"], still])
     print(f"flwr {about['flwr']}")
-    head = ["fault", "what Flower does", "measured", "needed", "still there?"]
-    print("\n".join(table(head, rows)))
+    print("\n".join(table(HEAD, fault_rows(found))))
     common.write(arguments, {"versions": about, "faults": found})
     return 0
 

@@ -3,9 +3,10 @@
 Seconds are the processor's: from the bytes that nodes sent to the next model, and of that the
 strategy's step alone. What nodes take to answer is left out; contenders take turns in one process.
 Memory is told twice, each time in a process of its own that has run a small round before: by how
-much the process grew at most (`peak_model_sizes`, which holds torch's memory and what the allocator
-keeps), and what numpy and Python held at most (`peak_traced`). Both are in sizes of the model, and
-hold replies from the moment in which a node makes them.
+much the process grew at most (`peak_model_sizes`, which holds torch's memory too), and what numpy
+and Python held at most (`peak_traced`). Both are in sizes of the model, and hold replies from the
+moment in which a node makes them. fldp's aggregator adds updates up in tiles of at most 8 MiB,
+which are many sizes of a small model: so `large` tells the growth for a larger one.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ from fldp.flower.replies import AT_ONCE
 REPLIES, PARAMETERS, SMALL = 200, 50_000, 10
 # Bytes of a parameter in float32.
 WIDTH = 4
+LARGE = 500_000
+# What is larger, in bytes, goes back to the system when it is freed: the growth is what is held.
+GIVEN_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 # In model sizes: each reply as bytes, as an array and as an update, and what the server keeps.
 ALLOWED = 3 * AT_ONCE + 16
 CONTENDERS = ("Private(FedAvg)", "FedAvg", "Flower's wrapper")
@@ -66,16 +70,16 @@ def one_round(name: str, parameters: int, *, packed: bool = True) -> tuple[float
     return seconds, seconds - grid.unpacking
 
 
-def memory(name: str, what: str) -> float:
+def memory(name: str, what: str, parameters: int) -> float:
     """One measurement of memory in this process, in sizes of the model."""
     common.one_thread(quiet=True)
     one_round(name, SMALL, packed=False)
 
     def run() -> None:
         # Bytes of the nodes would be counted as the server's.
-        one_round(name, PARAMETERS, packed=False)
+        one_round(name, parameters, packed=False)
 
-    size = WIDTH * PARAMETERS
+    size = WIDTH * parameters
     if what == "peak_model_sizes":
         return common.growth(run) * 2**20 / size
     tracemalloc.start()
@@ -83,15 +87,16 @@ def memory(name: str, what: str) -> float:
     return tracemalloc.get_traced_memory()[1] / size
 
 
-def apart(name: str, what: str) -> float:
+def apart(name: str, what: str, parameters: int = PARAMETERS) -> float:
     """One measurement of memory, in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.flower_server", name, what]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
+    command = [sys.executable, "-m", "benchmarks.flower_server", name, what, str(parameters)]
+    environment = {**os.environ, **GIVEN_BACK}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     return float(json.loads(done.stdout.splitlines()[-1]))
 
 
-def measure(repeats: int) -> dict[str, Any]:
-    """Medians of every contender, in turns."""
+def measure(repeats: int, memories: int = 3) -> dict[str, Any]:
+    """Medians of every contender, in turns; of memory, which hardly varies, so many `memories`."""
     found: dict[str, dict[str, list[float]]] = {name: {} for name in CONTENDERS}
 
     def keep(name: str, what: str, value: float) -> None:
@@ -104,10 +109,11 @@ def measure(repeats: int) -> dict[str, Any]:
             if turn > 0:
                 keep(name, "cpu_seconds", whole)
                 keep(name, "cpu_seconds_step", step)
-    for _ in range(repeats):
+    for _ in range(memories):
         for what in ("peak_model_sizes", "peak_traced"):
             for name in CONTENDERS:
                 keep(name, what, apart(name, what))
+    large = [apart(CONTENDERS[0], "peak_model_sizes", LARGE) for _ in range(memories)]
     rows = []
     for name, all_of in found.items():
         rows.append({"name": name, **{what: statistics.median(all_of[what]) for what in all_of}})
@@ -122,8 +128,13 @@ def measure(repeats: int) -> dict[str, Any]:
         "repeats": repeats,
         "allowed_model_sizes": ALLOWED,
         "rows": rows,
+        "large": {
+            "name": CONTENDERS[0],
+            "parameters": LARGE,
+            "peak_model_sizes": statistics.median(large),
+        },
     }
 
 
 if __name__ == "__main__":
-    print(json.dumps(memory(*sys.argv[1:])))
+    print(json.dumps(memory(sys.argv[1], sys.argv[2], int(sys.argv[3]))))

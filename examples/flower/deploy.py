@@ -6,7 +6,8 @@ A SuperLink with TLS and node authentication, four SuperNodes, and one whose key
 While they train a node loses power and comes back, the server's process is killed and its run goes
 on in another, a second run wants to write the same account, a third wants more than was promised.
 At the end the account is right, or the exit status is 1. Where the system allows it, all of this
-happens without any network but the loopback. Needs what `fldp[flower]` installs, and Linux.
+happens without any network but the loopback. Needs what `fldp[flower]` installs, and Linux; takes
+about six minutes on two busy cores.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from __future__ import annotations
 import argparse
 import fcntl
 import json
+import math
 import os
+import re
 import shutil
 import signal
 import socket
@@ -35,7 +38,7 @@ APP = Path(__file__).resolve().parent
 HOST = "127.0.0.1"
 NODES = [f"node-{number}" for number in range(4)]
 STRANGER = "stranger"
-ROUNDS = 6
+ROUNDS = 8
 # Four clients cannot hide among each other: the deployment is what is shown, not the ε.
 EPSILON, DELTA = 8.0, 1e-5
 # Seconds that a round waits for a node which lost power: longer than a busy machine needs to train.
@@ -44,6 +47,10 @@ ROUND = 60
 PATIENCE = 300
 # What a SuperNode says when it is let in.
 LET_IN = "SuperNode ID"
+# What a run says of itself after each round.
+DONE = rf"round (\d+) of {ROUNDS}"
+# Of a printed ε.
+DIGITS = 4
 # What the operator of every machine sets: Flower then talks to its own machines alone.
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1", "OMP_NUM_THREADS": "1"}
 # From <linux/sockios.h> and <linux/if.h>: set an interface's flags; up.
@@ -236,12 +243,14 @@ def lose_the_server(here: Deployment) -> str:
     """The number of the run that goes on."""
     here.spend(2)
     here.trains(NODES[0])
-    before = here.events()
     here.processes.kill("superlink", "flwr-serverapp")
-    here.must(here.events() == before == 2, "round 3: the ServerApp is killed (kill -9): 2 events")
+    before = here.events()
+    here.must(before < ROUNDS, f"round {before + 1}: the ServerApp is killed (kill -9)")
     run = here.submit()
-    here.spend(3)
-    here.must(here.events() == 3, "a second run went on with round 3: 3 events")
+    first = until("a round is done", PATIENCE, lambda: re.search(DONE, here.log(run)))
+    # One less, where the event of a round was on disk and its model was not: it is trained again.
+    went_on = before <= int(first[1]) <= before + 1
+    here.must(went_on, f"a second run went on with round {first[1]}, and not with the first")
     return run
 
 
@@ -255,11 +264,8 @@ def meet_a_second_writer(here: Deployment) -> None:
 def finish(here: Deployment, first: str, second: str) -> None:
     end = until("the run ends", PATIENCE * 2, lambda: here.ended(second))
     here.must(end.startswith("finished:completed"), f"the second run ended: {end}")
-    killed = here.ended(first)
+    killed = until("the first run is given up", PATIENCE, lambda: here.ended(first))
     here.must(killed.startswith("finished:failed"), f"the first had ended: {killed}")
-    for line in here.log(second).splitlines():
-        if "accuracy" in line:
-            here.say(f"  {line}")
     here.checkpoint.unlink()
     fourth = here.submit()
     until("the fourth run ends", PATIENCE, lambda: here.ended(fourth))
@@ -272,7 +278,9 @@ def account(here: Deployment) -> None:
     events = fldp.Ledger.read(here.ledger)
     epsilon = here.plan.spent(events)
     here.must(len(events) == ROUNDS, f"the account: {len(events)} events for {ROUNDS} rounds")
-    here.must(epsilon <= EPSILON, f"ε = {epsilon:.4f} of {EPSILON:g} at δ = {DELTA:g}")
+    # Rounded up, as every guarantee.
+    printed = math.ceil(epsilon * 10**DIGITS) / 10**DIGITS
+    here.must(epsilon <= EPSILON, f"ε = {printed:g} of {EPSILON:g} at δ = {DELTA:g}")
 
 
 def play(folder: Path) -> None:
@@ -298,7 +306,8 @@ def leave_the_network() -> str:
         return "there is no unshare"
     # Who is not root needs a namespace of users, too.
     for options in (["--net"], ["--net", "--map-root-user"]):
-        if subprocess.run([program, *options, "true"], capture_output=True, check=False).returncode:
+        probe = [program, *options, sys.executable, "-c", ""]
+        if subprocess.run(probe, capture_output=True, check=False).returncode:
             continue
         again = [sys.executable, __file__, *sys.argv[1:], "--inside"]
         os.execv(program, [program, *options, *again])

@@ -28,7 +28,7 @@ class Fault(Exception):
     """Something is not as it should be."""
 
 
-def until(what: str, seconds: float, look: Callable[[], Found]) -> Found:
+def until(what: str, seconds: float, look: Callable[[], Found | None]) -> Found:
     """The first answer of `look` that is not empty; a Fault after so many seconds."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -70,13 +70,16 @@ class Processes:
     def start(self, name: str, *command: str) -> None:
         """In the background; what it says goes to `name`.log."""
         with (self.folder / f"{name}.log").open("ab") as log:
-            self._started[name] = subprocess.Popen(
-                command,
-                env=self.environment(name),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+            try:
+                self._started[name] = subprocess.Popen(
+                    command,
+                    env=self.environment(name),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                )
+            except OSError as error:
+                raise Fault(f"{command[0]} does not start: {error.strerror}") from None
 
     def ended(self, name: str) -> bool:
         """Whether what was started under this name has ended by itself."""
@@ -84,28 +87,40 @@ class Processes:
 
     def ask(self, name: str, *command: str) -> str:
         """What a command prints; a Fault where it fails."""
-        done = subprocess.run(
-            command,
-            env=self.environment(name),
-            capture_output=True,
-            text=True,
-            timeout=COMMAND,
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                command,
+                env=self.environment(name),
+                capture_output=True,
+                text=True,
+                timeout=COMMAND,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise Fault(f"{' '.join(command)}: not within {COMMAND} seconds") from None
         if done.returncode:
             raise Fault(f"{' '.join(command)}: {done.stdout}{done.stderr}")
         return done.stdout
 
     def running(self, name: str = "", program: str = "") -> list[int]:
         """The numbers of the processes that `name` started, or anybody, and that run `program`."""
-        wanted = f"{MARK}={self.mark}.{name}"
         found = []
         for process in Path("/proc").iterdir():
-            # A process may end while it is looked at.
+            # A process may end while it is looked at, or be another user's.
             with contextlib.suppress(OSError):
-                if process.name.isdigit() and _is(process, wanted, program, exactly=bool(name)):
+                starter = self._starter(process)
+                command = (process / "cmdline").read_text(errors="replace")
+                if starter and name in ("", starter) and program in command:
                     found.append(int(process.name))
         return found
+
+    def _starter(self, process: Path) -> str:
+        """Under which name a process was started; "" for what is none of these."""
+        begin = f"{MARK}={self.mark}."
+        for variable in (process / "environ").read_text(errors="replace").split("\0"):
+            if variable.startswith(begin):
+                return variable.removeprefix(begin)
+        return ""
 
     def kill(self, name: str = "", program: str = "") -> None:
         """With no warning, as a power cut does: SIGKILL, until none is left."""
@@ -121,12 +136,3 @@ class Processes:
 
     def __exit__(self, *_: Any) -> None:
         self.kill()
-
-
-def _is(process: Path, wanted: str, program: str, exactly: bool) -> bool:
-    """Whether a process carries the mark and runs the program; a dead one has neither."""
-    marks = (process / "environ").read_bytes().decode(errors="replace").split("\0")
-    carried = [mark for mark in marks if mark.startswith(wanted)]
-    if exactly:
-        carried = [mark for mark in carried if mark == wanted]
-    return bool(carried) and program in (process / "cmdline").read_text(errors="replace")

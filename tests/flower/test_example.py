@@ -67,6 +67,7 @@ def devices(app: SimpleNamespace, count: int = 40) -> Nodes:
     return Nodes(range(count), answer)
 
 
+@pytest.mark.slow
 def test_it_runs_to_the_end_of_the_plan_and_no_further(app, tmp_path, monkeypatch) -> None:
     plan = fldp.calibrate(epsilon=8.0, delta=1e-3, rounds=3, clients=40)
     operator(monkeypatch, tmp_path, plan)
@@ -79,6 +80,7 @@ def test_it_runs_to_the_end_of_the_plan_and_no_further(app, tmp_path, monkeypatc
     assert spent(tmp_path) == len(nodes.asked) == 3
 
 
+@pytest.mark.slow
 def test_it_learns(app, tmp_path, monkeypatch, capsys) -> None:
     operator(monkeypatch, tmp_path, quiet(10, rounds=10))
     torch.manual_seed(0)
@@ -167,6 +169,8 @@ def test_a_child_in_a_session_of_its_own_is_not_forgotten(app, tmp_path) -> None
         app.processes.until("never", 0, lambda: False)
     with pytest.raises(app.processes.Fault, match="no such thing"):
         started.ask("user", sys.executable, "-c", "raise SystemExit('no such thing')")
+    with pytest.raises(app.processes.Fault, match="no-such-program does not start: No such file"):
+        started.start("user", "no-such-program")
 
 
 # Flower's own quickstart.
