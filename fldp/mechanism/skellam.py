@@ -33,6 +33,7 @@ from fldp.mechanism.rotation import Rotation
 from fldp.mechanism.rounding import round_within
 from fldp.mechanism.summation import MOST, Columns, Sum
 from fldp.mechanism.updates import Layout
+from fldp.plan.statement import PAIRS_ALONE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -320,9 +321,8 @@ class Skellam(Gaussian):
         words = (
             "Noise of this run: Skellam, whole steps of a public grid, taken modulo a power of two "
             "and drawn exactly, so the low-order digits of the noise are covered; its ε is at most "
-            "that of the Gaussian noise above. Where the draws are secret, that holds for this "
-            "client's own updates; what plan.group(k) and a replace-one ε say of the same draws is "
-            "proved for Gaussian noise alone."
+            "that of the Gaussian noise above. Where draws are secret, what they add to "
+            f"plan.group(k) and to the ε of replace-one {PAIRS_ALONE}"
         )
         return f"{words} {super().statement()}".strip()
 
