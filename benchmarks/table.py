@@ -12,6 +12,7 @@ from benchmarks import common, tables_accounting, tables_checks, tables_learning
 SECTIONS = (
     tables_accounting.accounting,
     tables_accounting.calculator,
+    tables_accounting.integers,
     tables_rounds.aggregation,
     tables_rounds.simulation,
     tables_learning.algorithms,
