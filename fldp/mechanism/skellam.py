@@ -183,6 +183,11 @@ class LatticeSum:
             self._steps += self.encoder.noise(self._shares(std), words)
         return (self.encoder.update(self._steps) / denominator).to(self.like.device)
 
+    def marginal(self, std: float) -> float:
+        """The standard deviation of the noise on a coordinate that stands for `std`."""
+        variance = self.encoder.grid.share * self._shares(std)
+        return self.encoder.step * math.sqrt(variance)
+
     def _shares(self, std: float) -> int:
         """How many shares arrived: a noise of σ√(shares that arrived / shares accounted)."""
         return round((std / self._std) ** 2 * self.encoder.grid.shares)
@@ -303,7 +308,12 @@ class Skellam(Gaussian):
                 f"at ε = {plan.target_epsilon:g} the sampler's term {slack:.1e} is not small "
                 f"against delta = {plan.delta}: use Gaussian noise"
             )
-        return plan.events(rounds)
+        return super().events(plan, rounds, size)
+
+    def marginal(self, std: float, total: Sum | None = None) -> float:
+        if not isinstance(total, LatticeSum):
+            return std
+        return total.marginal(std)
 
     def check_clip(self, clip: Clip) -> None:
         if clip.queries:
