@@ -39,6 +39,7 @@ def shared(clients: int = 20, **changes: Any) -> fldp.PrivacyPlan:
 # A round.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("central", [True, False])
 def test_the_mean_is_right_and_the_noise_is_that_of_all_who_came(central: bool) -> None:
     plan = plan_for(20) if central else shared(20)
@@ -57,11 +58,11 @@ def test_the_mean_is_right_and_the_noise_is_that_of_all_who_came(central: bool) 
 
 def test_a_coarse_grid_says_how_much_louder_it_is() -> None:
     plan = shared(20)
-    coarse = Skellam(bits=8)
+    coarse = Skellam(bits=9)
     overhead = coarse.grid(plan, 1000).overhead
     release = fldp.aggregate(torch.ones(20, 1000), plan, noise=coarse)
     ratio = release.noise_std / (math.sqrt(2) / 20)
-    assert 1.1 < ratio <= overhead < 2
+    assert 1.05 < ratio <= overhead < 2
 
 
 def test_a_weight_counts_up_to_the_cap_before_it_is_rounded() -> None:
@@ -105,6 +106,7 @@ def test_a_new_rotation_every_round_unless_it_is_fixed() -> None:
     assert fixed.rotation(7).forth(row).tolist() == fixed.rotation(7).forth(row).tolist()
 
 
+@pytest.mark.slow
 def test_a_run_trains_with_it_and_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
     x, y = torch.randn(60, 4, generator=seeded(2)), torch.arange(60) % 2
     people = fldp.clients.partition(x, y, clients=20, seed=0)
