@@ -233,6 +233,26 @@ def test_draws_follow_the_law(variance: float) -> None:
     )
 
 
+def laws() -> dict[str, list[int]]:
+    """Weights of tables with none, some and many values in a bucket of the guide."""
+    return {
+        "narrow": skellam_weights(Fraction(1, 4)),
+        "usual": skellam_weights(Fraction(40_000)),
+        "wide": [10**9 - k for k in range(100_000)],
+    }
+
+
+@pytest.mark.parametrize("name", ["narrow", "usual", "wide"])
+def test_the_guide_finds_what_a_search_finds(name: str) -> None:
+    law = Lattice(laws()[name])
+    uniform = Words(KEY).take(50_000)
+    low = uniform >> np.uint64(40)
+    words = np.concatenate([uniform, low, ~low, law._leading[:-1] + np.uint64(1)])
+    # What ties is settled by further digits, not found.
+    words = words[~np.isin(words, law._leading)]
+    assert (law._places(words, Words(KEY)) == np.searchsorted(law._leading, words)).all()
+
+
 class Forced(Words):
     """A stream whose words and further digits a test chooses."""
 

@@ -107,6 +107,8 @@ SHARED = {"trust": "distributed", "adjacency": "zero-out", "min_survivors": 9}
         ({**SHARED, "min_survivors": None}, "min_survivors is None"),
         ({"min_survivors": 3}, "belongs to 'distributed'"),
         ({**SHARED, "min_survivors": 21}, "above the cohort"),
+        ({"colluders": 1}, "colluders is 1 with trust='central': it belongs to 'distributed'"),
+        ({**SHARED, "colluders": 12}, "min_survivors is 9 with 12 colluders: 21 uploads are more"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(change: dict[str, Any], words: str) -> None:

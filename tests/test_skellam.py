@@ -39,6 +39,7 @@ def shared(clients: int = 20, **changes: Any) -> fldp.PrivacyPlan:
 # A round.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("central", [True, False])
 def test_the_mean_is_right_and_the_noise_is_that_of_all_who_came(central: bool) -> None:
     plan = plan_for(20) if central else shared(20)
@@ -46,13 +47,22 @@ def test_the_mean_is_right_and_the_noise_is_that_of_all_who_came(central: bool) 
     rows *= 0.5 / rows.norm(dim=1, keepdim=True)
     release = fldp.aggregate(rows, plan, 1.0, noise=Skellam())
     growth = 1.0 if central else math.sqrt(2)
-    assert release.noise_std == pytest.approx(growth / 20)
+    assert growth / 20 <= release.noise_std <= 1.01 * growth / 20
     noise = (release.mean - rows.double().sum(0) / 20) / release.noise_std
     # 4,096 squares: five standard deviations, and a hundredth for rounding and the grid.
     assert 1 - 0.11 < float(noise.square().mean()) < 1.02 + 0.11
     assert abs(float(noise.mean())) < 5 / 64
     assert release.event == plan.event
     assert release.mean.dtype == torch.float64
+
+
+def test_a_coarse_grid_says_how_much_louder_it_is() -> None:
+    plan = shared(20)
+    coarse = Skellam(bits=9)
+    overhead = coarse.grid(plan, 1000).overhead
+    release = fldp.aggregate(torch.ones(20, 1000), plan, noise=coarse)
+    ratio = release.noise_std / (math.sqrt(2) / 20)
+    assert 1.05 < ratio <= overhead < 2
 
 
 def test_a_weight_counts_up_to_the_cap_before_it_is_rounded() -> None:
@@ -96,6 +106,7 @@ def test_a_new_rotation_every_round_unless_it_is_fixed() -> None:
     assert fixed.rotation(7).forth(row).tolist() == fixed.rotation(7).forth(row).tolist()
 
 
+@pytest.mark.slow
 def test_a_run_trains_with_it_and_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
     x, y = torch.randn(60, 4, generator=seeded(2)), torch.arange(60) % 2
     people = fldp.clients.partition(x, y, clients=20, seed=0)
@@ -134,7 +145,7 @@ def test_the_halves_add_up_to_the_same_round(monkeypatch: pytest.MonkeyPatch) ->
     release = server.release()
     assert torch.allclose(release.mean, rows.double().sum(0) / 12, atol=6e-4)
     assert release.private.count == 12
-    assert release.noise_std == pytest.approx(math.sqrt(1.2) * 1e-3 / 12)
+    assert release.noise_std == pytest.approx(math.sqrt(1.2) * 1e-3 / 12, rel=0.01)
 
 
 def test_a_client_adds_its_share_before_anything_leaves() -> None:
@@ -311,7 +322,7 @@ def test_fewer_than_survivors_and_colluders_is_a_skipped_round() -> None:
         fldp.aggregate(torch.zeros(13, 3), plan, noise=Skellam())
     release = fldp.aggregate(torch.zeros(14, 3), plan, noise=Skellam())
     # Shares are made for the honest ones: the colluders' come on top.
-    assert release.noise_std == pytest.approx(math.sqrt(1.4) / 20)
+    assert release.noise_std == pytest.approx(math.sqrt(1.4) / 20, rel=0.01)
 
 
 def test_what_wraps_around_is_wrong_and_no_error() -> None:

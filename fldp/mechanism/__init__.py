@@ -9,7 +9,6 @@ from fldp._lazy import attach
 if TYPE_CHECKING:
     from fldp.mechanism import adaptive as adaptive
     from fldp.mechanism import aggregation as aggregation
-    from fldp.mechanism import attendance as attendance
     from fldp.mechanism import clipping as clipping
     from fldp.mechanism import collection as collection
     from fldp.mechanism import contribution as contribution
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from fldp.mechanism import secagg as secagg
     from fldp.mechanism import skellam as skellam
     from fldp.mechanism import summation as summation
+    from fldp.mechanism import turnout as turnout
     from fldp.mechanism import updates as updates
 
 _MODULES = (
@@ -40,7 +40,7 @@ _MODULES = (
     "release",
     "secagg",
     "summation",
-    "attendance",
+    "turnout",
     "grid",
     "lattice",
     "rotation",

@@ -18,7 +18,6 @@ import torch
 from numpy.typing import ArrayLike
 
 from fldp._checks import shown, whole
-from fldp.mechanism.attendance import fewest, most, shares
 from fldp.mechanism.clipping import Clip, as_clip, bounded_rows, flat_factors
 from fldp.mechanism.contribution import (
     Bounded,
@@ -34,6 +33,7 @@ from fldp.mechanism.noise import Gaussian, as_noise, check_scale
 from fldp.mechanism.release import PrivateDiagnostics, Release, SkippedRound, keep_beside
 from fldp.mechanism.skellam import LatticeSum
 from fldp.mechanism.summation import MOST, RunningSum
+from fldp.mechanism.turnout import fewest, most, shares
 from fldp.plan.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -366,7 +366,7 @@ class Collection:
             unclipped = self._owner.observe(bits, self.plan.denominator)
         release = Release(
             mean=self.layout.restore(mean),
-            noise_std=std / self.denominator,
+            noise_std=self.noise.marginal(std, self._sum) / self.denominator,
             denominator=self.denominator,
             event=self.event,
             clip_norm=self.half.clip.norm,

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fldp._checks import whole
 from fldp.accounting.lattice import skellam_gdp
-from fldp.mechanism.attendance import likely, shares
 from fldp.mechanism.rotation import padded
 from fldp.mechanism.rounding import longest
+from fldp.mechanism.turnout import likely, shares
 
 if TYPE_CHECKING:
     from fldp.plan import PrivacyPlan

@@ -32,6 +32,9 @@ _RUN_UP, _RUN_UP_STEPS = 6, 40
 _KEY_BYTES, _NONCE = 32, bytes(16)
 # Draws at once: the words, and what is found for them, stay in a cache.
 _BLOCK = 1 << 16
+# The guide to a table: by so many leading digits, and a bucket of it is walked in so many steps.
+_BUCKETS, _REST_OF_WORD, _NEAR = 1 << 16, np.uint64(48), 2
+_TOP = np.uint64(2**64 - 1)
 # A table of standard deviation 2^14 has 600,000 entries and takes seconds to make.
 _WIDEST = 1 << 28
 # Tables that are kept; the widest has 25 MB.
@@ -150,6 +153,12 @@ class Lattice:
         self._digits = b"".join(found)
         leading = np.frombuffer(self._digits, dtype=">u8")[:: _COMPARED // _WORD]
         self._leading = leading.astype(np.uint64)
+        # A guide by the first 16 digits of a word: a binary search over the whole table would take
+        # most of the time. Beyond the table nothing is below any word.
+        self._ended = np.append(self._leading, _TOP)
+        edges = np.arange(_BUCKETS, dtype=np.uint64) << _REST_OF_WORD
+        self._first = np.searchsorted(self._leading, edges)
+        self._span = np.diff(self._first, append=len(self._leading))
 
     def sample(self, count: int, words: Words) -> NDArray[np.int64]:
         """Independent draws.
@@ -175,10 +184,14 @@ class Lattice:
 
     def _places(self, uniform: NDArray[np.uint64], words: Words) -> NDArray[np.int64]:
         """How many values of the distribution function are at most each uniform number."""
-        places = np.searchsorted(self._leading, uniform)
-        last = len(self._leading) - 1
-        tied = self._leading[np.minimum(places, last)] == uniform
-        for i in np.flatnonzero(tied):
+        buckets = uniform >> _REST_OF_WORD
+        places = self._first[buckets]
+        for _ in range(_NEAR):
+            places += self._ended[places] < uniform
+        # In the tails, where hardly a word falls, many values share a bucket.
+        far = np.flatnonzero(self._span[buckets] > _NEAR)
+        places[far] = np.searchsorted(self._leading, uniform[far])
+        for i in np.flatnonzero(self._ended[places] == uniform):
             places[i] = self._settled(int(uniform[i]), int(places[i]), words)
         return places
 

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from fldp import _moved
 from fldp._checks import between, shown
-from fldp.mechanism.attendance import likely, most
 from fldp.mechanism.summation import MOST, Columns, RunningSum, Sum
+from fldp.mechanism.turnout import likely, most
 
 if TYPE_CHECKING:
     from fldp.accounting import Event
@@ -244,6 +244,22 @@ class Gaussian:
             Where this noise does not give what the plan states.
         """
         return plan.events(rounds)
+
+    def marginal(self, std: float, total: Sum | None = None) -> float:
+        """The standard deviation that the noise of one round has on a coordinate of the sum.
+
+        Parameters
+        ----------
+        std : float
+            σ, that of a Gaussian which hides as well.
+        total : Sum, optional
+            The round's.
+
+        Returns
+        -------
+        float
+        """
+        return std
 
     def statement(self) -> str:
         """What a plan's statement does not say of this noise; empty where it says all."""

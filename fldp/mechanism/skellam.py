@@ -33,6 +33,7 @@ from fldp.mechanism.rotation import Rotation
 from fldp.mechanism.rounding import round_within
 from fldp.mechanism.summation import MOST, Columns, Sum
 from fldp.mechanism.updates import Layout
+from fldp.plan.statement import PAIRS_ALONE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -182,6 +183,11 @@ class LatticeSum:
             self._steps += self.encoder.noise(self._shares(std), words)
         return (self.encoder.update(self._steps) / denominator).to(self.like.device)
 
+    def marginal(self, std: float) -> float:
+        """The standard deviation of the noise on a coordinate that stands for `std`."""
+        variance = self.encoder.grid.share * self._shares(std)
+        return self.encoder.step * math.sqrt(variance)
+
     def _shares(self, std: float) -> int:
         """How many shares arrived: a noise of σ√(shares that arrived / shares accounted)."""
         return round((std / self._std) ** 2 * self.encoder.grid.shares)
@@ -302,7 +308,12 @@ class Skellam(Gaussian):
                 f"at ε = {plan.target_epsilon:g} the sampler's term {slack:.1e} is not small "
                 f"against delta = {plan.delta}: use Gaussian noise"
             )
-        return plan.events(rounds)
+        return super().events(plan, rounds, size)
+
+    def marginal(self, std: float, total: Sum | None = None) -> float:
+        if not isinstance(total, LatticeSum):
+            return std
+        return total.marginal(std)
 
     def check_clip(self, clip: Clip) -> None:
         if clip.queries:
@@ -320,9 +331,8 @@ class Skellam(Gaussian):
         words = (
             "Noise of this run: Skellam, whole steps of a public grid, taken modulo a power of two "
             "and drawn exactly, so the low-order digits of the noise are covered; its ε is at most "
-            "that of the Gaussian noise above. Where the draws are secret, that holds for this "
-            "client's own updates; what plan.group(k) and a replace-one ε say of the same draws is "
-            "proved for Gaussian noise alone."
+            "that of the Gaussian noise above. Where draws are secret, what they add to "
+            f"plan.group(k) and to the ε of replace-one {PAIRS_ALONE}"
         )
         return f"{words} {super().statement()}".strip()
 

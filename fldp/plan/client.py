@@ -532,15 +532,7 @@ class PrivacyPlan:
         >>> {name: round(chance, 4) for name, chance in plan.skips().items()}
         {'round': 0.0042, 'any': 0.341, 'expected': 0.4161}
         """
-        chance = 0.0
-        if self.min_survivors is not None and self.sampling == "poisson":
-            # Fewer than s come: of the N more than N - s stay away. A cap is above s.
-            stay = self.clients - self.min_survivors - self.colluders
-            chance = binomial_tail(stay, self.clients, 1 - self.sampling_rate)
-        some = 1.0
-        if chance < 1:
-            some = -math.expm1(self.rounds * math.log1p(-chance))
-        return {"round": chance, "any": some, "expected": self.rounds * chance}
+        return signal.skips(self)
 
     def group(self, k: int) -> float:
         """ε at the same δ for k clients that leave or change together (k devices of one person).
@@ -903,7 +895,7 @@ class PrivacyPlan:
             fields["min_survivors"] = fields.pop("survivors")
         # Plans of version 0.2 and before name no colluders: all uploads were presumed honest.
         fields = {"colluders": 0} | fields
-        # None else may be missing: a default that changes one day would change what was promised.
+        # No other may be missing: a default that changes one day would change what was promised.
         names = {field.name for field in dataclasses.fields(cls)}
         for what, odd in (("unknown", set(fields) - names), ("missing", names - set(fields))):
             if odd:

@@ -256,6 +256,13 @@ class Report:
         return f"Up to {self.group}: for all of one person's together {told}."
 
 
+def _of_pairs(each: Exposure) -> Exposure:
+    """What is known of a question if the noise is proved for pairs of laws alone: no bound."""
+    if each.name in ("record", "group"):
+        return Exposure(each.name, math.inf, 1.0, math.inf, 0.0)
+    return each
+
+
 def report(
     plan: PrivacyPlan,
     run: Any = None,
@@ -314,6 +321,9 @@ def report(
             most = max([0, *served])
         reproducible = reproducible or words.REPRODUCIBLE in told
     found = exposures(plan, events, most, group)
+    one_line = " ".join(told.split())
+    if words.PAIRS_ALONE in one_line and words.amplified(plan) and most is None:
+        found = [_of_pairs(each) for each in found]
     clauses = _clauses(plan, events, most, reproducible, found[0].epsilon)
     if plan.accountant == "gdp":
         notes.append(

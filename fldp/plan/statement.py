@@ -24,6 +24,8 @@ _NEGLIGIBLE = 1e-3
 
 # How the clause begins that takes everything back from whoever knows the seed of the noise.
 REPRODUCIBLE = "Reproducible noise"
+# How the words of a noise end for which secret draws hide no more than a pair of laws.
+PAIRS_ALONE = "is proved for Gaussian noise alone."
 TRUSTS = {
     "central": "the server sees every update in the clear; it is trusted to clip each, to add the "
     "noise to the sum, and to keep {secrets} to itself",

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from conftest import plan_for
 
-from fldp.mechanism.attendance import fewest, likely, most, shares
 from fldp.mechanism.summation import MOST
+from fldp.mechanism.turnout import fewest, likely, most, shares
 
 SHARED: dict[str, Any] = {"trust": "distributed", "min_survivors": 5, "colluders": 2}
 
