@@ -78,6 +78,12 @@ def test_keys_are_taken_once_and_in_time() -> None:
         run.server.add_keys(replace(keys[1], sender=5))
     with pytest.raises(ValueError, match="is of another round"):
         run.server.add_keys(replace(keys[1], tag=bytes(16)))
+    for broken in (replace(keys[1], box=bytes(32)), replace(keys[1], mask=bytes(32))):
+        with pytest.raises(ValueError, match="the public key of client 1 is no point of large"):
+            run.server.add_keys(broken)
+    for copied in (replace(keys[1], box=keys[0].mask), replace(keys[1], mask=keys[1].box)):
+        with pytest.raises(ValueError, match="client 1 sends a key that was sent before"):
+            run.server.add_keys(copied)
     with pytest.raises(ValueError, match="no message of the kind PublicKeys"):
         run.server.add_keys(b"keys")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="client 1 has sent no keys"):

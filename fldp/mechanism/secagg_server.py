@@ -61,6 +61,9 @@ class Server:
         self.graph = ring(order, rules.neighbours)
         self._step = 0
         self._keys: dict[int, PublicKeys] = {}
+        self._seen: set[bytes] = set()
+        # Of no client: what it agrees on with a key is thrown away.
+        self._trial = Pairing(PAIR, rules.tag, rules.clients)
         # Sender -> receiver -> what it sealed.
         self._boxes: dict[int, dict[int, SealedShares]] = {}
         self._uploaded: set[int] = set()
@@ -90,12 +93,20 @@ class Server:
         Raises
         ------
         ValueError
-            For another message, a second one of a client, and one that comes late.
+            For another message, a second one of a client, one that comes late, and for keys that
+            every neighbour would refuse: of low order, or that another client has.
         """
         self._open("keys")
         (found,) = collected([message], PublicKeys, self.rules).values()
         if found.sender in self._keys:
             raise ValueError(f"client {found.sender} has sent its keys")
+        own = {found.box, found.mask}
+        if len(own) < 2 or own & self._seen:
+            raise ValueError(f"client {found.sender} sends a key that was sent before")
+        # One client's bad key must not cost its neighbours the round.
+        for key in own:
+            self._trial.key(found.sender, key)
+        self._seen |= own
         self._keys[found.sender] = found
 
     def keys_for(self, client: int) -> list[PublicKeys]:
@@ -272,8 +283,11 @@ class Server:
                 raise ValueError(f"the shares of client {u}'s key give another: one is false")
             for v in partners:
                 key = pairing.key(v, self._keys[v].mask)
-                # v added it where u is above v: it has to be taken away.
-                (taken if u > v else added).append(key)
+                # What v did with it, the other way round.
+                if u > v:
+                    taken.append(key)
+                else:
+                    added.append(key)
         words = self._sum.copy()
         mask_(words, added, taken)
         self._close("answers")
