@@ -48,6 +48,12 @@ CHAPTERS = {
         "fldp.PrivateAggregator fldp.flower.Private fldp.flower.from_environment "
         "fldp.flower.local_dp"
     ),
+    "a-server-that-sees-only-the-sum": (
+        "fldp.Skellam fldp.accounting.lattice_gdp fldp.accounting.skellam_gdp "
+        "fldp.mechanism.secagg.Client fldp.mechanism.secagg.Request fldp.mechanism.secagg.Round "
+        "fldp.mechanism.secagg.Rules fldp.mechanism.secagg.Server "
+        "fldp.mechanism.skellam.NoisyContribution"
+    ),
 }
 # Name -> chapter.
 EXPLAINED = {name: chapter for chapter, names in CHAPTERS.items() for name in names.split()}
