@@ -434,6 +434,6 @@ def plan_html(plan: PrivacyPlan) -> str:
         "adjacency": plan.adjacency,
         "cap": plan.cap,
         "min_survivors": plan.min_survivors,
-        "colluders": plan.colluders,
+        "colluders": plan.colluders or None,
     }
     return folded(shown, plan.statement())
