@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -139,8 +140,7 @@ def refuse_what_conflicts(
     accountant: str,
     cap: int | None,
     min_survivors: int | None,
-    colluders: int = 0,
-    **others: object,
+    **others: Any,
 ) -> None:
     """Refuse settings of a plan that are each in range and do not go together.
 
@@ -148,10 +148,10 @@ def refuse_what_conflicts(
     ----------
     clients, cohort
         N and m.
-    sampling, trust, adjacency, accountant, cap, min_survivors, colluders
+    sampling, trust, adjacency, accountant, cap, min_survivors
         As in the table above.
     **others
-        The other fields of a plan, of which none can be in conflict.
+        The other fields of a plan: `colluders`, and those of which none can be in conflict.
 
     Raises
     ------
@@ -218,20 +218,29 @@ def refuse_what_conflicts(
             min_survivors is not None and min_survivors > cohort,
             f"{survivors}, above the cohort {m}: give fewer",
         ),
-        (
-            colluders > 0 and not shared,
-            f"colluders is {colluders} with trust={trust!r}: it belongs to 'distributed'",
-        ),
-        # So many uploads make sure that enough are honest: with fewer nothing is released.
-        (
-            shared and (min_survivors or 0) + colluders > cohort,
-            f"{survivors} with {colluders} colluders: {(min_survivors or 0) + colluders} uploads "
-            f"are more than the cohort {m}: give fewer",
-        ),
     )
     for applies, reason in refusals:
         if applies:
             raise ValueError(reason)
+    _refuse_colluders(cohort, min_survivors, others.get("colluders", 0))
+
+
+def _refuse_colluders(cohort: float, min_survivors: int | None, colluders: int) -> None:
+    """ValueError where nobody can collude, or where no round has uploads enough."""
+    if min_survivors is None:
+        if colluders:
+            raise ValueError(
+                f"colluders is {colluders} without trust='distributed', which alone has a server "
+                "to collude with"
+            )
+        return
+    # So many uploads make sure that enough are honest: with fewer nothing is released.
+    least = min_survivors + colluders
+    if least > cohort:
+        raise ValueError(
+            f"min_survivors is {min_survivors} with {colluders} colluders: {least} uploads are "
+            f"more than the cohort {cohort:.10g}: give fewer"
+        )
 
 
 def _survivors(clients: int, cohort: float, sampling: str) -> int:

@@ -107,7 +107,7 @@ SHARED = {"trust": "distributed", "adjacency": "zero-out", "min_survivors": 9}
         ({**SHARED, "min_survivors": None}, "min_survivors is None"),
         ({"min_survivors": 3}, "belongs to 'distributed'"),
         ({**SHARED, "min_survivors": 21}, "above the cohort"),
-        ({"colluders": 1}, "colluders is 1 with trust='central': it belongs to 'distributed'"),
+        ({"colluders": 1}, "colluders is 1 without trust='distributed'"),
         ({**SHARED, "colluders": 12}, "min_survivors is 9 with 12 colluders: 21 uploads are more"),
     ],
 )

@@ -398,7 +398,7 @@ def as_noise(noise: Gaussian | None, generator: torch.Generator | None) -> Gauss
     if generator is not None:
         raise ValueError(
             f"noise and generator are both given: generator=g means noise=Gaussian(g); give "
-            f"{type(noise).__name__}(generator) alone"
+            f"{type(noise).__name__}(generator=g) alone"
         )
     return noise
 

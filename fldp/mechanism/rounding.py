@@ -19,6 +19,8 @@ from fldp.mechanism.lattice import Words
 # So often is a vector rounded at random. One try fails with a chance of at most e^-1/2, and of
 # next to 0 where D is large.
 _TRIES = 8
+# The largest number of float32 that fits into 32 binary digits: the chance 1, up to 10^-7.
+_CERTAIN = 2.0**32 - 2.0**8
 # What scaling in floating point may add: 2^20 coordinates in float32 stay far below it.
 _MARGIN = 2.0**-10
 
@@ -81,25 +83,29 @@ def round_within(rows: NDArray[np.floating], limit: int, words: Words) -> NDArra
     """
     rows = _brought_within(rows, limit)
     low = np.floor(rows)
-    # Of going up, in units of 2^-32. A tiny negative number is a whole one above its floor.
-    chances = np.multiply(rows - low, 2.0**32, dtype=np.float64)
-    chances = np.minimum(chances, 2.0**32 - 1).astype(np.uint32)
+    # Of going up. A tiny negative number is a whole one above its floor.
+    chances = ((rows - low) * _CERTAIN).astype(np.uint32)
     lower = low.astype(np.int64)
-    out = np.zeros(rows.shape, dtype=np.int64)
-    left = np.arange(len(rows))
-    for _ in range(_TRIES):
-        drawn = words.short(left.size * rows.shape[1]).reshape(left.size, -1)
-        tried = lower[left] + (drawn < chances[left])
-        fits = _kept(tried, limit)
-        out[left[fits]] = tried[fits]
-        left = left[~fits]
+    out = _tried(lower, chances, words)
+    left = np.flatnonzero(~_kept(out, limit))
+    for _ in range(_TRIES - 1):
         if not left.size:
             return out
+        out[left] = _tried(lower[left], chances[left], words)
+        left = left[~_kept(out[left], limit)]
     shorter = np.trunc(rows[left]).astype(np.int64)
     # What is too long even so is no vector of this bound: nothing of it is sent.
     shorter[~_kept(shorter, limit)] = 0
     out[left] = shorter
     return out
+
+
+def _tried(
+    lower: NDArray[np.int64], chances: NDArray[np.uint32], words: Words
+) -> NDArray[np.int64]:
+    """Each entry, or with its chance the next one."""
+    drawn = words.short(chances.size).reshape(chances.shape)
+    return lower + (drawn < chances)
 
 
 def _kept(rows: NDArray[np.int64], limit: int) -> NDArray[np.bool_]:

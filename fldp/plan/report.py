@@ -256,11 +256,19 @@ class Report:
         return f"Up to {self.group}: for all of one person's together {told}."
 
 
-def _of_pairs(each: Exposure) -> Exposure:
-    """What is known of a question if the noise is proved for pairs of laws alone: no bound."""
-    if each.name in ("record", "group"):
-        return Exposure(each.name, math.inf, 1.0, math.inf, 0.0)
-    return each
+def _proved(
+    plan: PrivacyPlan, found: list[Exposure], told: str, participations: int | None
+) -> list[Exposure]:
+    """What is known where the noise is proved for pairs of laws alone: of others, no bound."""
+    secret = words.amplified(plan) and participations is None
+    if not secret or words.PAIRS_ALONE not in " ".join(told.split()):
+        return found
+    kept = []
+    for each in found:
+        if each.name in ("record", "group"):
+            each = Exposure(each.name, math.inf, 1.0, math.inf, 0.0)
+        kept.append(each)
+    return kept
 
 
 def report(
@@ -320,10 +328,7 @@ def report(
         if served is not None:
             most = max([0, *served])
         reproducible = reproducible or words.REPRODUCIBLE in told
-    found = exposures(plan, events, most, group)
-    one_line = " ".join(told.split())
-    if words.PAIRS_ALONE in one_line and words.amplified(plan) and most is None:
-        found = [_of_pairs(each) for each in found]
+    found = _proved(plan, exposures(plan, events, most, group), told, most)
     clauses = _clauses(plan, events, most, reproducible, found[0].epsilon)
     if plan.accountant == "gdp":
         notes.append(

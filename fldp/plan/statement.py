@@ -172,7 +172,9 @@ def limits(plan: PrivacyPlan) -> list[str]:
 
 def _exact(plan: PrivacyPlan) -> str:
     """The noise that has no low-order digits of its own."""
-    return "Skellam" if plan.trust == "distributed" else "DiscreteGaussian"
+    if plan.trust == "distributed":
+        return "Skellam"
+    return "DiscreteGaussian"
 
 
 def amplified(plan: PrivacyPlan) -> bool:
@@ -235,10 +237,13 @@ def _trust(plan: PrivacyPlan, participations: int | None) -> str:
     if secret_draws or plan.adjacency == "add-or-remove":
         kept += ", who took part"
     secrets = f"{kept} and the random numbers of the noise"
+    colluders = "none"
+    if plan.colluders:
+        colluders = f"at most {plan.colluders}"
     return TRUSTS[plan.trust].format(
         secrets=secrets,
         survivors=plan.min_survivors,
-        colluders=f"at most {plan.colluders}" if plan.colluders else "none",
+        colluders=colluders,
         fewest=(plan.min_survivors or 0) + plan.colluders,
     )
 
@@ -429,6 +434,6 @@ def plan_html(plan: PrivacyPlan) -> str:
         "adjacency": plan.adjacency,
         "cap": plan.cap,
         "min_survivors": plan.min_survivors,
-        "colluders": plan.colluders,
+        "colluders": plan.colluders or None,
     }
     return folded(shown, plan.statement())
