@@ -462,6 +462,24 @@ def test_of_many_threads_one_gets_an_answer() -> None:
     assert len(answers) == 1
 
 
+def test_one_thread_at_a_time_takes_a_step() -> None:
+    circle = Circle(rules_of())
+    client = circle.clients[0]
+    steps: list[str] = []
+
+    class Noted:
+        def __enter__(self) -> None:
+            steps.append("in")
+
+        def __exit__(self, *error: object) -> None:
+            steps.append("out")
+
+    client._lock = Noted()  # type: ignore[assignment]
+    circle.uploaded()
+    client.unmask(circle.request())
+    assert steps == ["in", "out"] * 3
+
+
 def test_after_its_answer_a_client_has_no_secrets() -> None:
     circle = Circle(rules_of()).uploaded()
     client = circle.clients[0]

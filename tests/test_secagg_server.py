@@ -10,6 +10,7 @@ import pytest
 
 from fldp.mechanism.release import SkippedRound
 from fldp.mechanism.secagg_client import Client
+from fldp.mechanism.secagg_graph import ring
 from fldp.mechanism.secagg_messages import Answer, Upload
 from fldp.mechanism.secagg_rules import Rules
 from fldp.mechanism.secagg_server import Server
@@ -219,6 +220,14 @@ def test_a_false_share_of_a_key_is_seen() -> None:
         run.server.add_answer(answer)
     with pytest.raises(ValueError, match=r"one of them is false|shares of client 4's key give"):
         run.server.total()
+
+
+def test_the_order_of_the_ring_is_drawn_anew() -> None:
+    rules = Rules(100, 1, 16, min_survivors=75, colluders=5)
+    graphs = [Server(rules).graph for _ in range(3)]
+    in_order = ring(range(100), rules.neighbours)
+    assert all(graph != in_order for graph in graphs)
+    assert graphs[0] != graphs[1] != graphs[2]
 
 
 def test_rules_are_checked() -> None:

@@ -22,7 +22,9 @@ unmasking      `Client.unmask`      an `Answer`              nothing: `Server.to
 
 Guarantee, against a semi-honest server with up to `Rules.colluders` clients at its side: it learns
 the sum over all honest survivors, of which there are `Rules.min_survivors` at least, who dropped
-out, and nothing else of a vector. With too few uploads it learns nothing, because clients refuse.
+out, and nothing else of a vector: as long as X25519, HKDF-SHA256, AES-256 and ChaCha20-Poly1305
+hold, and but for the chance that `Rules` states. With too few uploads it learns nothing, because
+clients refuse.
 
 Not guaranteed. A server that deviates from the protocol: no public key is certified here, so it
 could put its own in their place, read every share and unmask every client; whoever fears that needs
