@@ -490,9 +490,9 @@ def pairwise_masks() -> str:
         text(300, 24, "client 2 does not", weight=600),
         *masked_triangle(0, None),
         *masked_triangle(204, 2),
-        box(16, 212, 160, 40, GREEN),
+        box(8, 212, 176, 40, GREEN),
         text(96, 237, "sum: x₀ + x₁ + x₂"),
-        box(220, 212, 160, 40, ORANGE),
+        box(212, 212, 176, 40, ORANGE),
         text(300, 237, "sum: x₀ + x₁ + b − c", fill=ORANGE),
     ]
     title = "Masks between three clients: they cancel in the sum, unless one client is gone"
