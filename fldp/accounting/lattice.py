@@ -32,10 +32,10 @@ discrete Gaussian of parameter σ they tend to 1/σ, and for noise of bounded su
 
 *Many coordinates, many rounds.* A curve that lies above another is a post-processing of it
 (Blackwell). Products of post-processings are post-processings of products, adaptively too, and the
-product of Gaussians with parameters mᵢ is one with √(Σ mᵢ²). A random v is a mixture over v, whose
-divergences are at most the largest. So is a mixture (1 - q)Q + qP against Q, which is a
-post-processing of the Gaussian's own whenever P against Q is (Zhu, Dong & Wang 2022): Poisson
-sampling, in which a client that is not there adds nothing.
+product of Gaussians with parameters mᵢ is one with √(Σ mᵢ²). A random v makes mixtures over v,
+whose divergences are at most the largest. Under Poisson sampling a client that is not drawn adds
+nothing, so that (1 - q)Q + qP stands against Q: a post-processing of the Gaussian's own, by the
+same map as P against Q (Zhu, Dong & Wang 2022).
 
 *What does not follow.* Where one client's draw moves who else takes part (`fixed`, `cap`), or where
 either world adds something ("replace-one") under amplification, the worst case is a triple of laws,

@@ -32,10 +32,10 @@ TRUSTS = {
     "distributed": "each client clips its own update and adds a share of the noise, of std "
     "z·C/√{survivors}; the server sees only sums, by secure aggregation. Trusted are that "
     "protocol, that the server follows it, and that, of the clients whose shares are in a released "
-    "sum, at least {survivors} are honest and {colluders} tell it what they know; clients that the "
-    "server made up are among these. A round to which fewer than {fewest} come is skipped: it "
-    "releases nothing, and is spent. The noise grows with the number that came: that number is "
-    "public, also where a round is skipped",
+    "sum, at least {survivors} are honest and {colluders} tell it what they know (one that the "
+    "server made up does). A round to which fewer than {fewest} come is skipped: it releases "
+    "nothing, and is spent. The noise grows with the number that came: that number is public, also "
+    "where a round is skipped",
     "local": "nobody but the client itself, which clips its update and adds the full noise to its "
     "own message",
 }
