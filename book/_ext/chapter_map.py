@@ -58,7 +58,7 @@ APART = 40
 LETTERS = 17
 NUMBER = re.compile(r"-?[\d.]+")
 # On paper: points for each of the drawing's pixels, so that the map fits under its title.
-POINTS = 0.62
+POINTS = 0.57
 
 
 def corner(name: str) -> tuple[int, int]:
