@@ -1,11 +1,11 @@
 """What runs: the models and tasks of `benchmarks.zoo` in every engine, and what an engine gains.
 
-    python -m benchmarks.models [--clients 40] [--repeats 5] [--only LSTM]
+    python -m benchmarks.models [--clients 40] [--repeats 5] [--only LSTM] [--device cuda]
 
 A round is one epoch of every client over its own 20 records, in batches of 10. `plain` is the loop
 over clients that a user of torch writes first, `loop` is fldp's own. One process and one thread,
 contenders interleaved, medians. Writes the table of the book as well (`book/models.md`), whose
-words a test holds against what happens.
+words a test holds against what happens; not on another device, which has a file of its own.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from fldp.simulation.local import LocalSGD
 from fldp.simulation.objective import Objective
 
 PAGE = Path(__file__).parent.parent / "book" / "models.md"
+ON_GPU = common.RESULTS / "models_cuda.json"
 ENGINES = ("stacked", "vmap", "loop")
 RATE, BATCH, RECORDS = 0.05, 10, 20
 # A client of a model with more parameters trains for a second: few of them tell as much.
@@ -46,12 +47,13 @@ with `torch.optim.SGD` at each client alone (`tests/test_zoo.py`; equal to 1e-5 
 with the same dropout masks). `engine="auto"` takes the engine that is named; `history.engine` says
 which it was, and why. The gain is the time of a round of {clients} clients in a plain loop over
 copies of the model, divided by its time with that engine: measured on one thread, all of a row in
-turn (`python -m benchmarks.models`). Below 1, the loop of the package, which checks more, is slower
+turn (`python -m benchmarks.models`). The gain on a GPU is that of {others} clients on an {device}
+(`--device cuda`). Below 1, the loop of the package, which checks more, is slower
 than the plain one. Where it says *refused*, the run ends with these words before
 anybody is drawn.
 
-| Model | Task | `engine="auto"` | Gain | stacked | vmap | loop |
-|---|---|---|---|---|---|---|
+| Model | Task | `engine="auto"` | Gain | On a GPU | stacked | vmap | loop |
+|---|---|---|---|---|---|---|---|
 """
 
 
@@ -66,10 +68,17 @@ def prepared(specimen: Specimen, engine: str, people: Population) -> tuple[Local
     """The algorithm and its model, as a run has them before its first round."""
     torch.manual_seed(0)
     local = LocalSGD(lr=RATE, batch_size=BATCH, engine=engine)
-    local.learn(Objective(specimen.loss))
-    model = local.prepare(specimen.make())
+    local.learn(Objective(loss_on(specimen, people.device)))
+    model = local.prepare(specimen.make().to(people.device))
     local.rehearse(model, flatten(model).float(), people)
     return local, model
+
+
+def loss_on(specimen: Specimen, device: torch.device) -> Any:
+    """The specimen's loss; one with weights of its own on the device."""
+    if isinstance(specimen.loss, nn.Module):
+        return copy.deepcopy(specimen.loss).to(device)
+    return specimen.loss
 
 
 def words(specimen: Specimen, engine: str) -> str:
@@ -93,7 +102,7 @@ def first(text: str) -> str:
 
 def plain(specimen: Specimen, local: LocalSGD, model: nn.Module, people: Population) -> None:
     """The loop over clients that a user of torch writes first, each client's update at its end."""
-    objective = Objective(specimen.loss)
+    objective = Objective(loss_on(specimen, people.device))
     like = local.form(model, flatten(model).float(), people)
     start = {name: value.clone() for name, value in model.state_dict().items()}
     own = copy.deepcopy(model)
@@ -120,17 +129,18 @@ def rounds(local: LocalSGD, model: nn.Module, people: Population) -> Callable[[]
     return run
 
 
-def gain(specimen: Specimen, clients: int, repeats: int) -> dict[str, float]:
+def gain(specimen: Specimen, clients: int, repeats: int, device: str) -> dict[str, float]:
     """Seconds of a round by contender."""
     if sum(p.numel() for p in specimen.make().parameters()) > LARGE:
         clients = FEW
-    people = population(specimen, clients)
+    people = population(specimen, clients).to(device)
     contenders: dict[str, Callable[[], Any]] = {}
     for engine in ("auto", "loop"):
         local, model = prepared(specimen, engine, people)
         contenders[engine] = rounds(local, model, people)
     contenders["plain"] = lambda: plain(specimen, local, model, people)
-    return common.medians(contenders, repeats)
+    settle = torch.cuda.synchronize if device.startswith("cuda") else None
+    return common.medians(contenders, repeats, settle=settle)
 
 
 def row(specimen: Specimen) -> dict[str, Any]:
@@ -140,17 +150,24 @@ def row(specimen: Specimen) -> dict[str, Any]:
     }
 
 
-def page(document: dict[str, Any]) -> str:
-    """The page of the book."""
+def gained(found: dict[str, Any]) -> str:
+    """By how much a row's engine is faster than a plain loop; nothing for what is refused."""
+    if "seconds" not in found:
+        return ""
+    return f"{found['seconds']['plain'] / found['seconds']['auto']:.1f}"
+
+
+def page(document: dict[str, Any], elsewhere: dict[str, Any]) -> str:
+    """The page of the book, from the results on a processor and on a GPU."""
+    opening = INTRODUCTION.format(
+        clients=document["clients"], others=elsewhere["clients"], device=elsewhere["device"]
+    )
     lines = []
-    for found in document["rows"]:
-        gained = ""
-        if "seconds" in found:
-            gained = f"{found['seconds']['plain'] / found['seconds']['auto']:.1f}"
-        engines = " | ".join(found[name] for name in ENGINES)
-        auto = found["auto"]
-        lines.append(f"| {found['model']} | {found['task']} | {auto} | {gained} | {engines} |")
-    return INTRODUCTION.format(clients=document["clients"]) + "\n".join(lines) + "\n"
+    for found, there in zip(document["rows"], elsewhere["rows"], strict=True):
+        cells = [found["model"], found["task"], found["auto"], gained(found), gained(there)]
+        cells += [found[name] for name in ENGINES]
+        lines.append(f"| {' | '.join(cells)} |")
+    return opening + "\n".join(lines) + "\n"
 
 
 def main() -> None:
@@ -158,15 +175,21 @@ def main() -> None:
     made.add_argument("--clients", type=int, default=40)
     made.add_argument("--repeats", type=int, default=5)
     made.add_argument("--only", default="", help="part of a model's name")
+    made.add_argument("--device", default="cpu", help="where clients train")
     options = made.parse_args()
+    elsewhere = options.device != "cpu"
+    if elsewhere and options.output == common.RESULTS / "models.json":
+        options.output = ON_GPU
     common.one_thread(quiet=True)
     document: dict[str, Any] = {"clients": options.clients, "machine": common.machine(), "rows": []}
+    if elsewhere:
+        document["device"] = torch.cuda.get_device_name(options.device)
     for specimen in SPECIMENS:
         if options.only not in specimen.name:
             continue
         found = row(specimen)
         if not found["auto"].startswith("refused"):
-            found["seconds"] = gain(specimen, options.clients, options.repeats)
+            found["seconds"] = gain(specimen, options.clients, options.repeats, options.device)
             seconds = found["seconds"]
             told = "  ".join(f"{name} {1e3 * value:7.1f} ms" for name, value in seconds.items())
             ratio = seconds["plain"] / seconds["auto"]
@@ -175,8 +198,8 @@ def main() -> None:
             )
         document["rows"].append(found)
     common.write(options, document)
-    if not (options.no_write or options.only):
-        PAGE.write_text(page(document), encoding="utf-8")
+    if not (options.no_write or options.only or elsewhere):
+        PAGE.write_text(page(document, common.read(ON_GPU)), encoding="utf-8")
 
 
 if __name__ == "__main__":

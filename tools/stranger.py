@@ -19,7 +19,9 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent.parent
 # What a stranger's shell has. Certificates and proxies belong to the network, not to the project.
 PLAIN = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "PIP_CONFIG_FILE": os.devnull}
-NETWORK = re.compile(r"(?i).*(_proxy|_CA_BUNDLE|SSL_CERT_FILE|SSL_CERT_DIR)|PIP_CERT")
+NETWORK = re.compile(
+    r"(?i).*(_proxy|_CA_BUNDLE|SSL_CERT_FILE|SSL_CERT_DIR)|PIP_CERT|NODE_EXTRA_CA_CERTS"
+)
 
 
 @dataclass

@@ -154,6 +154,10 @@ def _instead(module: nn.Module) -> str:
     return f"nn.GroupNorm({groups}, {channels})"
 
 
+def _nothing() -> None:
+    """Stands in for a method of no use here."""
+
+
 class _Whole(nn.Module):
     """A module whose recurrent layers use the weights that `functional_call` gives them."""
 
@@ -161,6 +165,9 @@ class _Whole(nn.Module):
         super().__init__()
         self.model = model
         self._recurrent = [m for m in model.modules() if isinstance(m, nn.RNNBase)]
+        for layer in self._recurrent:
+            # On a GPU they would lay their weights side by side, which batched ones cannot.
+            layer.flatten_parameters = _nothing  # type: ignore[method-assign]
 
     def forward(self, records: Records) -> Any:
         for layer in self._recurrent:

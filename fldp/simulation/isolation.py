@@ -11,6 +11,7 @@ import copy
 import os
 import random
 import types
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -99,7 +100,10 @@ def alone(device: torch.device) -> Iterator[Callable[[int], None]]:
 
     try:
         settle()
-        yield start
+        with warnings.catch_warnings():
+            # On a GPU: every client has weights of its own, which no user can lay side by side.
+            warnings.filterwarnings("ignore", "RNN module weights are not part of single")
+            yield start
     finally:
         settle()
         torch.set_grad_enabled(gradients)

@@ -184,14 +184,26 @@ class Setting:
     def placed(self) -> nn.Module:
         """A copy of the model on the device where clients train."""
         check_model(self.model)
-        where = self.device
-        if where is None:
-            where = flatten(self.model).device
-        return copied(self.model).to(where)
+        return copied(self.model).to(self._where())
+
+    def _where(self) -> torch.device:
+        """Where clients train."""
+        if self.device is None:
+            return flatten(self.model).device
+        return torch.device(self.device)
 
     def objective(self) -> Objective:
-        """What clients minimise and what validation reports."""
-        return Objective(self.loss, self.metric)
+        """What clients minimise and what validation reports, where clients train."""
+        loss = self.loss
+        if isinstance(loss, nn.Module):
+            held = itertools.chain(loss.parameters(), loss.buffers())
+            where = self._where()
+            # "cuda" alone names no card: a tensor there says which one torch takes.
+            card = torch.zeros(0, device=where).device
+            # Where its weights lie there it stays the caller's, whose probes are remembered.
+            if any(tensor.device != card for tensor in held):
+                loss = copy.deepcopy(loss).to(card)
+        return Objective(loss, self.metric)
 
     def exam(self, objective: Objective) -> Exam | None:
         """The validation data, checked."""
