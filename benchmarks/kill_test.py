@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,9 @@ def setting() -> tuple[fldp.PrivacyPlan, Any]:
     x, y = torch.randn(200, 8, generator=generator), torch.arange(200) % 3
     plan = fldp.calibrate(epsilon=8.0, delta=1e-3, rounds=ROUNDS, clients=50, cohort=20)
     return plan, fldp.clients.partition(x, y, clients=50, seed=0)
+
+
+Work = Callable[[Path, int], Any]  # one attempt at the run in a folder, told to a witness
 
 
 def train(folder: Path, plan: fldp.PrivacyPlan, people: Any, witness: int) -> fldp.History:
@@ -67,15 +71,13 @@ def train(folder: Path, plan: fldp.PrivacyPlan, people: Any, witness: int) -> fl
 Kill = tuple[int, float]  # after so many releases, and then so many seconds
 
 
-def attempt(
-    folder: Path, plan: Any, people: Any, pipe: tuple[int, int], kill: Kill | None
-) -> tuple[bool, int]:
-    """Fork, train, kill (None: never); whether the run came to its end, and its releases."""
+def attempt(folder: Path, work: Work, pipe: tuple[int, int], kill: Kill | None) -> tuple[bool, int]:
+    """Fork, work, kill (None: never); whether the run came to its end, and its releases."""
     child = os.fork()
     if child == 0:
         status = 1
         try:
-            history = train(folder, plan, people, pipe[1])
+            history = work(folder, pipe[1])
             accounted = len(history.before) + len(history.events)
             (folder / "ended").write_text(f"{accounted} {history.epsilon[-1]}")
             status = 0
@@ -104,8 +106,8 @@ def seen(read: int, patience: float) -> int:
     return len(os.read(read, 1 << 16)) if ready else 0
 
 
-def one_run(plan: Any, people: Any, dice: random.Random, a_round: float) -> dict[str, int]:
-    """Kill and resume one run; counts of kills, wasted events and violations."""
+def one_run(plan: Any, work: Work, dice: random.Random, a_round: float) -> dict[str, int]:
+    """Kill and resume one run under `plan`; counts of kills, wasted events and violations."""
     pipe = os.pipe()
     found = {"kills": 0, "torn": 0, "wasted": 0, "under": 0, "over": 0, "ended": 0}
     released = 0
@@ -115,9 +117,7 @@ def one_run(plan: Any, people: Any, dice: random.Random, a_round: float) -> dict
         ended = False
         while not ended:
             kill = (dice.randrange(ROUNDS), dice.uniform(0, a_round))
-            ended, more = attempt(
-                folder, plan, people, pipe, kill if found["kills"] < KILLS else None
-            )
+            ended, more = attempt(folder, work, pipe, kill if found["kills"] < KILLS else None)
             found["kills"] += not ended
             released += more
             # Killed before its first line, a ledger has nothing yet that could be cut off.
@@ -145,15 +145,19 @@ def one_run(plan: Any, people: Any, dice: random.Random, a_round: float) -> dict
 def measure(runs: int, seed: int) -> dict[str, int]:
     """`runs` killed and resumed runs; the sums of their counts."""
     plan, people = setting()
+
+    def work(folder: Path, witness: int) -> fldp.History:
+        return train(folder, plan, people, witness)
+
     sink, seconds = os.open(os.devnull, os.O_WRONLY), 0.0
     for _ in range(2):  # the first warms up
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            _, seconds = common.timed(lambda folder=folder: train(folder, plan, people, sink))
+            _, seconds = common.timed(lambda folder=folder: work(folder, sink))
     os.close(sink)
     dice, total = random.Random(seed), {"runs": runs}
     for _ in range(runs):
-        for key, value in one_run(plan, people, dice, seconds / ROUNDS).items():
+        for key, value in one_run(plan, work, dice, seconds / ROUNDS).items():
             total[key] = total.get(key, 0) + value
     return total
 

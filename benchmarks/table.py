@@ -7,7 +7,14 @@ measured yet is left out.
 
 from __future__ import annotations
 
-from benchmarks import common, tables_accounting, tables_checks, tables_learning, tables_rounds
+from benchmarks import (
+    common,
+    tables_accounting,
+    tables_checks,
+    tables_flower,
+    tables_learning,
+    tables_rounds,
+)
 
 SECTIONS = (
     tables_accounting.accounting,
@@ -23,6 +30,8 @@ SECTIONS = (
     tables_rounds.populations,
     tables_learning.schools,
     tables_learning.weights,
+    tables_flower.flower,
+    tables_flower.faults,
 )
 INTRO = (
     "# What the benchmarks measured\n\nWritten by `python -m benchmarks.table` from the JSON "

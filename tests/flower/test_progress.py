@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +18,7 @@ from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, FedYogi
 from stand_in import Nodes, ones, plan, private, record, seeded, spent, start, weights
 
 import fldp
-from benchmarks import kill_test
+from benchmarks import flower_kills
 from fldp.mechanism.aggregation import PrivateAggregator
 
 
@@ -204,42 +202,10 @@ def test_a_folder_that_is_missing_is_refused_before_the_coins(tmp_path) -> None:
 # Killed at random instants, in a process of its own.
 
 
-def server_app(folder: Path, of: Any, people: Any, witness: int) -> Any:
-    """One attempt at the run in `folder`; a byte goes to `witness` after each release."""
-    release = PrivateAggregator.release
-
-    def witnessed(self: Any, *given: Any) -> Any:
-        found = release(self, *given)
-        os.write(witness, b"r")
-        return found
-
-    # No other test runs in this process, which is forked for one attempt.
-    PrivateAggregator.release = witnessed  # type: ignore[method-assign]
-    try:
-        clip = fldp.AdaptiveClip(0.1, count_noise=10.0)
-        inner = FedAvgM(fraction_evaluate=0.0, server_momentum=0.5)
-        strategy = private(folder, of, inner, clip=clip, **paths(folder))
-        strategy.start(Nodes(range(50), ones), start())
-    finally:
-        PrivateAggregator.release = release  # type: ignore[method-assign]
-    events = strategy.ledger.events
-    strategy.close()
-    return SimpleNamespace(before=[], events=events, epsilon=[of.spent(events)])
-
-
 def killed(monkeypatch: pytest.MonkeyPatch, times: int) -> dict[str, int]:
     """What was found in runs that were killed so often, all together."""
-    of = fldp.calibrate(epsilon=8.0, delta=1e-3, rounds=kill_test.ROUNDS, clients=50, cohort=20)
-    monkeypatch.setattr(kill_test, "train", server_app)
     monkeypatch.setattr(logging.getLogger("flwr"), "disabled", True)
-    dice = random.Random(1)
-    total = {"kills": 0, "runs": 0}
-    while total["kills"] < times:
-        total["runs"] += 1
-        # A round takes some milliseconds.
-        for name, count in kill_test.one_run(of, None, dice, a_round=0.01).items():
-            total[name] = total.get(name, 0) + count
-    return total
+    return flower_kills.measure(times, seed=1)
 
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
