@@ -15,7 +15,7 @@ export MKL_NUM_THREADS ?= 1
 export PYTHONPATH :=
 
 .PHONY: help ready book pdf offline browser test check lab edit bench notebooks twins \
-  assignments grade grade-demo quizzes slides lock release-check flower fuzz clean
+  assignments grade grade-demo quizzes slides lock release-check flower flower-deploy fuzz clean
 .DEFAULT_GOAL := help
 
 help:
@@ -38,6 +38,7 @@ help:
 	@echo "make lock       pin requirements.in into requirements.txt (UPGRADE=--upgrade moves every pin)"
 	@echo "make release-check   a clean clone, built and tested with the distribution's own python3"
 	@echo "make flower          what runs on Flower, tested in an environment of its own, .cache/flower"
+	@echo "make flower-deploy   a deployment on this machine, with all that can happen to it; minutes"
 	@echo "make fuzz            models, records and losses put together at random, ten times as many"
 	@echo "make clean      remove everything that make has made"
 
@@ -128,6 +129,9 @@ fuzz: $(READY)
 # Flower holds back packages that the book pins: its environment is another one.
 flower: $(READY)
 	bash tools/flower.sh .cache/flower $(BIN)/python
+
+flower-deploy: $(READY)
+	bash tools/flower.sh .cache/flower $(BIN)/python deploy
 
 release-check:
 	python3 tools/release_check.py

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Test fldp/flower where Flower is: tools/flower.sh FOLDER PYTHON. Called by the Makefile.
+# Test fldp/flower where Flower is: tools/flower.sh FOLDER PYTHON [deploy]. Called by the Makefile.
+# With `deploy` it is the example of a deployment that runs, not the tests.
 #
 # Flower holds back packages that the book pins, so it has an environment of its own, without Ray.
 # PIP_FIND_LINKS=folder takes wheels from a disk, TORCH=cpu a torch without CUDA.
@@ -20,6 +21,9 @@ if [ ! -e "$ready" ]; then
   "$python" -m pip --quiet --disable-pip-version-check install "${index[@]}" "${pins[@]}" \
     --editable ".[flower]" "pytest>=8" "hypothesis>=6.100"
   touch "$ready"
+fi
+if [ "${3:-}" = deploy ]; then
+  exec "$python" examples/flower/deploy.py
 fi
 "$python" -m pip --disable-pip-version-check check
 "$python" -m pytest tests/flower fldp/flower --doctest-modules -p no:cacheprovider

@@ -37,14 +37,18 @@ LYCHEE = ("--offline", "--no-progress", "--include-fragments", "--exclude-path",
 
 @dataclass
 class Step:
-    """A command, and the programs without which it cannot run (of each tuple, any one)."""
+    """A command, and what it cannot run without: programs (of each tuple, any one), cores."""
 
     what: str
     command: tuple[str, ...]
     programs: tuple[tuple[str, ...], ...] = ()
+    cores: int = 1
 
     def lacks(self, stranger: Stranger) -> str:
         """What the machine lacks, in words; "" if nothing."""
+        cores = os.cpu_count() or 1
+        if cores < self.cores:
+            return f"{cores} core, {self.cores} needed for a reasonable time"
         missing = [" or ".join(names) for names in self.programs if not stranger.find(*names)]
         return f"no {', no '.join(missing)}" if missing else ""
 
@@ -60,6 +64,8 @@ def steps(stranger: Stranger, python: str) -> tuple[Step, ...]:
         Step("make book", ("make", "book")),
         Step("make test", ("make", "test")),
         Step("make flower", ("make", "flower")),
+        # A dozen processes of Flower's, each of which loads torch.
+        Step("make flower-deploy", ("make", "flower-deploy"), cores=2),
         Step("make book, the second time", ("make", "book")),
         Step("links of the site", (PYTHON, "tools/check_links.py")),
         Step("links of the site, with lychee", (*follow, *LYCHEE, "_build/html/book")),

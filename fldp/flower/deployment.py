@@ -52,21 +52,25 @@ def absolute(name: str, path: str | os.PathLike[str]) -> Path:
 
 
 def from_environment() -> dict[str, Any]:
-    """Plan and paths for `Private`, from the environment of the operator's SuperLink.
+    """Plan, paths and roster for `Private`, from the environment of the operator's SuperLink.
 
-    Guarantee: nothing that whoever submits a run may set decides how much is spent, or where it is
-    written down. Absolute paths: `FLDP_PLAN` that of a plan, as `plan.to_json()` writes it,
-    `FLDP_LEDGER` that of the ledger, `FLDP_CHECKPOINT`, where it is set, that of the checkpoint.
+    Guarantee: nothing that whoever submits a run may set decides how much is spent, where it is
+    written down, or who is a client. Absolute paths: `FLDP_PLAN` that of a plan, as
+    `plan.to_json()` writes it, `FLDP_LEDGER` that of the ledger, `FLDP_CHECKPOINT`, where it is
+    set, that of the checkpoint, and `FLDP_ROSTER`, where it is set, that of the clients' public
+    keys, one a line, as `ssh-keygen` writes them; empty lines and those that begin with # are
+    left out. The roster is read when a run begins.
 
     Returns
     -------
     dict
-        `plan`, `ledger` and, where it is set, `checkpoint`: arguments of `Private`.
+        `plan`, `ledger` and, where they are set, `checkpoint` and `roster`: arguments of `Private`.
 
     Raises
     ------
     ValueError
-        For a variable that is not set, a relative path, and a file that holds no plan.
+        For a variable that is not set, a relative path, a file that cannot be read, and one that
+        holds no plan.
 
     Examples
     --------
@@ -79,15 +83,28 @@ def from_environment() -> dict[str, Any]:
     >>> from_environment()["plan"] == plan
     True
     """
-    path = absolute("FLDP_PLAN", _variable("FLDP_PLAN"))
-    try:
-        plan = PrivacyPlan.from_json(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"FLDP_PLAN is {path}, which cannot be read: {error.strerror}") from None
-    found = {"plan": plan, "ledger": absolute("FLDP_LEDGER", _variable("FLDP_LEDGER"))}
+    plan = PrivacyPlan.from_json(_text("FLDP_PLAN"))
+    found: dict[str, Any] = {
+        "plan": plan,
+        "ledger": absolute("FLDP_LEDGER", _variable("FLDP_LEDGER")),
+    }
     if os.environ.get("FLDP_CHECKPOINT"):
         found["checkpoint"] = absolute("FLDP_CHECKPOINT", os.environ["FLDP_CHECKPOINT"])
+    # Set to nothing is a mistake, and must not mean that everybody may come.
+    if "FLDP_ROSTER" in os.environ:
+        lines = [line.strip() for line in _text("FLDP_ROSTER").splitlines()]
+        found["roster"] = [line for line in lines if line and not line.startswith("#")]
     return found
+
+
+def _text(name: str) -> str:
+    """What is in the file that a variable names."""
+    path = absolute(name, _variable(name))
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise ValueError(f"{name} is {path}, which cannot be read: {reason}") from None
 
 
 def _variable(name: str) -> str:

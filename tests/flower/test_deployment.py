@@ -13,6 +13,7 @@ pytest.importorskip("flwr.serverapp.exception", reason="Flower is not here: make
 
 from flwr.serverapp.strategy import FedAvg
 from stand_in import Nodes, ones, plan, start
+from test_nodes import key
 
 from fldp.flower import Private, from_environment
 from fldp.flower.deployment import absolute
@@ -23,7 +24,8 @@ def operator(tmp_path, monkeypatch):
     (tmp_path / "plan.json").write_text(plan().to_json(), encoding="utf-8")
     monkeypatch.setenv("FLDP_PLAN", str(tmp_path / "plan.json"))
     monkeypatch.setenv("FLDP_LEDGER", str(tmp_path / "ledger.jsonl"))
-    monkeypatch.delenv("FLDP_CHECKPOINT", raising=False)
+    for name in ("FLDP_CHECKPOINT", "FLDP_ROSTER"):
+        monkeypatch.delenv(name, raising=False)
     return monkeypatch
 
 
@@ -52,6 +54,33 @@ def test_a_file_without_a_plan_is_named(tmp_path, operator) -> None:
         from_environment()
     operator.setenv("FLDP_PLAN", str(tmp_path / "none.json"))
     with pytest.raises(ValueError, match=r"none\.json, which cannot be read"):
+        from_environment()
+
+
+def test_the_roster_is_a_file_of_keys(tmp_path, operator) -> None:
+    assert "roster" not in from_environment()
+    keys = [key("ssh").decode() + " node" for _ in range(2)]
+    path = tmp_path / "roster"
+    path.write_text("# clients\n\n" + "\n".join(keys), encoding="utf-8")
+    operator.setenv("FLDP_ROSTER", str(path))
+    assert from_environment()["roster"] == keys
+    strategy = Private(FedAvg(), clip=1.0, **from_environment())
+    assert len(strategy.roster) == 2
+    with pytest.raises(ValueError, match="shows no key of the roster"):
+        strategy.start(Nodes(range(2), ones), start())
+
+
+def test_a_roster_that_is_not_there_is_not_left_out(tmp_path, operator) -> None:
+    """Without one everybody may come."""
+    operator.setenv("FLDP_ROSTER", "")
+    with pytest.raises(ValueError, match="FLDP_ROSTER is not set"):
+        from_environment()
+    operator.setenv("FLDP_ROSTER", str(tmp_path / "none"))
+    with pytest.raises(ValueError, match=r"none, which cannot be read: No such file"):
+        from_environment()
+    (tmp_path / "bytes").write_bytes(b"\xff")
+    operator.setenv("FLDP_ROSTER", str(tmp_path / "bytes"))
+    with pytest.raises(ValueError, match="bytes, which cannot be read: it is no text"):
         from_environment()
 
 

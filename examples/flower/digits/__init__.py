@@ -1,0 +1,1 @@
+"""Digits on many devices under client-level differential privacy."""
