@@ -397,6 +397,60 @@ def checklist() -> str:
     )
 
 
+# Of the federation: where a node is connected, and whether its slot's coin came up.
+NODES = ((52, True), (108, False), (164, True))
+EMPTY = (220, 276)
+NODES_Y, LINK_Y, APP_Y, MODEL_Y = 76, 182, 262, 446
+
+
+def federation() -> str:
+    """Slots above, the SuperLink and the server's app in the frame of who is trusted."""
+    parts = [text(20, 24, "N slots: connected nodes take the first", anchor="start", weight=600)]
+    for x, is_drawn in NODES:
+        parts.append(circle(x, NODES_Y, 17, BLUE, fill=0.35 if is_drawn else 0.06))
+    parts += [circle(x, NODES_Y, 17, INK, dash="4 4") for x in EMPTY]
+    parts += [
+        text(306, NODES_Y - 2, "nobody", anchor="start", size=SMALL),
+        text(306, NODES_Y + 15, "there: zero", anchor="start", size=SMALL),
+        *(arrow(x, NODES_Y + 22, x, LINK_Y - 4, BLUE) for x, is_drawn in NODES if is_drawn),
+        text(178, NODES_Y + 50, "drawn by a coin for each slot;", anchor="start", size=SMALL),
+        text(178, NODES_Y + 68, "replies come in the clear", anchor="start", size=SMALL),
+        box(8, LINK_Y - 22, 384, 252, ORANGE, fill=0.05),
+        box(28, LINK_Y, 216, 56, INK),
+        text(136, LINK_Y + 23, "SuperLink", weight=600),
+        text(136, LINK_Y + 43, "messages, database, logs", size=SMALL),
+        arrow(386, LINK_Y + 28, 250, LINK_Y + 28, ORANGE),
+        text(318, LINK_Y + 18, "a run brings code", size=SMALL, fill=ORANGE),
+        text(318, LINK_Y + 46, "and is trusted", size=SMALL, fill=ORANGE),
+        arrow(136, LINK_Y + 56, 136, APP_Y - 4),
+        box(28, APP_Y, 216, 76, BLUE),
+        text(136, APP_Y + 23, "ServerApp: Private", weight=600),
+        text(136, APP_Y + 44, "clip each to C, sum,", size=SMALL),
+        text(136, APP_Y + 62, "add noise z·C, divide by qN", size=SMALL),
+        arrow(244, APP_Y + 38, 268, APP_Y + 38),
+        box(270, APP_Y, 112, 76, INK),
+        text(326, APP_Y + 23, "ledger", weight=600),
+        text(326, APP_Y + 44, "on disk before", size=SMALL),
+        text(326, APP_Y + 62, "the model is", size=SMALL),
+        arrow(136, APP_Y + 76, 136, APP_Y + 100, GREEN),
+        text(150, APP_Y + 94, "one reply: the noisy mean", anchor="start", size=SMALL, fill=GREEN),
+        box(28, APP_Y + 102, 216, 34, GREEN),
+        text(136, APP_Y + 124, "FedAvg, FedAdam, yours", weight=600),
+        text(326, LINK_Y + 220, "trusted", anchor="start", fill=ORANGE, weight=600),
+        arrow(136, APP_Y + 136, 136, MODEL_Y - 4, GREEN),
+        box(28, MODEL_Y, 216, 40, GREEN),
+        text(136, MODEL_Y + 25, "release: the new model", weight=600),
+        eye(266, MODEL_Y + 20),
+        text(286, MODEL_Y + 16, "ε holds against", anchor="start", size=SMALL, fill=ORANGE),
+        text(286, MODEL_Y + 33, "who sees these", anchor="start", size=SMALL, fill=ORANGE),
+    ]
+    return document(
+        MODEL_Y + 52,
+        "A federation on Flower: nodes, SuperLink, the server's app, and who is trusted",
+        parts,
+    )
+
+
 def drawings() -> dict[str, str]:
     """Name of each file -> its text."""
     found = {f"{name}.svg": federated_round(observer) for name, observer in OBSERVERS.items()}
@@ -406,6 +460,7 @@ def drawings() -> dict[str, str]:
         "displaced-client.svg": displaced_client(),
         "told-and-run.svg": told_and_run(),
         "checklist.svg": checklist(),
+        "federation.svg": federation(),
     }
 
 

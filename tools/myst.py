@@ -25,7 +25,7 @@ HERE = Path(__file__).resolve().parent.parent
 # Directives whose body is no Markdown.
 VERBATIM = ("math", "code-block", "bibliography", "raw")
 # Directives whose argument is an address or a label, not words.
-LABELLED = ("figure", "image", "solution", "solution-start")
+LABELLED = ("figure", "image", "literalinclude", "solution", "solution-start")
 # What stands for one word where a reader sees something that is not written out.
 STAND_INS = {"math_inline": "x", "math_inline_double": "x", "code_inline": "code"}
 REFERENCES = ("prf:ref", "eq", "ref", "numref", "doc")

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ import numbering
 import questions  # beside the book's extensions, whose folder numbering knows
 from markdown_it.token import Token
 from pybtex.database import Entry, Person, parse_file
+from sphinx.directives.code import LiteralIncludeReader
 
 HERE = Path(__file__).resolve().parent.parent
 BOOK = HERE / "book"
@@ -135,6 +137,15 @@ def linked(words: str, address: str) -> str:
     return f"[{words}]({address})" if address else words
 
 
+def included(found: myst.Directive) -> str:
+    """The lines of a file of the repository that a page shows, as Sphinx picks them."""
+    settings: Any = SimpleNamespace(source_encoding="utf-8")
+    options = {"encoding": "utf-8", **found.options}
+    reader = LiteralIncludeReader(str(BOOK / found.argument), options, settings)
+    text, _ = reader.read()
+    return f"```{found.options.get('language', '')}\n{text.rstrip()}\n```"
+
+
 class Converter:
     """MyST Markdown to plain Markdown, with what one notebook's cells know."""
 
@@ -242,6 +253,8 @@ class Converter:
             return f"$$\n{found.body.strip()}{number}\n$$"
         if found.name == "code-block":
             return f"```{found.argument}\n{found.body}\n```"
+        if found.name == "literalinclude":
+            return included(found)
         if found.name in ("figure", "image"):
             return self.image(found)
         if found.name == "quiz":

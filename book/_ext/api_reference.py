@@ -18,21 +18,32 @@ from urllib.parse import quote
 import fldp
 from docutils import nodes
 from sphinx import addnodes
+from sphinx.ext.autodoc.mock import mock
 from sphinx.util.docutils import SphinxDirective
+from sphinx.util.inspect import signature as signature_of
+from sphinx.util.inspect import stringify_signature
 
 from explained import EXPLAINED
 from plain_text import line
 
 ROOT = Path(fldp.__file__).resolve().parent.parent
+# Packages that the book's environment lacks; `autodoc_mock_imports` in _config.yml says the same.
+ABSENT = ["flwr"]
 # Characters in a line of the commands' help: as many as fit into a box of the book.
 COLUMNS = 82
 # The parameters of a long signature, which Sphinx writes as a list of definitions without terms.
 PARAMETERS = re.compile(r'(<span class="sig-paren">\(</span>\s*)<dl>(.*?)</dl>', re.DOTALL)
 
 
+def imported(module: str) -> Any:
+    """A module of the package, also where what it is built on is in another environment."""
+    with mock(ABSENT):
+        return importlib.import_module(module)
+
+
 def found(module: str, name: str) -> Any:
     """What `name`, which may hold dots, stands for in a module; None if there is no such thing."""
-    value: Any = importlib.import_module(module)
+    value: Any = imported(module)
     for part in name.split("."):
         value = getattr(value, part, None)
     return value
@@ -71,6 +82,17 @@ class Sources:
 
 def know_sources(app: Any, config: Any) -> None:
     config.linkcode_resolve = Sources(str(config.html_theme_options["repository_url"]))
+
+
+def as_called(
+    app: Any, what: str, name: str, obj: Any, options: Any, signature: str, returned: str
+) -> tuple[str, str] | None:
+    """How a class is made whose base is in another environment, which its stand-in would hide."""
+    bases = [base.__module__.partition(".")[0] for base in getattr(obj, "__mro__", ())]
+    if what != "class" or not set(ABSENT) & set(bases):
+        return None
+    own = signature_of(obj.__init__, bound_method=True)
+    return stringify_signature(own, show_return_annotation=False, unqualified_typehints=True), ""
 
 
 def add_chapter(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
@@ -169,6 +191,7 @@ def setup(app: Any) -> dict[str, bool]:
     app.add_directive("command-line", CommandLine)
     # After the theme's options are known; the docstring is ours once its sections are read.
     app.connect("config-inited", know_sources, priority=900)
+    app.connect("autodoc-process-signature", as_called)
     app.connect("autodoc-process-docstring", add_chapter, priority=900)
     app.connect("doctree-resolved", fill_names)
     app.connect("html-page-context", mend)

@@ -40,11 +40,12 @@ PLACES = {
     "learning-rates-rounds-cohorts": (1, 7),
     "it-does-not-learn": (2, 7),
     "from-a-laptop-to-a-population": (0, 8),
-    # A part that is being written, under its number.
-    "V": (1, 8),
+    "on-a-real-federation": (1, 8),
+    # What is being written of a part, under its number.
+    "V": (2, 8),
 }
-PARTS = {"V": "Toward production"}
-PARTS_NEED = {"V": ("from-a-laptop-to-a-population",)}
+PARTS = {"V": "Beyond one machine"}
+PARTS_NEED = {"V": ("on-a-real-federation",)}
 # Where private data becomes a release.
 HEART = "clip-noise-average"
 WIDE, HIGH, ACROSS, DOWN = 156, 60, 182, 94

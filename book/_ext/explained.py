@@ -44,6 +44,10 @@ CHAPTERS = {
         "fldp.datasets.mnist fldp.datasets.schools fldp.extrapolate fldp.features.public "
         "fldp.features.strokes"
     ),
+    "on-a-real-federation": (
+        "fldp.PrivateAggregator fldp.flower.Private fldp.flower.from_environment "
+        "fldp.flower.local_dp"
+    ),
 }
 # Name -> chapter.
 EXPLAINED = {name: chapter for chapter, names in CHAPTERS.items() for name in names.split()}

@@ -70,7 +70,8 @@ def local_dp(
     Examples
     --------
     >>> import fldp
-    >>> plan = fldp.calibrate(epsilon=8.0, delta=1e-6, rounds=10, clients=1000, trust="local")
+    >>> budget = {"epsilon": 8.0, "delta": 1e-6}
+    >>> plan = fldp.calibrate(**budget, rounds=10, clients=1000, trust="local")
     >>> mod = local_dp(plan, clip=1.0, ledger="/var/lib/fldp/ledger.jsonl")
     """
     check_plan(plan)

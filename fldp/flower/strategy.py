@@ -315,8 +315,35 @@ class Private(Strategy):
     ) -> Result:
         """As `Strategy.start`, with replies streamed, an account, and a checkpoint.
 
-        `num_rounds` None is the plan's number of rounds; a run that is resumed counts those that
-        it has done. Where ε is spent the run ends with the model so far.
+        Where ε is spent the run ends with the model so far.
+
+        Parameters
+        ----------
+        grid : Grid
+            Flower's.
+        initial_arrays : ArrayRecord
+            The model to begin with; a run that is resumed takes its checkpoint's instead.
+        num_rounds : int, optional
+            The rounds of the run, those before it was resumed included; None: the plan's.
+        timeout : float
+            Seconds after which a round is closed; who has not answered by then counts zero.
+        train_config : ConfigRecord, optional
+            Sent to the nodes.
+        evaluate_config : ConfigRecord, optional
+            Not used: nobody is asked to evaluate.
+        evaluate_fn : function, optional
+            From a round's number and its model to the server's own metrics, on records that are
+            not the clients'.
+
+        Returns
+        -------
+        Result
+            The last model, and what `evaluate_fn` found.
+
+        Raises
+        ------
+        ValueError
+            For what does not go together, and for more nodes than clients.
         """
         self.summary()
         config = ConfigRecord() if train_config is None else train_config

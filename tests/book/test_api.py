@@ -17,6 +17,7 @@ from typing import Any
 
 import api_reference
 import pytest
+import yaml
 from explained import CHAPTERS, EXPLAINED
 from numpydoc.docscrape import NumpyDocString
 
@@ -82,7 +83,7 @@ def found(name: str) -> Any:
         try:
             place = getattr(place, part)
         except AttributeError:
-            place = importlib.import_module(f"{place.__name__}.{part}")
+            place = api_reference.imported(f"{place.__name__}.{part}")
     return getattr(place, last)
 
 
@@ -289,6 +290,21 @@ def test_the_help_fits_the_page(words: list[str]) -> None:
     lines = api_reference.helped(words).splitlines()
     assert lines[0].startswith("usage: fldp")
     assert max(map(len, lines)) <= api_reference.COLUMNS + 2
+
+
+def test_a_class_built_on_what_is_not_here_is_shown_as_it_is_called() -> None:
+    value = found("fldp.flower.Private")
+    shown = api_reference.as_called(None, "class", "fldp.flower.Private", value, None, "", "")
+    assert shown is not None
+    assert shown[0].startswith("(strategy: ")
+    assert "ledger: " in shown[0]
+    plain = ("class", "fldp.PrivacyPlan", found("fldp.PrivacyPlan"), None, "", "")
+    assert api_reference.as_called(None, *plain) is None
+
+
+def test_what_the_reference_does_without_is_named_once() -> None:
+    config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
+    assert config["sphinx"]["config"]["autodoc_mock_imports"] == api_reference.ABSENT
 
 
 # The built pages.

@@ -279,6 +279,18 @@ def test_every_work_that_is_cited_can_be_opened() -> None:
     assert closed == []
 
 
+def test_a_file_that_a_page_shows_is_written_out() -> None:
+    text = "```{literalinclude} ../tools/plain.py\n:language: python\n:start-at: def linked\n"
+    text += ":end-at: return\n```"
+    found = plain.Converter("a", [], plain.Book("", {}, {})).text(text)
+    assert found.splitlines() == [
+        "```python",
+        "def linked(words: str, address: str) -> str:",
+        '    return f"[{words}]({address})" if address else words',
+        "```",
+    ]
+
+
 def test_an_unknown_directive_is_not_passed_over() -> None:
     with pytest.raises(ValueError, match="does not know the directive 'mystery'"):
         plain.Converter("a", [], plain.Book("", {}, {})).text("```{mystery}\n```")
