@@ -24,6 +24,7 @@ from torch import Tensor, nn
 import fldp
 from benchmarks import common, digits
 from benchmarks.flower_grid import Memory, record, reply_of
+from fldp._text import up
 from fldp.flower import Private
 from fldp.simulation.evaluation import evaluate
 
@@ -166,6 +167,7 @@ def said(under: fldp.PrivacyPlan) -> dict[str, tuple[float | None, int | None, s
         rounds=digits.ROUNDS,
         sampling="none",
     )
+    bound = up(unamplified, 3)
     return {
         "fldp.train": (spent, digits.ROUNDS, account),
         "Private(FedAvgM)": (spent, digits.ROUNDS, account),
@@ -175,7 +177,7 @@ def said(under: fldp.PrivacyPlan) -> dict[str, tuple[float | None, int | None, s
             None,
             "no ε at this z: a draw of fixed size is not the plan's, noise comes after the "
             "momentum, and with an accountant the wrapper refuses FedAvgM; around FedAvg, without "
-            f"the draw's help, this z would give ε = {unamplified:.3g}",
+            f"the draw's help, it would hide whether a client's update is zero at ε = {bound}",
         ),
     }
 

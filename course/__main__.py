@@ -35,6 +35,8 @@ def _build(arguments: argparse.Namespace) -> None:
 def _graded(folder: Path, out: Path, key: str, assignment: str, jobs: int) -> None:
     why = box.why_not_isolated()
     if why:
+        if worse := box.why_not_plain():
+            raise ValueError(f"this system makes no box ({why}), and {worse}")
         print(f"NOT ISOLATED: this system makes no box ({why}). {box.WHAT_PLAIN_MEANS}")
     # Before anybody is graded: where nothing can be written, that would be for nothing.
     out.mkdir(parents=True, exist_ok=True)

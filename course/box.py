@@ -35,7 +35,14 @@ TRIAL_SECONDS = 120
 REASON = 200
 WHAT_PLAIN_MEANS = (
     "Submissions run in plain processes with limits of time, memory and files, which a hostile one "
-    "can leave; CSV and feedback say so. On Linux, allow user namespaces or run as root."
+    "can leave; CSV and feedback say so. Started by root, each runs as a user of its own; else all "
+    "run as the grader's, and one can end the grader and every other. On Linux, allow user "
+    "namespaces or run as root."
+)
+AS_ROOT = (
+    "submissions would run as root, in no box, and one could end or change everything on this "
+    "machine: no other user can run this Python with the course. Grade as an ordinary user, or put "
+    "both where every user may read"
 )
 
 _turn = itertools.count()
@@ -97,6 +104,11 @@ def _plain(command: list[str]) -> list[str]:
     """A plain process; of another user where the grader is root."""
     user = _own_user(*NEEDED)
     return [*_as_user(user), *command] if user else command
+
+
+def why_not_plain() -> str:
+    """Why a plain process is not to be thought of either; "" where it is."""
+    return AS_ROOT if os.geteuid() == 0 and not _other_user_runs(*NEEDED) else ""
 
 
 @cache

@@ -10,14 +10,21 @@ from typing import Any
 
 from course import embedding
 from course.checks import Assignment
-from course.submissions import WRITTEN
+from course.submissions import WRITTEN, written_question
 from course.worker import CHECKS_CELL
 
 HERE = Path(__file__).resolve().parent.parent
 OUT = HERE / "build" / "assignments"
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 STUB = 'raise NotImplementedError("your turn")'
-PROMPT = "*Write here.*"
+PROMPT = "*Write here: double-click, and leave the first line as it is.*"
+HAND_IN = """## Before you hand it in
+
+Restart the kernel and run all cells, from the top: *Run*, then *Restart Kernel and Run All Cells*.
+Look at the crosses once more, save, and hand in this one file, whatever its name.
+
+The grader runs each cell once, and gives each 20 seconds: take out what you tried and what runs
+longer. It keeps to Python; lines for IPython, with `%`, `!` or `?`, are left out."""
 TAGS = {"setup", "checks", "answer", "check", "written", "solution"}
 # Colab and JupyterLab fold a cell that has these.
 FOLDED = {"cellView": "form", "jupyter": {"source_hidden": True}}
@@ -129,7 +136,9 @@ class Version:
             _check_answer(source)
             self.add("code", (with_solution if self.solved else without_solution)(source))
         elif tag == "written" and not self.solved:
-            self.add("markdown", f"{source.partition(chr(10))[0]}\n{PROMPT}")
+            head = source.partition("\n")[0]
+            own = {"fldp": {"written": written_question(head)}}
+            self.add("markdown", f"{head}\n{PROMPT}", own)
         elif tag != "solution" or self.solved:
             self.add(kind, source)
 
@@ -179,6 +188,8 @@ def version(assignment: Assignment, solved: bool) -> dict[str, Any]:
     made = Version(assignment, solved)
     for cell in master(assignment):
         made.take(cell)
+    if not solved:
+        made.add("markdown", HAND_IN)
     return made.notebook()
 
 
@@ -203,6 +214,7 @@ def colab(assignment: Assignment) -> dict[str, Any]:
             text = INSTALL.format(address=address, release=version_there)
             made.add("code", text, FOLDED)
         made.take(cell)
+    made.add("markdown", HAND_IN)
     return made.notebook()
 
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from html import escape
 
 from course.grading import Grade, Outcome
+from course.headings import headings
+from course.headings import title as title_of
 from course.rubric import Criterion
 
 # A file's name has at most 255 bytes, and a letter at most 4.
@@ -15,12 +17,18 @@ LONGEST_NAME = 50
 DIGEST = 8
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 44rem; margin: 2rem auto; padding: 0 1rem }
-table { border-collapse: collapse; width: 100% }
+table { border-collapse: collapse; width: 100%; table-layout: fixed }
+td:first-child, th:first-child { width: 11rem }
+td:nth-child(2), th:nth-child(2) { width: 6rem; white-space: nowrap }
 th, td { border-bottom: 1px solid #bbb; padding: .4rem .6rem }
 th, td { text-align: left; vertical-align: top }
 pre { white-space: pre-wrap; background: #f4f4f4; padding: .8rem }
 .warning { border-left: 4px solid #b00; padding-left: .8rem }
 """
+NOT_FOUND = (
+    "(Nothing was found in the cell for this answer. If you wrote it elsewhere in the notebook, "
+    "say where.)"
+)
 NOT_ISOLATED = (
     "This was graded in a plain process, not isolated from the grader: the marks are to be "
     "confirmed by a person."
@@ -41,6 +49,8 @@ def _row(outcome: Outcome) -> str:
     title = check.name.replace("_", " ") if check.public else "hidden check"
     told = outcome.told or "passed"
     points = f"{outcome.earned:g} of {check.points:g}"
+    if outcome.score is not None:
+        told = f"{told}; your score on the list: {outcome.score:.4g}"
     return f"<tr><td>{escape(title)}<td>{points}<td>{escape(told)}</tr>"
 
 
@@ -64,7 +74,8 @@ def page(grade: Grade, criteria: Sequence[Criterion]) -> str:
     criteria : sequence of Criterion
         What a person is still to mark.
     """
-    title = grade.assignment.name if grade.assignment else "submission"
+    title = title_of(grade.assignment) if grade.assignment else "submission"
+    called = headings(grade.assignment) if grade.assignment else {}
     of = grade.assignment.points() if grade.assignment else 0.0
     parts = [
         '<!doctype html><html lang="en"><meta charset="utf-8">',
@@ -81,9 +92,16 @@ def page(grade: Grade, criteria: Sequence[Criterion]) -> str:
         outcomes = [o for o in grade.outcomes if o.check.question == question]
         if outcomes:
             rows = "".join(_row(outcome) for outcome in outcomes)
-            parts.append(f"<h2>{escape(question)}</h2><table>{rows}</table>")
+            of_question = grade.assignment.points(question) if grade.assignment else 0.0
+            earned = f"{grade.mark(question):g} of {of_question:g}"
+            heading = escape(called.get(question, question))
+            parts.append(
+                f"<h2>{heading}</h2><p><code>{escape(question)}</code>: {earned}"
+                f"<table>{rows}</table>"
+            )
     for question in dict.fromkeys(c.question for c in criteria):
-        text = grade.written.get(question, "(nothing was written)")
+        text = grade.written.get(question, NOT_FOUND)
         own = [c for c in criteria if c.question == question]
-        parts.append(f"<h2>{escape(question)}</h2><pre>{escape(text)}</pre>{_rubric(own)}")
+        heading = escape(called.get(question, question))
+        parts.append(f"<h2>{heading}</h2><pre>{escape(text)}</pre>{_rubric(own)}")
     return "\n".join(parts) + "\n</html>\n"

@@ -15,6 +15,10 @@ from course.submissions import Submission, plain
 
 # Marks are shown and added to a hundredth.
 DIGITS = 2
+NO_ANSWER = (
+    "nothing could be computed with what came back: is it of the kind that is asked for, and of a "
+    "size that can be?"
+)
 
 
 @dataclass(frozen=True)
@@ -121,8 +125,8 @@ def run(check: Check, call: Call, draw: Draw) -> Outcome:
         shown = str(error) if check.public else ""
         return Outcome(check, 0.0, check.hint, shown, str(error))
     except Exception as error:
-        detail = f"the answer could not be read: {type(error).__name__}: {error}"
-        return Outcome(check, 0.0, check.hint, "the answer could not be read", detail)
+        detail = f"{NO_ANSWER}: {type(error).__name__}: {error}"
+        return Outcome(check, 0.0, check.hint, NO_ANSWER, detail)
     if isinstance(part, Part):
         # NaN is at least nothing, too.
         fraction = min(1.0, part.fraction) if part.fraction >= 0 else 0.0

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import builtins
-import contextlib
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from course.box import Process
 from course.calls import NO_FUNCTION, UNREADABLE, UNWRITTEN, Kept, Raised
-from course.link import Gone, Link
+from course.deadline import Deadline
+from course.link import Ended, Gone, Late, Link
 from course.values import Malformed, decode, encode
 
 # Python, torch and fldp from a cold disk; the student's own time begins after it.
 START_SECONDS = 120.0
+# A process that ends before it has run anything of the submission was ended by the system: for want
+# of memory or of processes, say, which there may be again in a while.
+MOST_STARTS = 3
+PAUSE_SECONDS = 2.0
 CELL_SECONDS = 20.0
 CALL_SECONDS = 20.0
 # All waiting together, so that no submission holds the others up for long.
@@ -110,22 +114,19 @@ class Student(Kept):
         self._skipped: dict[int, str] = {}
         self._lost: dict[str, str] = {}
         self._dead = ""
+        # Cells and functions in which the process ended, once each.
+        self._ended: set[int | str] = set()
+        self._starts = 0
+        self._asked = False
+        self._worker: int | None = None
         self._greedy = threading.Event()
         self._process: Process | None = None
         self._link: Link | None = None
         self._left = TOTAL_SECONDS
 
-    def _by(self, seconds: float) -> float:
-        return time.monotonic() + max(0.0, min(self._left, seconds))
-
-    @contextlib.contextmanager
-    def _waiting(self) -> Iterator[None]:
-        """Time that counts as the submission's; what the grader does in between does not."""
-        began = time.monotonic()
-        try:
-            yield
-        finally:
-            self._left -= time.monotonic() - began
+    def _limit(self, seconds: float) -> Deadline:
+        """A limit for the process, which is that of the whole where less of it is left."""
+        return Deadline(min(self._left, seconds), self._worker)
 
     def _watch(self, process: Process) -> None:
         """Kill the process when it takes too much memory; ends with it."""
@@ -142,11 +143,13 @@ class Student(Kept):
         self._process = None
         self._link = None
 
-    def _why(self, gone: Gone) -> str:
+    def _why(self, gone: Gone, seconds: float) -> str:
         if self._greedy.is_set():
             return f"it used more than {MEMORY_BYTES >> 30} GB of memory"
         if self._left <= 0:
-            return "the submission's time was over"
+            return f"the {TOTAL_SECONDS:g} seconds of the whole submission were over"
+        if isinstance(gone, Late):
+            return f"{gone} ({seconds:g} seconds)"
         return str(gone)
 
     def start(self) -> None:
@@ -163,37 +166,66 @@ class Student(Kept):
             at: int | None = None
             try:
                 link = self._open()
-                message = self._next(link, START_SECONDS)
+                message = self._next(link)
                 while "errors" not in message:
                     if "cell" in message:
                         at = self._place(message["cell"])
-                    message = self._next(link, CELL_SECONDS)
+                    message = self._next(link)
                 left_out = [
-                    f"code cell {n + 1} was left out: {w}" for n, w in self._skipped.items()
+                    f"code cell {n + 1} was left out, and what it defines is missing: {why}"
+                    for n, why in self._skipped.items()
                 ]
                 self.errors = left_out + self._texts(message["errors"])
                 self._link = link
             except Gone as gone:
-                why = self._why(gone)
+                why = self._why(gone, CELL_SECONDS)
                 self.stop()
-                if at is None or at in self._skipped or len(self._skipped) >= MOST_SKIPPED:
+                if at is None and self._left > 0:
+                    self._wait_to_start(why)
+                elif at is None or at in self._skipped or len(self._skipped) >= MOST_SKIPPED:
                     self._dead = f"the cells could not be run: {why}"
                     raise Gone(self._dead) from None
-                self._skipped[at] = why
+                elif not self._once_more(gone, at):
+                    self._skipped[at] = why
+
+    def _wait_to_start(self, why: str) -> None:
+        """After a start that failed: a pause, or the end."""
+        self._starts += 1
+        if self._starts >= MOST_STARTS:
+            self._dead = (
+                f"not graded, and nothing that the submission did: its process could not be "
+                f"started ({why}); grade it again when the machine has room"
+            )
+            raise Gone(self._dead) from None
+        time.sleep(PAUSE_SECONDS)
+
+    def _once_more(self, gone: Gone, where: int | str) -> bool:
+        """Whether to try again: a system that is short of memory ends a process, too."""
+        again = isinstance(gone, Ended) and not self._greedy.is_set() and where not in self._ended
+        self._ended.add(where)
+        return again
 
     def _open(self) -> Link:
         self._greedy.clear()
+        self._worker = None
         self._process = Process(self.isolated)
         threading.Thread(target=self._watch, args=(self._process,), daemon=True).start()
         link = Link(self._process)
         limits = LIMITS_OF_ITS_USER if self._process.has_own_user else LIMITS
         first = {"cells": self.cells, "skip": list(self._skipped), "limits": limits}
-        link.send(first, self._by(START_SECONDS))
+        start = Deadline(START_SECONDS)
+        link.send(first, start)
+        link.receive(start)
+        # Nothing of the submission runs yet: whoever comes last here is the worker.
+        self._worker = [self._process.popen.pid, *family(self._process.popen.pid)][-1]
         return link
 
-    def _next(self, link: Link, seconds: float) -> dict[str, Any]:
-        with self._waiting():
-            return link.receive(self._by(seconds))
+    def _next(self, link: Link) -> dict[str, Any]:
+        end = self._limit(CELL_SECONDS)
+        try:
+            return link.receive(end)
+        finally:
+            self._left -= end.used()
 
     def _place(self, cell: Any) -> int:
         if type(cell) is not int or not 0 <= cell < len(self.cells):
@@ -211,24 +243,24 @@ class Student(Kept):
             raise Raised(f"{name} was not called again: {self._lost[name]}")
         try:
             self.start()
-            with self._waiting():
-                return self._exchange(name, args)
+            return self._exchange(name, args)
         except Gone as gone:
-            why = self._why(gone)
+            why = self._why(gone, CALL_SECONDS)
             self.stop()
+            # What the grader's functions were asked they would count twice.
+            if not self._asked and self._once_more(gone, name):
+                return self(name, *args)
             self._lost[name] = why
             raise Raised(f"{name}: {why}") from None
 
     def _exchange(self, name: str, args: tuple[Any, ...]) -> Any:
-        assert self._link is not None
         functions: list[Callable[..., Any]] = []
         sent = [encode(argument, functions) for argument in args]
-        end = self._by(CALL_SECONDS)
-        self._link.send({"call": name, "args": sent}, end)
-        message = self._link.receive(end)
-        while "ask" in message:
-            self._link.send(_reply(functions, message), end)
-            message = self._link.receive(end)
+        end = self._limit(CALL_SECONDS)
+        try:
+            message = self._answer({"call": name, "args": sent}, functions, end)
+        finally:
+            self._left -= end.used()
         if "error" in message:
             raise _raised(name, str(message["error"])[:SHOWN], str(message.get("text", ""))[:SHOWN])
         try:
@@ -241,6 +273,22 @@ class Student(Kept):
             # The worker sends nothing of the kind: something else wrote into the link.
             self._dead = f"what came back was no answer of the worker ({error})"
             raise Gone(self._dead) from None
+
+    def _answer(
+        self, message: dict[str, Any], functions: list[Callable[..., Any]], end: Deadline
+    ) -> dict[str, Any]:
+        """What the process makes of a call; on the way it may ask the grader's functions."""
+        assert self._link is not None
+        self._asked = False
+        self._link.send(message, end)
+        message = self._link.receive(end)
+        while "ask" in message:
+            self._asked = True
+            with end.paused():
+                reply = _reply(functions, message)
+            self._link.send(reply, end)
+            message = self._link.receive(end)
+        return message
 
 
 def _raised(name: str, said: str, text: str) -> Raised:

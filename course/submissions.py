@@ -157,11 +157,36 @@ def _source(cell: Any) -> tuple[str, str]:
     return str(cell.get("cell_type")), text.encode("utf-8", "replace").decode()
 
 
-def _assignment(notebook: dict[str, Any]) -> str:
-    metadata = notebook.get("metadata")
+def _own(part: Any, key: str) -> str:
+    """What the builder wrote into the metadata of a notebook or of a cell; "" where it did not."""
+    metadata = part.get("metadata") if isinstance(part, dict) else None
     own = metadata.get("fldp") if isinstance(metadata, dict) else None
-    name = own.get("assignment") if isinstance(own, dict) else None
-    return name if isinstance(name, str) and name in names() else ""
+    name = own.get(key) if isinstance(own, dict) else None
+    return name if isinstance(name, str) else ""
+
+
+def _assignment(notebook: dict[str, Any]) -> str:
+    name = _own(notebook, "assignment")
+    return name if name in names() else ""
+
+
+def written_question(line: str) -> str:
+    """The question that a first line marks a cell as the written answer of; else ""."""
+    if not line.startswith(WRITTEN):
+        return ""
+    return line.removeprefix(WRITTEN).strip().removesuffix("-->").strip()
+
+
+def _written(cell: Any, text: str) -> tuple[str, str]:
+    """The question of a written answer and the answer; "" for another cell.
+
+    Whoever replaces the whole text of the cell takes its first line away, too.
+    """
+    head, _, rest = text.partition("\n")
+    marked = written_question(head)
+    if marked:
+        return marked, rest.strip()
+    return _own(cell, "written"), text.strip()
 
 
 def read(student: str, path: Path) -> Submission:
@@ -177,8 +202,8 @@ def read(student: str, path: Path) -> Submission:
         kind, text = _source(cell)
         if kind == "code":
             cells.append(text)
-        elif kind == "markdown" and text.startswith(WRITTEN):
-            head, _, rest = text.partition("\n")
-            question = head.removeprefix(WRITTEN).removesuffix("-->").strip()
-            written.setdefault(question, rest.strip())
+        elif kind == "markdown":
+            question, answer = _written(cell, text)
+            if question:
+                written.setdefault(question, answer)
     return Submission(student, path, _assignment(notebook), cells, written)

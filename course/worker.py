@@ -18,6 +18,7 @@ import ast
 import importlib
 import json
 import os
+import re
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -44,14 +45,31 @@ def _shown(error: BaseException) -> str:
     return message[:SHOWN]
 
 
-def _python(source: str) -> str:
-    """A cell without IPython's lines."""
+# What only IPython knows: commands, whose output may be given a name, and questions.
+IPYTHONS = re.compile(r"\s*(?:[%!?]|[\w\s,]+=\s*[%!]|\S+\?{1,2}\s*$)")
+
+
+def python_of(source: str) -> tuple[str, list[int]]:
+    """A cell in which IPython's lines do nothing, and which lines those are, from 1."""
     try:
         ast.parse(source)
     except SyntaxError:
-        kept = [line for line in source.split("\n") if not line.lstrip().startswith(("%", "!"))]
-        return "\n".join(kept)
-    return source
+        lines = source.split("\n")
+        theirs = [place for place, line in enumerate(lines) if IPYTHONS.match(line)]
+        for place in theirs:
+            # The other lines keep their numbers, and a block does not become empty.
+            indent = lines[place][: len(lines[place]) - len(lines[place].lstrip())]
+            lines[place] = f"{indent}pass"
+        return "\n".join(lines), [place + 1 for place in theirs]
+    return source, []
+
+
+def _went_wrong(place: int, error: BaseException, theirs: list[int]) -> str:
+    text = f"code cell {place + 1}: {type(error).__name__}: {_shown(error)}"
+    if not theirs:
+        return text
+    lines = ", ".join(map(str, theirs))
+    return f"{text} (line {lines}: not Python but IPython's, and left out)"
 
 
 def only_checks(source: str) -> bool:
@@ -99,10 +117,12 @@ class Worker:
             self.send({"cell": place})
             if only_checks(source):
                 continue
+            theirs: list[int] = []
             try:
-                exec(compile(_python(source), f"code cell {place + 1}", "exec"), self.space)
+                source, theirs = python_of(source)
+                exec(compile(source, f"code cell {place + 1}", "exec"), self.space)
             except BaseException as error:
-                errors.append(f"code cell {place + 1}: {type(error).__name__}: {_shown(error)}")
+                errors.append(_went_wrong(place, error, theirs))
         return errors
 
     def proxy(self, place: int) -> Callable[..., Any]:

@@ -59,7 +59,7 @@ def squares_add(call: Call, draw: Draw) -> None:
 
 @check("full_epsilon", points=0.5)
 def the_recipe(call: Call, draw: Draw) -> None:
-    """The nine lines, with z = 0.854 in 15 rounds, have ε = 28.9 at δ = 1e-5."""
+    """Fifteen rounds of everybody with z = 0.854 have ε = 28.9 at δ = 1e-5."""
     found = number(call("full_epsilon", 0.854, 15, 1e-5))
     assert 28.85 <= found <= 28.97, f"you get {found:.2f}"
 
@@ -221,8 +221,13 @@ def what_never_comes(call: Call, draw: Draw) -> None:
         assert number(hopeless, finite=False) == math.inf, "a finite ε was promised"
 
 
+# No question here takes a thousandth of it.
+MOST_NOISE = 1e6
+
+
 def spent_by(past: list[list[float]], z: float, q: float, rounds: int, delta: float) -> float:
     """ε of what has run, [z, q, rounds] each, and of `rounds` more."""
+    assert 0 < z <= MOST_NOISE, f"z = {z:g}: a noise multiplier is positive, and seldom above 100"
     events = [Event(zz, qq, "poisson", rounds=int(tt)) for zz, qq, tt in past]
     return epsilon_of([*events, Event(z, q, "poisson", rounds=rounds)], delta)
 
@@ -231,7 +236,6 @@ def spent_by(past: list[list[float]], z: float, q: float, rounds: int, delta: fl
 def a_new_run(call: Call, draw: Draw) -> None:
     """With this z the run costs more than its budget, or with two percent less it would not."""
     z = number(call("needed_noise", [], 2.0, 1e-5, 0.05, 100))
-    assert z > 0, "z is not positive"
     spent = spent_by([], z, 0.05, 100, 1e-5)
     assert spent <= 2.0 * 1.001, f"z = {z:.4f} costs {spent:.4f}, and the budget is 2"
     less = spent_by([], 0.98 * z, 0.05, 100, 1e-5)

@@ -111,7 +111,7 @@ def there_or_not(call: Call, draw: Draw) -> None:
 
 @hidden("sensitivity", points=0.75)
 def every_adjacency(call: Call, draw: Draw) -> None:
-    """Draw the two sums for each meaning of *differ*, the farthest apart that they can be."""
+    """Draw the two sums for each meaning of "differ", the farthest apart that they can be."""
     for adjacency, times in (("add-or-remove", 1), ("zero-out", 1), ("replace-one", 2)):
         norm, cap = draw.uniform(0.1, 5.0), draw.uniform(0.1, 5.0)
         near(number(call("sensitivity", norm, cap, adjacency)), times * norm * cap)
@@ -185,7 +185,9 @@ def clipped_before_it_is_added(call: Call, draw: Draw) -> None:
 def more_privacy_more_noise(call: Call, draw: Draw) -> None:
     """A smaller ε or a smaller δ needs more noise."""
     z = [number(call("calibrate", e, d)) for e, d in ((0.5, 1e-5), (1.0, 1e-5), (1.0, 1e-3))]
-    assert z[0] > z[1] > z[2] > 0, f"got {z[0]:.3f}, {z[1]:.3f}, {z[2]:.3f}"
+    shown = ", ".join(f"{one:.3f}" for one in z)
+    asked = "(0.5, 1e-5), (1, 1e-5) and (1, 1e-3)"
+    assert z[0] > z[1] > z[2] > 0, f"for (ε, δ) of {asked} you say {shown}"
 
 
 def _is_smallest(call: Call, epsilon: float, delta: float) -> None:
@@ -217,7 +219,8 @@ def two_decimals(call: Call, draw: Draw) -> None:
     claimed = [number(call("claim", z, 1e-5)) for z in (4.0, 2.0, 1.0)]
     for epsilon in claimed:
         assert abs(epsilon * 100 - round(epsilon * 100)) < 1e-6, f"{epsilon} has more decimals"
-    assert claimed[0] < claimed[1] < claimed[2], f"got {claimed}"
+    shown = f"for z of 4, 2 and 1 at δ = 1e-5 you say {claimed}"
+    assert claimed[0] < claimed[1] < claimed[2], shown
 
 
 @hidden("claim", points=0.75)

@@ -326,7 +326,7 @@ def for_other_plans(call: Call, draw: Draw) -> Part | None:
     if not wrong:
         return None
     if len(wrong) == 1:
-        return Part(0.5, "one of the four numbers is off, or was rounded down")
+        return Part(0.5, f"{wrong.pop()!r} is off, or was rounded down; the others are right")
     raise AssertionError("several numbers are off")
 
 

@@ -7,7 +7,7 @@ While they train a node loses power and comes back, the server's process is kill
 on in another, a second run wants to write the same account, a third wants more than was promised.
 At the end the account is right, or the exit status is 1. Where the system allows it, all of this
 happens without any network but the loopback. Needs what `fldp[flower]` installs, and Linux; takes
-about six minutes on two busy cores.
+six to eleven minutes on two busy cores.
 """
 
 from __future__ import annotations

@@ -31,8 +31,10 @@ if TYPE_CHECKING:
 # rows enough that reading and writing the sum once a tile costs little beside them.
 _FEW, _MANY = 2, 512
 _TILE = 1 << 20
-# Updates that come one by one wait until so many can be added at once, or so many tiles are full.
+# Updates that come one by one wait until so many can be added at once, or so many tiles are full;
+# of long ones fewer are as fast, and need less memory.
 _WAITING, _TILES = 64, 2
+_LONG, _WAITING_LONG = 1 << 15, 16
 # From so many coordinates on, and so many for each tensor, a copy costs more than calls of torch.
 _APART, _APART_EACH = 1 << 17, 1 << 14
 
@@ -120,7 +122,8 @@ class PrivateAggregator:
         empty = self._client.layout.empty
         total = self._client.layout.total
         self._step = self._server.tile(max(_FEW, min(_MANY, _TILE // total)))
-        size = self._server.tile(max(1, min(_WAITING, _TILES * _TILE // total)))
+        most = _WAITING if total < _LONG else _WAITING_LONG
+        size = self._server.tile(max(1, min(most, _TILES * _TILE // total)))
         # Rows that came one by one, and wait to be added together.
         self._held = empty.new_empty(size, total)
         self._held_weights = self._held.new_ones(size, dtype=torch.float64)

@@ -146,3 +146,14 @@ def test_a_grader_that_fails_fails_for_one(tmp_path, monkeypatch):
     (one,) = run.grade(tmp_path, lambda one: None)
     assert one.mark() == 0
     assert "the grader failed: OSError" in one.reason
+
+
+def test_as_root_without_another_user_nobody_is_graded_outside_a_box(tmp_path, monkeypatch, capsys):
+    """A submission that ended every process it may would end the machine's."""
+    monkeypatch.setenv(batch.KEY, KEY)
+    monkeypatch.setattr(box, "why_not_isolated", lambda: "none here")
+    monkeypatch.setattr(box.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(box, "_other_user_runs", lambda *command: False)
+    monkeypatch.setattr(batch.Batch, "grade", lambda *arguments: pytest.fail("graded"))
+    assert commands.main(["grade", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+    assert "would run as root" in capsys.readouterr().err

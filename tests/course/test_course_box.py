@@ -283,7 +283,9 @@ def test_a_cell_that_ends_the_process_is_left_out():
     student = Student(["import os\nos._exit(0)", ANSWERS], isolated=not WHY)
     try:
         assert student("same", 1) == 1
-        assert student.errors == ["code cell 1 was left out: the process ended"]
+        assert student.errors == [
+            "code cell 1 was left out, and what it defines is missing: the process ended"
+        ]
     finally:
         student.stop()
 

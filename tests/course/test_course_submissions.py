@@ -172,3 +172,16 @@ def test_a_file_that_cannot_be_read_does_not_stand_for_one_that_can(tmp_path):
 )
 def test_cells_that_only_check_are_not_run(source, skipped):
     assert only_checks(source) is skipped
+
+
+def test_a_written_answer_without_its_first_line_is_found(tmp_path):
+    """Whoever selects all and writes replaces that line, too."""
+    own = {"fldp": {"written": "report"}}
+    cells = [
+        {"cell_type": "markdown", "source": "Mine."},
+        {"cell_type": "markdown", "source": "Mine, too.", "metadata": own},
+        {"cell_type": "markdown", "source": "Odd.", "metadata": {"fldp": ["written"]}},
+    ]
+    path = tmp_path / "a.ipynb"
+    path.write_text(json.dumps({"cells": cells}))
+    assert read("a", path).written == {"report": "Mine, too."}

@@ -1,0 +1,85 @@
+"""What the system does to a process is not the submission's fault."""
+
+import pytest
+
+from course import proxy
+from course.calls import Raised
+from course.link import Ended, Gone, Late
+from course.proxy import Student
+from course.values import encode
+
+
+class Process:
+    popen = None
+
+    def end(self):
+        pass
+
+
+def student_with(monkeypatch, messages):
+    """A student whose process says these one after the other, or raises them."""
+    said = iter(messages)
+
+    class Link:
+        def send(self, message, end):
+            pass
+
+        def receive(self, end):
+            message = next(said)
+            if isinstance(message, Exception):
+                raise message
+            return message
+
+    def opened(student):
+        student._process = Process()
+        link = Link()
+        link.receive(None)
+        return link
+
+    monkeypatch.setattr(Student, "_open", opened)
+    monkeypatch.setattr(proxy, "PAUSE_SECONDS", 0.0)
+    return Student(["x = 1", "y = 2"], isolated=False)
+
+
+READY = {"ready": True}
+LOADED = [READY, {"cell": 0}, {"errors": []}]
+ONE = {"out": encode(1), "after": []}
+
+
+def test_a_process_that_could_not_start_is_started_again(monkeypatch):
+    student = student_with(monkeypatch, [Ended(), Late(), *LOADED, ONE])
+    assert student("f") == 1
+    assert student.errors == []
+
+
+def test_one_that_never_starts_is_not_called_a_fault(monkeypatch):
+    student = student_with(monkeypatch, [Ended()] * proxy.MOST_STARTS)
+    with pytest.raises(Gone, match="not graded, and nothing that the submission did"):
+        student.start()
+
+
+def test_a_call_that_was_ended_is_made_once_more(monkeypatch):
+    student = student_with(monkeypatch, [*LOADED, Ended(), *LOADED, ONE])
+    assert student("f") == 1
+    student = student_with(monkeypatch, [*LOADED, Ended(), *LOADED, Ended()])
+    with pytest.raises(Raised, match="f: the process ended"):
+        student("f")
+
+
+def test_a_cell_that_was_ended_is_run_once_more(monkeypatch):
+    student = student_with(monkeypatch, [READY, {"cell": 0}, Ended(), *LOADED, ONE])
+    assert student("f") == 1
+    assert student.errors == []
+
+
+def test_what_came_too_late_is_not_tried_again(monkeypatch):
+    student = student_with(monkeypatch, [*LOADED, Late()])
+    with pytest.raises(Raised, match=r"f: it did not answer in time \(20 seconds\)"):
+        student("f")
+
+
+def test_questions_to_the_grader_are_not_asked_twice(monkeypatch):
+    asked = {"ask": 0, "args": []}
+    student = student_with(monkeypatch, [*LOADED, asked, Ended()])
+    with pytest.raises(Raised, match="the process ended"):
+        student("f", lambda: 1)
