@@ -101,7 +101,7 @@ def _text(name: str) -> str:
     """What is in the file that a variable names."""
     path = absolute(name, _variable(name))
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
         raise ValueError(f"{name} is {path}, which cannot be read: {reason}") from None

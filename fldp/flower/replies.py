@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import httpx
 from flwr.app import Message
 from flwr.serverapp import Grid
 
@@ -89,10 +88,9 @@ def _reply(grid: Grid, name: str, node: int) -> tuple[bool, Message | None]:
     try:
         with silence():
             found = list(grid.pull_messages([name]))
-    # Of the connection, not of what was sent.
-    except (httpx.HTTPError, OSError):
-        raise
     except Exception:  # whatever was sent, the round goes on
+        # A connection that is lost ends it: that raises here.
+        list(grid.get_node_ids())
         return True, None
     if not found:
         return False, None

@@ -14,20 +14,14 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.exception import PrivacyBudgetExhausted
-from flwr.serverapp.strategy import (
-    FedAvg,
-    FedXgbBagging,
-    FedXgbCyclic,
-    QFedAvg,
-    Result,
-    Strategy,
-)
+from flwr.serverapp.strategy import FedAvg, Result, Strategy
 from torch import Tensor
 
 from fldp._checks import between, shown, whole
 from fldp._text import fill, up
 from fldp.flower.arrays import parameters, record_of, update_in, weight_in
 from fldp.flower.deployment import absolute, check_trust, refuse_overrides
+from fldp.flower.inner import check_strategy, kept, no_metrics
 from fldp.flower.nodes import OneReply, Roster, connected
 from fldp.flower.progress import Progress, load_optimiser, optimiser_state
 from fldp.flower.replies import exchange, silence
@@ -115,10 +109,9 @@ class Private(Strategy):
     ) -> None:
         check_plan(plan)
         check_trust(plan)
-        _check_strategy(strategy)
+        check_strategy(strategy)
         self.strategy = strategy
-        # One of the app's own would miss what clients' metrics are called.
-        strategy.train_metrics_aggr_fn = _no_metrics
+        strategy.train_metrics_aggr_fn = no_metrics
         self.plan = plan
         # The run's own: an adaptive clip moves.
         self.clip = copy.deepcopy(as_clip(clip))
@@ -279,21 +272,7 @@ class Private(Strategy):
             stepped, _ = self.strategy.aggregate_train(server_round, [only])
         if stepped is None:
             return None, None
-        return record_of(self._kept(parameters(stepped))), None
-
-    def _kept(self, stepped: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The inner strategy's model in the structure and the precision of the one before it.
-
-        Flower's optimisers widen what they touch; another structure would be another model.
-        """
-        shapes = {name: tuple(value.shape) for name, value in self._model.items()}
-        found = {name: tuple(value.shape) for name, value in stepped.items()}
-        if found != shapes:
-            raise ValueError(
-                f"the inner strategy made a model of {found} of one of {shapes}: give a strategy "
-                "that keeps names and shapes"
-            )
-        return {name: stepped[name].to(value.dtype) for name, value in self._model.items()}
+        return record_of(kept(parameters(stepped), self._model)), None
 
     def _add(self, reply: Message, aggregator: PrivateAggregator) -> None:
         """Add a reply up, if it answers a message of this round and is the first that does."""
@@ -456,22 +435,3 @@ def _evaluate(
     found = None if evaluate is None else evaluate(done, result.arrays)
     if found is not None:
         result.evaluate_metrics_serverapp[done] = found
-
-
-def _no_metrics(contents: list[RecordDict], key: str) -> MetricRecord:
-    """Of clients' metrics there are none."""
-    return MetricRecord()
-
-
-def _check_strategy(strategy: object) -> None:
-    """ValueError for what does not average: a wrapper for privacy among others."""
-    if isinstance(strategy, (QFedAvg, FedXgbBagging, FedXgbCyclic)):
-        raise ValueError(
-            f"strategy is {type(strategy).__name__}, which needs clients' losses or trees, and a "
-            "noisy mean has neither: give FedAvg or one that steps on a mean"
-        )
-    if not isinstance(strategy, FedAvg):
-        raise ValueError(
-            f"strategy is {shown(strategy)}: give FedAvg or one that extends it, and no other "
-            "wrapper for privacy"
-        )

@@ -26,10 +26,7 @@ from flwr.serverapp.strategy import (
     FedAvg,
     FedAvgM,
     FedProx,
-    FedXgbBagging,
-    FedXgbCyclic,
     FedYogi,
-    QFedAvg,
 )
 from stand_in import (
     SIZE,
@@ -617,13 +614,6 @@ def test_a_run_whose_config_sets_the_operators_things_is_refused(tmp_path, confi
     strategy.start(nodes, start(), num_rounds=1)
 
 
-@pytest.mark.parametrize(
-    "strategy", [QFedAvg(client_learning_rate=0.1), FedXgbBagging(), FedXgbCyclic()], ids=repr
-)
-def test_a_strategy_that_steps_on_something_else_than_a_mean_is_refused(tmp_path, strategy) -> None:
-    refused("losses or trees", strategy, plan(), ledger=tmp_path / "ledger.jsonl")
-
-
 def test_a_ledger_that_is_the_checkpoint_is_refused(tmp_path) -> None:
     path = tmp_path / "ledger.jsonl"
     (tmp_path / "again").symlink_to(path)
@@ -634,24 +624,6 @@ def test_a_ledger_that_is_the_checkpoint_is_refused(tmp_path) -> None:
 def test_a_copy_is_refused(tmp_path, how) -> None:
     with pytest.raises(ValueError, match="not copied or pickled"):
         how(private(tmp_path, plan()))
-
-
-def test_a_model_of_another_structure_is_refused(tmp_path) -> None:
-    class Grows(FedAvg):
-        def aggregate_train(self, server_round: int, replies: Any) -> Any:
-            return record(np.zeros(SIZE + 1, np.float32)), None
-
-    with pytest.raises(ValueError, match=r"of \{'w': \(51,\)\} of one of \{'w': \(50,\)\}"):
-        private(tmp_path, plan(), Grows()).start(Nodes(range(4), ones), start())
-
-
-def test_metrics_of_an_apps_own_are_not_asked_for(tmp_path) -> None:
-    def losses(contents: list[RecordDict], key: str) -> MetricRecord:
-        return MetricRecord({"loss": contents[0]["metrics"]["loss"]})
-
-    inner = FedAvg(train_metrics_aggr_fn=losses)
-    result = private(tmp_path, plan(), inner).start(Nodes(range(4), ones), start(), num_rounds=1)
-    assert result.train_metrics_clientapp == {}
 
 
 def test_an_inner_strategy_that_trains_nobody_is_refused(tmp_path) -> None:
