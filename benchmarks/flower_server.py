@@ -29,17 +29,16 @@ from flwr.serverapp.strategy import DifferentialPrivacyServerSideFixedClipping, 
 from benchmarks import common
 from benchmarks.flower_grid import Memory, record, reply_of
 from fldp.flower import Private
+from fldp.flower.replies import AT_ONCE
 
 REPLIES, PARAMETERS, SMALL = 200, 50_000, 10
-# Updates that wait until they are added together.
-WAITING = 16
 # Bytes of a parameter in float32.
 WIDTH = 4
 LARGE = 500_000
 # What is larger, in bytes, goes back to the system when it is freed: the growth is what is held.
 GIVEN_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 # In model sizes: each reply as bytes, as an array and as an update, and what the server keeps.
-ALLOWED = 3 * WAITING + 16
+ALLOWED = 3 * AT_ONCE + 16
 CONTENDERS = ("Private(FedAvg)", "FedAvg", "Flower's wrapper")
 
 
@@ -125,8 +124,7 @@ def measure(repeats: int, memories: int = 3) -> dict[str, Any]:
     return {
         "parameters": PARAMETERS,
         "replies": REPLIES,
-        "replies_at_once": 1,
-        "waiting": WAITING,
+        "replies_at_once": AT_ONCE,
         "repeats": repeats,
         "allowed_model_sizes": ALLOWED,
         "rows": rows,

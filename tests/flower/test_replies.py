@@ -17,7 +17,7 @@ from flwr.app import Message, MetricRecord, RecordDict
 from stand_in import Nodes, ones, private, quiet, record, start
 
 from fldp.flower import replies
-from fldp.flower.replies import exchange, silence
+from fldp.flower.replies import AT_ONCE, exchange, silence
 from fldp.mechanism.release import RoundWarning
 
 
@@ -186,7 +186,7 @@ def test_a_time_that_is_none_is_refused_before_the_coins(tmp_path, timeout) -> N
 
 
 def test_memory_is_that_of_a_few_replies(tmp_path) -> None:
-    """Of 100 replies of 2 MB, in model sizes: one, and twice the sixteen rows that wait."""
+    """Of 100 replies of 2 MB, in model sizes: those at once, and the tile of the sum."""
     size = 500_000
 
     def large(node: int, message: Message) -> RecordDict:
@@ -199,7 +199,7 @@ def test_memory_is_that_of_a_few_replies(tmp_path) -> None:
     strategy.start(Nodes(range(100), large), begin)
     peak = tracemalloc.get_traced_memory()[1] / (4 * size)
     tracemalloc.stop()
-    assert peak < 3 + 2 * 16 + 5, peak
+    assert peak < 3 * AT_ONCE + 16, peak
 
 
 def test_nothing_is_logged_or_warned_of_in_silence(caplog) -> None:
