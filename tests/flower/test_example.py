@@ -38,11 +38,17 @@ def app(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The modules of the app, and of what stands beside it."""
     monkeypatch.syspath_prepend(str(APP))
     import credentials
+    import deploy
     import processes
     from digits import client_app, server_app, task
 
     return SimpleNamespace(
-        client=client_app, server=server_app, task=task, keys=credentials, processes=processes
+        client=client_app,
+        server=server_app,
+        task=task,
+        keys=credentials,
+        deploy=deploy,
+        processes=processes,
     )
 
 
@@ -171,6 +177,19 @@ def test_a_child_in_a_session_of_its_own_is_not_forgotten(app, tmp_path) -> None
         started.ask("user", sys.executable, "-c", "raise SystemExit('no such thing')")
     with pytest.raises(app.processes.Fault, match="no-such-program does not start: No such file"):
         started.start("user", "no-such-program")
+
+
+def test_a_superlink_that_is_too_busy_is_asked_again(app, tmp_path, monkeypatch, capsys) -> None:
+    """Flower's commands may fail with exit status 0; what is submitted twice is two runs."""
+    here = app.deploy.Deployment(tmp_path)
+    busy = '{"success": false, "error-message": "unavailable"}'
+    nodes = '{"success": true, "nodes": [{"node-id": "7", "status": "online"}]}'
+    answers = iter([busy, nodes, busy])
+    monkeypatch.setattr(here.processes, "ask", lambda *command: next(answers))
+    assert here.online() == ["7"]
+    assert capsys.readouterr().out.count("asked again") == 1
+    with pytest.raises(app.processes.Fault, match="unavailable"):
+        here.submit()
 
 
 # Flower's own quickstart.
