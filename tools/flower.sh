@@ -7,6 +7,12 @@
 set -euo pipefail
 folder=$1
 made_with=$2
+# Flower 1.42 finds no tables for a SuperLink's database where its path has one of these.
+if [[ "$PWD/$folder" == *[\ ,%]* ]]; then
+  folder="${XDG_CACHE_HOME:-$HOME/.cache}/fldp-flower-$(pwd | cksum | cut -d " " -f 1)"
+  echo "The environment is $folder, as Flower wants a path without space, comma and percent sign"
+  mkdir -p "$(dirname "$folder")"
+fi
 python="$folder/bin/python"
 # Changes with what is asked for.
 ready="$folder/.ready-$(cat pyproject.toml tools/flower.sh | cksum | cut -d " " -f 1)"

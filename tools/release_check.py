@@ -1,6 +1,6 @@
 """Build and test what is committed as a stranger would: ``python3 tools/release_check.py``.
 
-HEAD is cloned into an empty folder with a space in its path. There an unprivileged user runs
+HEAD is cloned into an empty folder with a space in its name. There an unprivileged user runs
 README's two commands with the distribution's own python3 and nothing of this machine's pip
 configuration. The built site is clicked through and its links are followed, the book is printed,
 and every notebook that is read alone runs in an environment that holds only the installed package.
@@ -124,7 +124,8 @@ def main() -> int:
     arguments = parser.parse_args()
     # A check that is ended from outside removes what it has made, too.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    folder = Path(tempfile.mkdtemp(prefix="fldp release check "))
+    # The clone's own name has a space; the home has none, as Flower's environment must have a place.
+    folder = Path(tempfile.mkdtemp(prefix="fldp-release-check-"))
     folder.chmod(0o755)
     try:
         rows = check(folder, arguments.python, arguments.wheels)

@@ -30,7 +30,8 @@ from pathlib import Path
 from typing import Any
 
 import credentials
-from processes import Fault, Processes, until
+import flwr
+from processes import Fault, Processes, check_place, until
 
 import fldp
 
@@ -301,6 +302,7 @@ def account(here: Deployment) -> None:
 
 
 def play(folder: Path) -> None:
+    check_place(flwr.__file__)
     here = Deployment(folder)
     with here.processes:
         nodes = connect(here)

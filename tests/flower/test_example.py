@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -190,6 +191,30 @@ def test_a_superlink_that_is_too_busy_is_asked_again(app, tmp_path, monkeypatch,
     assert capsys.readouterr().out.count("asked again") == 1
     with pytest.raises(app.processes.Fault, match="unavailable"):
         here.submit()
+
+
+@pytest.mark.parametrize("folder", ["a folder", "a,folder", "a%folder"])
+def test_an_environment_in_which_a_superlink_has_no_tables_is_refused(app, folder) -> None:
+    app.processes.check_place("/home/me/a-folder/flwr/__init__.py")
+    with pytest.raises(app.processes.Fault, match=f"{folder}/flwr: .* make the environment"):
+        app.processes.check_place(f"/home/me/{folder}/flwr/__init__.py")
+
+
+@pytest.mark.parametrize("folder", ["plain", "a folder", "a,folder", "a%folder"])
+def test_flower_finds_its_tables_nowhere_else(tmp_path, monkeypatch, folder) -> None:
+    """Where this fails, `check_place` refuses too little, or what works."""
+    from flwr.supercore.state.alembic import utils
+    from sqlalchemy import create_engine, inspect
+
+    shutil.copytree(utils.ALEMBIC_DIR, tmp_path / folder)
+    monkeypatch.setattr(utils, "ALEMBIC_DIR", tmp_path / folder)
+    engine = create_engine(f"sqlite:///{tmp_path}/superlink.db")
+    found = []
+    # alembic may end in an error, or find nothing to do.
+    with contextlib.suppress(Exception):
+        utils.run_migrations(engine)
+        found = inspect(engine).get_table_names()
+    assert ("node" in found) == (folder == "plain")
 
 
 # Flower's own quickstart.
