@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -154,6 +155,26 @@ def test_the_keys_are_a_roster(app, tmp_path) -> None:
     assert len(Roster(keys)) == 2
     assert (tmp_path / "a.pub").read_text().split()[:2] == keys[0].split()
     assert (tmp_path / "a").stat().st_mode & 0o77 == 0
+
+
+def test_what_the_readme_makes_is_what_it_names(app, tmp_path, monkeypatch) -> None:
+    folder = tmp_path / "not there yet" / "keys"
+    monkeypatch.setattr(sys, "argv", ["credentials.py", str(folder), "--nodes", "2"])
+    app.keys.main()
+    made = {"ca.crt", "server.pem", "server.key", "roster"}
+    nodes = {"node-0", "node-0.pub", "node-1", "node-1.pub"}
+    assert {path.name for path in folder.iterdir()} == made | nodes
+    assert len(Roster((folder / "roster").read_text().splitlines())) == 2
+
+
+def test_the_readmes_config_knows_the_superlinks_that_it_names() -> None:
+    readme = (APP / "README.md").read_text(encoding="utf-8")
+    (config,) = re.findall(r"```toml\n(.*?)```", readme, re.S)
+    superlinks = tomllib.loads(config)["superlink"]
+    assert superlinks["default"] == "here"
+    named = set(re.findall(r"flwr run \. (\w+)", readme))
+    assert named == {"here", "local"}
+    assert named < set(superlinks)
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="no /proc")
