@@ -14,11 +14,17 @@ if [[ "$PWD/$folder" == *[\ ,%]* ]]; then
   mkdir -p "$(dirname "$folder")"
 fi
 python="$folder/bin/python"
+# An environment knows its own path: in a moved folder it is made anew.
+place="$folder/.place-$(pwd | cksum | cut -d " " -f 1)"
 # Changes with what is asked for.
 ready="$folder/.ready-$(cat pyproject.toml tools/flower.sh | cksum | cut -d " " -f 1)"
 
-if [ ! -e "$ready" ]; then
-  [ -x "$python" ] || "$made_with" -m venv "$folder"
+if [ ! -e "$place" ] || [ ! -e "$ready" ]; then
+  if [ ! -e "$place" ]; then
+    rm -rf "$folder"
+    "$made_with" -m venv "$folder"
+    touch "$place"
+  fi
   index=()
   [ "${TORCH:-}" != cpu ] || index=(--extra-index-url https://download.pytorch.org/whl/cpu)
   echo "Installing fldp[flower] into $folder (some minutes the first time)"
