@@ -137,4 +137,5 @@ release-check:
 	python3 tools/release_check.py
 
 clean:
-	rm -rf $(VENV) _build build .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis fldp.egg-info
+	rm -rf $(VENV) _build build .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis fldp.egg-info \
+	  "$${XDG_CACHE_HOME:-$$HOME/.cache}/fldp-flower-$$(pwd | cksum | cut -d ' ' -f 1)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -130,6 +131,41 @@ def test_w01_the_choice_of_torch_is_cpu_or_nothing(tmp_path: Path) -> None:
     status, said = bootstrap(tmp_path, TORCH="gpu")
     assert status == 1
     assert said == "TORCH is 'gpu': give TORCH=cpu for the build without CUDA, or leave it out.\n"
+
+
+# `python -m venv FOLDER` makes another of its kind; whatever else it is asked is well.
+MAKES_ITSELF = '[ "$2" = venv ] && mkdir -p "$3/bin" && cp "$0" "$3/bin/python" && echo made "$3"'
+
+
+def flower(folder: Path) -> str:
+    """What tools/flower.sh prints in a folder, with a stand-in for Python."""
+    (folder / "tools").mkdir(parents=True, exist_ok=True)
+    for name in ("tools/flower.sh", "pyproject.toml", "requirements.txt"):
+        shutil.copy(HERE / name, folder / name)
+    python = stand_in(folder, f"{MAKES_ITSELF}\nexit 0")
+    done = subprocess.run(
+        ["bash", "tools/flower.sh", ".cache/flower", python, "deploy"],
+        cwd=folder, env={"PATH": os.environ["PATH"], "HOME": str(folder.parent / "home")},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return done.stdout
+
+
+def test_flowers_environment_is_made_once_and_anew_in_a_moved_folder(tmp_path: Path) -> None:
+    assert "made .cache/flower" in flower(tmp_path / "here")
+    assert flower(tmp_path / "here") == ""
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert "made .cache/flower" in flower(tmp_path / "there")
+
+
+@pytest.mark.parametrize("name", ["a clone", "a,clone", "a%clone"])
+def test_flowers_environment_lies_where_its_superlink_finds_its_tables(
+    tmp_path: Path, name: str
+) -> None:
+    (made,) = re.findall("made (.*)", flower(tmp_path / name))
+    assert Path(made).parent == tmp_path / "home" / ".cache"
+    assert not (tmp_path / name / ".cache").exists()
+    assert flower(tmp_path / name).startswith(f"The environment is {made}, as Flower")
 
 
 @pytest.mark.slow

@@ -7,12 +7,24 @@
 set -euo pipefail
 folder=$1
 made_with=$2
+# Flower 1.42 finds no tables for a SuperLink's database where its path has one of these.
+if [[ "$PWD/$folder" == *[\ ,%]* ]]; then
+  folder="${XDG_CACHE_HOME:-$HOME/.cache}/fldp-flower-$(pwd | cksum | cut -d " " -f 1)"
+  echo "The environment is $folder, as Flower wants a path without space, comma and percent sign"
+  mkdir -p "$(dirname "$folder")"
+fi
 python="$folder/bin/python"
+# An environment knows its own path: in a moved folder it is made anew.
+place="$folder/.place-$(pwd | cksum | cut -d " " -f 1)"
 # Changes with what is asked for.
 ready="$folder/.ready-$(cat pyproject.toml tools/flower.sh | cksum | cut -d " " -f 1)"
 
-if [ ! -e "$ready" ]; then
-  [ -x "$python" ] || "$made_with" -m venv "$folder"
+if [ ! -e "$place" ] || [ ! -e "$ready" ]; then
+  if [ ! -e "$place" ]; then
+    rm -rf "$folder"
+    "$made_with" -m venv "$folder"
+    touch "$place"
+  fi
   index=()
   [ "${TORCH:-}" != cpu ] || index=(--extra-index-url https://download.pytorch.org/whl/cpu)
   echo "Installing fldp[flower] into $folder (some minutes the first time)"

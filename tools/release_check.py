@@ -1,6 +1,6 @@
 """Build and test what is committed as a stranger would: ``python3 tools/release_check.py``.
 
-HEAD is cloned into an empty folder with a space in its path. There an unprivileged user runs
+HEAD is cloned into an empty folder with a space in its name. There an unprivileged user runs
 README's two commands with the distribution's own python3 and nothing of this machine's pip
 configuration. The built site is clicked through and its links are followed, the book is printed,
 and every notebook that is read alone runs in an environment that holds only the installed package.
@@ -26,7 +26,8 @@ from pathlib import Path
 import release_twins
 from stranger import Row, Stranger, clone, free_gb, size
 
-NEEDED_GB = {True: 3, False: 10}  # of disk, pip's cache included: with FLDP_WHEELS, without
+# Of disk, for the book's environment, Flower's and pip's cache: with FLDP_WHEELS, without.
+NEEDED_GB = {True: 5, False: 16}
 PYTHON = ".venv/bin/python"
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
 # Where the machine has no lychee, the environment's uv fetches it for this one call.
@@ -124,7 +125,8 @@ def main() -> int:
     arguments = parser.parse_args()
     # A check that is ended from outside removes what it has made, too.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    folder = Path(tempfile.mkdtemp(prefix="fldp release check "))
+    # The clone's name has a space. The home's has none: Flower's environment goes there.
+    folder = Path(tempfile.mkdtemp(prefix="fldp-release-check-"))
     folder.chmod(0o755)
     try:
         rows = check(folder, arguments.python, arguments.wheels)

@@ -30,7 +30,8 @@ from pathlib import Path
 from typing import Any
 
 import credentials
-from processes import Fault, Processes, until
+import flwr
+from processes import Fault, Processes, check_place, until
 
 import fldp
 
@@ -146,10 +147,27 @@ class Deployment:
     # What whoever submits runs does, and sees.
 
     def flwr(self, *words: str) -> Any:
-        return json.loads(self.processes.ask("user", "flwr", *words, "--format=json"))
+        """What a command answers; a Fault where it fails."""
+        answer = json.loads(self.processes.ask("user", "flwr", *words, "--format=json"))
+        # In this format a command that fails may end with 0 as well.
+        if not answer["success"]:
+            raise Fault(f"flwr {' '.join(words)}: {answer['error-message'].strip()}")
+        return answer
+
+    def look(self, *words: str) -> Any:
+        """What a command answers that changes nothing: a SuperLink too busy is asked again."""
+
+        def answer() -> Any:
+            try:
+                return self.flwr(*words)
+            except Fault as fault:
+                self.say(f"asked again, as there was no answer: {fault}")
+                return None
+
+        return until(f"an answer to flwr {' '.join(words)}", PATIENCE, answer)
 
     def online(self) -> list[str]:
-        nodes = self.flwr("supernode", "list")["nodes"]
+        nodes = self.look("supernode", "list")["nodes"]
         return sorted(node["node-id"] for node in nodes if node["status"] == "online")
 
     def submit(self) -> str:
@@ -159,7 +177,7 @@ class Deployment:
 
     def ended(self, run: str) -> str:
         """How a run ended; "" while it goes on."""
-        (found,) = self.flwr("list", f"--run-id={run}")["runs"]
+        (found,) = self.look("list", f"--run-id={run}")["runs"]
         status = str(found["status"])
         return f"{status}: {found['status-details']}" if status.startswith("finished") else ""
 
@@ -284,6 +302,7 @@ def account(here: Deployment) -> None:
 
 
 def play(folder: Path) -> None:
+    check_place(flwr.__file__)
     here = Deployment(folder)
     with here.processes:
         nodes = connect(here)
@@ -340,6 +359,9 @@ def main() -> int:
         keep = True
         print(f"FAULT: {fault}", file=sys.stderr)
         return 1
+    except Exception:  # nobody foresaw it: the logs may say why
+        keep = True
+        raise
     finally:
         if keep:
             print(f"Logs, keys and account are in {folder}")

@@ -39,6 +39,25 @@ def until(what: str, seconds: float, look: Callable[[], Found | None]) -> Found:
     raise Fault(f"{what}: not within {seconds:.0f} seconds")
 
 
+def check_place(program: str | os.PathLike[str]) -> None:
+    """A Fault where a SuperLink that lies here would find no tables for its database.
+
+    Flower 1.42 names the folder of its tables to alembic in a list whose separators are spaces and
+    commas, and in a text where % is no letter.
+
+    Parameters
+    ----------
+    program : path
+        Of Flower's package.
+    """
+    path = Path(program).resolve()
+    if set(" ,%").intersection(str(path)):
+        raise Fault(
+            f"Flower is installed in {path.parent}: its SuperLink keeps no database where the path "
+            "has a space, a comma or a percent sign; make the environment elsewhere"
+        )
+
+
 class Processes:
     """Those of one deployment, by the name of who was started.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 
 from flwr.app import Array, ArrayRecord, RecordDict
@@ -77,7 +78,7 @@ def update_in(content: RecordDict, model: Mapping[str, Tensor]) -> dict[str, Ten
     """What a reply adds to the model; empty for a reply of any other structure.
 
     An empty update is malformed for whoever adds it up: it counts as zero, and nothing is raised,
-    because a round must not end by what a client sends.
+    because a round must not end by what a client sends, and nothing is warned of.
 
     Parameters
     ----------
@@ -102,14 +103,18 @@ def update_in(content: RecordDict, model: Mapping[str, Tensor]) -> dict[str, Ten
     update = {}
     try:
         (record,) = content.array_records.values()
-        for name, array in record.items():
-            before = model[name]
-            # Before anything is unpacked.
-            if tuple(array.shape) != tuple(before.shape):
-                return {}
-            if len(array.data) > _HEADER + _WIDEST * before.numel():
-                return {}
-            update[name] = as_tensor(array.numpy(), before.shape) - before
+        # What numpy warns of, an old header or a number too large for double precision, would be
+        # read in the run's log.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for name, array in record.items():
+                before = model[name]
+                # Before anything is unpacked.
+                if tuple(array.shape) != tuple(before.shape):
+                    return {}
+                if len(array.data) > _HEADER + _WIDEST * before.numel():
+                    return {}
+                update[name] = as_tensor(array.numpy(), before.shape) - before
     except Exception:  # whatever was sent, the round goes on
         return {}
     return update

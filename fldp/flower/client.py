@@ -9,6 +9,7 @@ ledger in place; a server that asks for more rounds than the plan has gets none.
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +22,7 @@ from fldp.flower.replies import silence
 from fldp.mechanism.aggregation import PrivateAggregator
 from fldp.mechanism.clipping import Clip
 from fldp.mechanism.intake import check_plan
-from fldp.mechanism.noise import Gaussian
+from fldp.mechanism.noise import Gaussian, as_noise
 from fldp.plan import PrivacyPlan
 from fldp.plan.ledger import Ledger
 
@@ -56,7 +57,7 @@ def local_dp(
         Absolute, on the device; `{node}` in it is the node's number, for simulations that have
         several devices on one machine.
     noise : Gaussian, optional
-        The device's noise.
+        The device's noise, `Gaussian()` or `DiscreteGaussian()`, and never from a generator.
 
     Returns
     -------
@@ -65,7 +66,7 @@ def local_dp(
     Raises
     ------
     ValueError
-        For a plan of another trust, and a relative path.
+        For a plan of another trust, a relative path, and noise from a generator.
 
     Examples
     --------
@@ -78,6 +79,13 @@ def local_dp(
     if plan.trust != "local":
         raise ValueError(f"the plan's trust is {plan.trust!r}: calibrate with trust='local'")
     path = absolute("ledger", ledger)
+    noise = as_noise(noise, None)
+    if noise.reproducible:
+        # A process for each message: a generator would begin anew in each.
+        raise ValueError(
+            "noise comes from a generator, and a device makes a new one with the same noise for "
+            "each message, which whoever sees two of them subtracts: leave the generator out"
+        )
 
     def mod(message: Message, context: Context, call_next: Train) -> Message:
         # An app may give its kinds of training names of their own: "train.first".
@@ -87,10 +95,13 @@ def local_dp(
         with book:
             if not plan.affords([*book.events, plan.event]):
                 return _refused(message, f"this device has spent ε = {plan.target_epsilon:g}")
+            if len(message.content.array_records) != 1:
+                return _refused(message, "a message holds one model: one record of arrays")
             ((key, sent),) = message.content.array_records.items()
             model = parameters(sent)
             aggregator = PrivateAggregator(model, plan, clip, noise=noise, strict=False)
-            aggregator.add(_trained(message, context, call_next, model))
+            # A copy: what the app writes on the message would go back with the reply.
+            aggregator.add(_trained(copy.deepcopy(message), context, call_next, model))
             with silence():
                 release = aggregator.release(book)
         # One device's own message: the sum of one.
@@ -110,10 +121,11 @@ def _trained(
 ) -> dict[str, Any]:
     """The update of the device's own training; empty, which counts as zero, where it failed."""
     try:
+        # An app that ends the process has failed as well.
         reply = call_next(message, context)
-    except Exception:  # that it failed may depend on the data
+        return {} if reply.has_error() else update_in(reply.content, model)
+    except (Exception, SystemExit):  # that it failed may depend on the data
         return {}
-    return {} if reply.has_error() else update_in(reply.content, model)
 
 
 def _refused(message: Message, reason: str) -> Message:

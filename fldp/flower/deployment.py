@@ -101,7 +101,7 @@ def _text(name: str) -> str:
     """What is in the file that a variable names."""
     path = absolute(name, _variable(name))
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
         raise ValueError(f"{name} is {path}, which cannot be read: {reason}") from None
@@ -131,7 +131,8 @@ def refuse_overrides(grid: Grid, paths: Iterable[Path]) -> None:
     values = dict(getattr(run, "override_config", None) or {})
     own = {str(path) for path in paths}
     for name, value in values.items():
-        if name.replace("-", "_").removeprefix("fldp_") in _OPERATORS or str(value) in own:
+        plain = name.lower().replace("-", "_").rpartition(".")[2].removeprefix("fldp_")
+        if plain in _OPERATORS or str(value) in own:
             raise ValueError(
                 f"the run's config sets {name!r}, and whoever may submit a run could: the operator "
                 "sets plan and ledger in the SuperLink's environment (FLDP_PLAN, FLDP_LEDGER)"

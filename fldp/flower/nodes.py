@@ -29,7 +29,7 @@ class Roster:
     Raises
     ------
     ValueError
-        For what is no key, and for one that stands twice.
+        For what is no key, for one that stands twice, and for none at all.
     """
 
     def __init__(self, keys: Iterable[bytes | str]) -> None:
@@ -37,6 +37,8 @@ class Roster:
             raise ValueError(f"roster is {shown(keys)}: give a list of public keys")
         given = [_canonical(key) for key in keys]
         self._keys = frozenset(given)
+        if not given:
+            raise ValueError("the roster is empty: give the public key of each client's node")
         if len(self._keys) < len(given):
             raise ValueError("a public key stands twice in the roster: one key is one client")
 
@@ -104,15 +106,16 @@ def connected(grid: Grid, clients: int, roster: Roster | None) -> list[int]:
     ValueError
         For more nodes than clients, and for one that is not in the roster.
     """
-    infos = list(grid.get_nodes())
-    nodes = sorted({info.node_id for info in infos})
+    # A node that is listed twice is one.
+    infos = {info.node_id: info for info in grid.get_nodes()}
+    nodes = sorted(infos)
     if len(nodes) > clients:
         raise ValueError(
             f"{len(nodes)} nodes are connected and the plan is for {clients} clients: calibrate "
             "for the most that may connect, and let authenticated nodes connect alone"
         )
     if roster is not None:
-        roster.check(infos)
+        roster.check(infos.values())
     return nodes
 
 

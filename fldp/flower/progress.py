@@ -13,6 +13,8 @@ from fldp.simulation.checkpoint import Checkpoint, State, compare
 
 # What Flower's adaptive servers and FedAvgM keep between rounds.
 _KEPT = ("m_t", "v_t", "momentum_vector")
+# What is in a file of ours.
+_FIELDS = {"identity", "head", "done", "arrays", "strategy", "clip", "noise"}
 
 
 class Progress:
@@ -71,6 +73,11 @@ class Progress:
         if self._file is None or not self._file.path.exists():
             return None
         state = self._file.load(torch.device("cpu"))
+        if not state.keys() >= _FIELDS or state["identity"].keys() != self._identity.keys():
+            raise ValueError(
+                f"{self._file.path} is the checkpoint of something else than a run on Flower: give "
+                "a new path"
+            )
         compare(self._file.path, state["identity"], self._identity)
         self._ledger.check(state["head"])
         if reproducible and state["head"] != self._ledger.head:

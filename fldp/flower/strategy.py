@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
@@ -16,10 +17,11 @@ from flwr.serverapp.exception import PrivacyBudgetExhausted
 from flwr.serverapp.strategy import FedAvg, Result, Strategy
 from torch import Tensor
 
-from fldp._checks import shown, whole
+from fldp._checks import between, shown, whole
 from fldp._text import fill, up
 from fldp.flower.arrays import parameters, record_of, update_in, weight_in
 from fldp.flower.deployment import absolute, check_trust, refuse_overrides
+from fldp.flower.inner import check_strategy, kept, no_metrics
 from fldp.flower.nodes import OneReply, Roster, connected
 from fldp.flower.progress import Progress, load_optimiser, optimiser_state
 from fldp.flower.replies import exchange, silence
@@ -107,8 +109,9 @@ class Private(Strategy):
     ) -> None:
         check_plan(plan)
         check_trust(plan)
-        _check_strategy(strategy)
+        check_strategy(strategy)
         self.strategy = strategy
+        strategy.train_metrics_aggr_fn = no_metrics
         self.plan = plan
         # The run's own: an adaptive clip moves.
         self.clip = copy.deepcopy(as_clip(clip))
@@ -125,6 +128,8 @@ class Private(Strategy):
         self._paths = [absolute("ledger", ledger)]
         if checkpoint is not None:
             self._paths.append(absolute("checkpoint", checkpoint))
+        if len({path.resolve() for path in self._paths}) < len(self._paths):
+            raise ValueError(f"ledger and checkpoint are both {shown(checkpoint)}: give two paths")
         self._begun_with = {
             "plan": described(plan.to_dict()),
             "clip": described(self.clip),
@@ -133,6 +138,8 @@ class Private(Strategy):
             "noise mechanism": described(self.noise),
         }
         self.private: dict[str, Any] = {}
+        # Entries of the ledger that the noise has gone through, where it comes from a generator.
+        self._noised = 0
         self._model: dict[str, Tensor] = {}
         self._waiting: dict[int, Message] = {}
         self._open: tuple[int, PrivateAggregator] | None = None
@@ -169,6 +176,9 @@ class Private(Strategy):
         plan = self.plan.statement(self.noise.reproducible)
         return "\n".join([plan, *(fill(line) for line in lines if line)])
 
+    def __reduce__(self) -> NoReturn:
+        raise ValueError("a strategy under a plan is not copied or pickled: one run, one ledger")
+
     def close(self) -> None:
         """Let another run write the ledger."""
         self.ledger.close()
@@ -186,6 +196,12 @@ class Private(Strategy):
             raise PrivacyBudgetExhausted(
                 f"a further round would exceed ε = {self.plan.target_epsilon:g} at δ = "
                 f"{self.plan.delta:g}: refused before anybody was drawn"
+            )
+        if self.noise.reproducible and self._noised != len(self.ledger.events):
+            # Other replies with the same noise: their difference would have none.
+            raise ValueError(
+                f"{self.ledger.path} holds releases that this generator has not gone through, and "
+                "it could make their noise again: leave the generator out, or give another ledger"
             )
         refuse_overrides(grid, self._paths)
         self._model = parameters(arrays)
@@ -239,6 +255,7 @@ class Private(Strategy):
             self._add(reply, aggregator)
         with silence():
             release = aggregator.release(self.ledger, server_round)
+        self._noised = len(self.ledger.events)
         self.private |= {"silent": len(self._waiting), "diagnostics": release.private}
         following = {
             # A grid's mean comes in float64; rounding it is post-processing.
@@ -255,11 +272,7 @@ class Private(Strategy):
             stepped, _ = self.strategy.aggregate_train(server_round, [only])
         if stepped is None:
             return None, None
-        # Flower's optimisers widen what they touch; a model keeps its precision.
-        kept = {
-            name: value.to(self._model[name].dtype) for name, value in parameters(stepped).items()
-        }
-        return record_of(kept), None
+        return record_of(kept(parameters(stepped), self._model)), None
 
     def _add(self, reply: Message, aggregator: PrivateAggregator) -> None:
         """Add a reply up, if it answers a message of this round and is the first that does."""
@@ -348,6 +361,7 @@ class Private(Strategy):
         self.summary()
         config = ConfigRecord() if train_config is None else train_config
         total = self.plan.rounds if num_rounds is None else whole("num_rounds", num_rounds, 0)
+        timeout = between("timeout", timeout, math.inf)
         progress = self._progress(initial_arrays)
         result = Result()
         done, result.arrays = self._resume(progress, initial_arrays)
@@ -408,7 +422,10 @@ class Private(Strategy):
         load_optimiser(self.strategy, state["strategy"])
         self.clip.load_state_dict(state["clip"])
         self.noise.load_state_dict(state["noise"])
-        return int(state["done"]), record_of(state["arrays"])
+        self._noised = len(self.ledger.events)
+        return whole("the checkpoint's number of rounds", state["done"], 0), record_of(
+            state["arrays"]
+        )
 
 
 def _evaluate(
@@ -418,12 +435,3 @@ def _evaluate(
     found = None if evaluate is None else evaluate(done, result.arrays)
     if found is not None:
         result.evaluate_metrics_serverapp[done] = found
-
-
-def _check_strategy(strategy: object) -> None:
-    """ValueError for what does not average: a wrapper for privacy among others."""
-    if not isinstance(strategy, FedAvg):
-        raise ValueError(
-            f"strategy is {shown(strategy)}: give FedAvg or one that extends it, and no other "
-            "wrapper for privacy"
-        )

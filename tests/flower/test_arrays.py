@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
+import resource
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -62,6 +66,69 @@ def lying(shape: tuple[int, ...], values: np.ndarray, stype: str = "numpy.ndarra
 )
 def test_another_structure_is_an_empty_update(content) -> None:
     assert update_in(content, MODEL) == {}
+
+
+def npy(descr: str, shape: str, body: bytes) -> RecordDict:
+    """A reply that says it has the model's shape, and holds what is given as numpy would write."""
+    header = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}".encode()
+    # The header's end is at a multiple of 64 bytes, ten of which come before it.
+    header += b" " * (63 - (len(header) + 10) % 64) + b"\n"
+    data = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + body
+    return RecordDict({"a": ArrayRecord({"w": Array("float32", (2, 3), "numpy.ndarray", data)})})
+
+
+FLAT = {"w": torch.zeros(2, 3)}
+FULL = np.ones((2, 3), np.float32).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("descr", "shape", "body"),
+    [
+        ("'<f4'", "(1000000000000,)", FULL),
+        ("'<f4'", "(3000000000,)", FULL),
+        ("'<f4'", "(4294967296, 4294967296, 4)", FULL),
+        ("'<f4'", "(-2, -3)", FULL),
+        ("'|V0'", "(2, 3)", FULL),
+        ("'|V2000000000'", "()", FULL),
+        ("'a4'", "(2, 3)", FULL),
+        ("('<f4', (6,))", "(1000000,)", FULL),
+        ("[('w', '<f4')]", "(2, 3)", FULL),
+        ("'|O'", "(2, 3)", pickle.dumps([1.0] * 6)),
+        ("'<f4'", "(" * 3000, FULL),
+        ("'<f4'", "-" * 3000 + "1", FULL),
+        ("'<f4'", "(2, 3)", FULL[:-1]),
+    ],
+    ids=lambda given: str(given)[:20],
+)
+def test_a_header_that_lies_is_an_empty_update_and_takes_no_memory(descr, shape, body) -> None:
+    before = process_memory()
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        assert update_in(npy(descr, shape, body), FLAT) == {}
+    assert process_memory() - before < 64 * 2**20
+    assert warned == []
+
+
+def process_memory() -> int:
+    """The most bytes that this process has held."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+@pytest.mark.parametrize(
+    ("descr", "shape", "body"),
+    [
+        ("'<f4'", "(2L, 3L)", FULL),
+        ("'<f8'", "(2, 3)", np.full(6, 1e300).tobytes()),
+        (f"'{np.dtype(np.longdouble).str}'", "(2, 3)", np.full(6, np.longdouble("1e308") * 10)),
+    ],
+    ids=["header of Python 2", "double", "long double"],
+)
+def test_nothing_that_is_sent_is_warned_of(descr, shape, body) -> None:
+    """Whoever reads the run's log would read what a client sent."""
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        update_in(npy(descr, shape, bytes(body)), FLAT)
+    assert warned == []
 
 
 def test_a_long_reply_is_not_unpacked(monkeypatch) -> None:

@@ -12,7 +12,7 @@ pytest.importorskip("flwr.serverapp.exception", reason="Flower is not here: make
 
 from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg
-from stand_in import Nodes, plan, record, seeded, spent
+from stand_in import Nodes, plan, plan_of, record, seeded, spent
 
 import fldp
 from fldp.flower import local_dp
@@ -51,6 +51,14 @@ def says_error(message: Message, context: Any) -> Message:
     return Message(Error(0, "record 17 is broken"), reply_to=message)
 
 
+def ends(message: Message, context: Any) -> Message:
+    raise SystemExit("record 17 is broken")
+
+
+def says_nothing(message: Message, context: Any) -> Any:
+    return None
+
+
 APPS = {
     "far": trained(3.0),
     "nothing": trained(0.0),
@@ -58,6 +66,8 @@ APPS = {
     "another shape": trained(np.ones((2, 1))),
     "fails": fails,
     "error": says_error,
+    "ends": ends,
+    "says nothing": says_nothing,
 }
 
 
@@ -74,12 +84,36 @@ def test_what_leaves_is_noised_whatever_the_training_did(tmp_path, name) -> None
 
 
 def test_the_update_is_clipped_to_c(tmp_path) -> None:
-    """The same noise under an update and under none: the difference has norm C."""
-    found = []
-    for app in (trained(3.0), trained(0.0)):
-        mod = local_dp(local(), 2.0, ledger=tmp_path / f"{len(found)}", noise=seeded())
-        found.append(mod(asked(), HERE, app).content["arrays"]["w"].numpy())
-    assert np.linalg.norm(found[0] - found[1]) == pytest.approx(2.0, rel=1e-2)
+    """With hardly any noise the update itself shows: it has norm C."""
+    of = plan_of(1e-6, 1000, 2, trust="local", adjacency="zero-out")
+    mod = local_dp(of, 2.0, ledger=tmp_path / "ledger.jsonl")
+    update = mod(asked(), HERE, trained(3.0)).content["arrays"]["w"].numpy()
+    assert np.linalg.norm(update) == pytest.approx(2.0, rel=1e-2)
+
+
+def test_noise_that_would_come_again_is_refused(tmp_path) -> None:
+    # Each message has a process of its own: two replies would have the same noise.
+    with pytest.raises(ValueError, match="leave the generator out"):
+        local_dp(local(), ledger=tmp_path / "l", noise=seeded())
+
+
+def test_a_message_of_two_models_is_refused(tmp_path) -> None:
+    message = asked()
+    message.content["more"] = record(np.ones(3, np.float32))
+    reply = local_dp(local(), ledger=tmp_path / "ledger.jsonl")(message, HERE, fails)
+    assert "one record of arrays" in reply.error.reason
+
+
+def test_what_an_app_writes_on_the_message_does_not_leave(tmp_path) -> None:
+    def writes(message: Message, context: Any) -> Message:
+        reply = trained(1.0)(message, context)
+        message.metadata.__dict__["_group_id"] = "17 records"
+        message.metadata.__dict__["_message_id"] = "17 records"
+        return reply
+
+    message = asked()
+    reply = local_dp(local(), ledger=tmp_path / "ledger.jsonl")(message, HERE, writes)
+    assert reply.metadata.group_id == reply.metadata.reply_to_message_id == ""
 
 
 def test_a_server_that_asks_for_more_gets_nothing_and_nothing_is_trained(tmp_path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -38,11 +40,17 @@ def app(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The modules of the app, and of what stands beside it."""
     monkeypatch.syspath_prepend(str(APP))
     import credentials
+    import deploy
     import processes
     from digits import client_app, server_app, task
 
     return SimpleNamespace(
-        client=client_app, server=server_app, task=task, keys=credentials, processes=processes
+        client=client_app,
+        server=server_app,
+        task=task,
+        keys=credentials,
+        deploy=deploy,
+        processes=processes,
     )
 
 
@@ -149,6 +157,26 @@ def test_the_keys_are_a_roster(app, tmp_path) -> None:
     assert (tmp_path / "a").stat().st_mode & 0o77 == 0
 
 
+def test_what_the_readme_makes_is_what_it_names(app, tmp_path, monkeypatch) -> None:
+    folder = tmp_path / "not there yet" / "keys"
+    monkeypatch.setattr(sys, "argv", ["credentials.py", str(folder), "--nodes", "2"])
+    app.keys.main()
+    made = {"ca.crt", "server.pem", "server.key", "roster"}
+    nodes = {"node-0", "node-0.pub", "node-1", "node-1.pub"}
+    assert {path.name for path in folder.iterdir()} == made | nodes
+    assert len(Roster((folder / "roster").read_text().splitlines())) == 2
+
+
+def test_the_readmes_config_knows_the_superlinks_that_it_names() -> None:
+    readme = (APP / "README.md").read_text(encoding="utf-8")
+    (config,) = re.findall(r"```toml\n(.*?)```", readme, re.S)
+    superlinks = tomllib.loads(config)["superlink"]
+    assert superlinks["default"] == "here"
+    named = set(re.findall(r"flwr run \. (\w+)", readme))
+    assert named == {"here", "local"}
+    assert named < set(superlinks)
+
+
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="no /proc")
 def test_a_child_in_a_session_of_its_own_is_not_forgotten(app, tmp_path) -> None:
     """As Flower's SuperExec is, whose parent may be gone."""
@@ -171,6 +199,43 @@ def test_a_child_in_a_session_of_its_own_is_not_forgotten(app, tmp_path) -> None
         started.ask("user", sys.executable, "-c", "raise SystemExit('no such thing')")
     with pytest.raises(app.processes.Fault, match="no-such-program does not start: No such file"):
         started.start("user", "no-such-program")
+
+
+def test_a_superlink_that_is_too_busy_is_asked_again(app, tmp_path, monkeypatch, capsys) -> None:
+    """Flower's commands may fail with exit status 0; what is submitted twice is two runs."""
+    here = app.deploy.Deployment(tmp_path)
+    busy = '{"success": false, "error-message": "unavailable"}'
+    nodes = '{"success": true, "nodes": [{"node-id": "7", "status": "online"}]}'
+    answers = iter([busy, nodes, busy])
+    monkeypatch.setattr(here.processes, "ask", lambda *command: next(answers))
+    assert here.online() == ["7"]
+    assert capsys.readouterr().out.count("asked again") == 1
+    with pytest.raises(app.processes.Fault, match="unavailable"):
+        here.submit()
+
+
+@pytest.mark.parametrize("folder", ["a folder", "a,folder", "a%folder"])
+def test_an_environment_in_which_a_superlink_has_no_tables_is_refused(app, folder) -> None:
+    app.processes.check_place("/home/me/a-folder/flwr/__init__.py")
+    with pytest.raises(app.processes.Fault, match=f"{folder}/flwr: .* make the environment"):
+        app.processes.check_place(f"/home/me/{folder}/flwr/__init__.py")
+
+
+@pytest.mark.parametrize("folder", ["plain", "a folder", "a,folder", "a%folder"])
+def test_flower_finds_its_tables_nowhere_else(tmp_path, monkeypatch, folder) -> None:
+    """Where this fails, `check_place` refuses too little, or what works."""
+    from flwr.supercore.state.alembic import utils
+    from sqlalchemy import create_engine, inspect
+
+    shutil.copytree(utils.ALEMBIC_DIR, tmp_path / folder)
+    monkeypatch.setattr(utils, "ALEMBIC_DIR", tmp_path / folder)
+    engine = create_engine(f"sqlite:///{tmp_path}/superlink.db")
+    found = []
+    # alembic may end in an error, or find nothing to do.
+    with contextlib.suppress(Exception):
+        utils.run_migrations(engine)
+        found = inspect(engine).get_table_names()
+    assert ("node" in found) == (folder == "plain")
 
 
 # Flower's own quickstart.

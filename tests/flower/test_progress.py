@@ -14,12 +14,14 @@ import torch
 pytest.importorskip("flwr.serverapp.exception", reason="Flower is not here: make flower")
 
 from flwr.app import ArrayRecord
-from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, FedYogi
+from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM, FedYogi, Strategy
 from stand_in import Nodes, ones, plan, private, record, seeded, spent, start, weights
 
 import fldp
 from benchmarks import flower_kills
+from fldp.flower import Private
 from fldp.mechanism.aggregation import PrivateAggregator
+from fldp.simulation.checkpoint import Checkpoint
 
 
 class Stopped(Exception):
@@ -102,8 +104,21 @@ def test_a_finished_run_gives_its_model_again_and_spends_nothing(tmp_path) -> No
 
 
 def test_without_a_checkpoint_the_account_goes_on_alone(tmp_path) -> None:
-    run(tmp_path, [3], checkpoint=None)
+    run(tmp_path, [3], checkpoint=None, noise=None)
     assert spent(tmp_path) == 4
+
+
+@pytest.mark.parametrize("loop", [Private.start, Strategy.start], ids=["ours", "Flower's"])
+def test_noise_that_would_come_again_without_a_checkpoint_is_refused(tmp_path, loop) -> None:
+    """The same noise on other replies: their difference would have none."""
+    of = plan(cohort=None, rounds=4)
+    first = private(tmp_path, of, noise=seeded())
+    first.start(Nodes(range(40), ones), start(), num_rounds=2)
+    first.close()
+    nodes = Nodes(range(40), ones)
+    with pytest.raises(ValueError, match="leave the generator out"):
+        loop(private(tmp_path, of, noise=seeded()), nodes, start())
+    assert nodes.asked == []
 
 
 def paths(folder: Path) -> dict[str, Path]:
@@ -189,6 +204,47 @@ def test_a_file_that_holds_no_run_is_refused(tmp_path) -> None:
     strategy = private(tmp_path, plan(), FedAvg(), **paths(tmp_path))
     with pytest.raises(ValueError, match="no readable checkpoint"):
         strategy.start(Nodes(range(40), ones), start())
+
+
+def test_the_file_of_another_kind_of_run_is_refused(tmp_path) -> None:
+    Checkpoint(tmp_path / "run.pt", False).save({"identity": {}, "head": {}, "done": 1})
+    strategy = private(tmp_path, plan(), FedAvg(), **paths(tmp_path))
+    with pytest.raises(ValueError, match="checkpoint of something else"):
+        strategy.start(Nodes(range(40), ones), start())
+
+
+def test_an_older_file_repeats_rounds_and_the_account_holds(tmp_path) -> None:
+    of = plan(cohort=None, rounds=4)
+    file = paths(tmp_path)["checkpoint"]
+    kept: list[bytes] = []
+
+    def look(done: int, arrays: ArrayRecord) -> None:
+        kept.append(file.read_bytes())
+
+    first = private(tmp_path, of, **paths(tmp_path))
+    first.start(Nodes(range(40), ones), start(), num_rounds=3, evaluate_fn=look)
+    first.close()
+    file.write_bytes(kept[1])
+    nodes = Nodes(range(40), ones)
+    private(tmp_path, of, **paths(tmp_path)).start(nodes, start())
+    assert len(nodes.asked) == 1, "of four rounds three were spent"
+    assert spent(tmp_path) == 4
+
+
+def test_a_disk_without_room_releases_nothing(tmp_path, monkeypatch) -> None:
+    strategy = private(tmp_path, plan(cohort=None), FedAvg(), **paths(tmp_path))
+    looked: list[int] = []
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    def look(done: int, arrays: ArrayRecord) -> None:
+        looked.append(done)
+        monkeypatch.setattr(os, "fsync", full)
+
+    with pytest.raises(ValueError, match="No space left"):
+        strategy.start(Nodes(range(40), ones), start(), evaluate_fn=look)
+    assert looked == [0]
 
 
 def test_a_folder_that_is_missing_is_refused_before_the_coins(tmp_path) -> None:

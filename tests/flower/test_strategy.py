@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import logging
 import math
+import pickle
 import warnings
 from types import SimpleNamespace
 from typing import Any
@@ -545,6 +547,7 @@ def test_another_wrapper_for_privacy_is_refused(tmp_path) -> None:
         {"noise": 1.0},
         {"roster": "key"},
         {"roster": ["key"]},
+        {"roster": []},
     ],
     ids=repr,
 )
@@ -590,7 +593,14 @@ def test_the_ledger_of_another_plan_is_refused(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    "config", [{"ledger": "/x"}, {"fldp-plan": "/x"}, {"epsilon": 1000.0}, {"place": None}]
+    "config",
+    [
+        {"ledger": "/x"},
+        {"fldp-plan": "/x"},
+        {"epsilon": 1000.0},
+        {"dp.FLDP_PLAN": "/x"},
+        {"place": None},
+    ],
 )
 def test_a_run_whose_config_sets_the_operators_things_is_refused(tmp_path, config) -> None:
     strategy = private(tmp_path, plan())
@@ -602,6 +612,18 @@ def test_a_run_whose_config_sets_the_operators_things_is_refused(tmp_path, confi
     assert nodes.asked == []
     nodes.run = SimpleNamespace(override_config={"lr": 0.1})
     strategy.start(nodes, start(), num_rounds=1)
+
+
+def test_a_ledger_that_is_the_checkpoint_is_refused(tmp_path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    (tmp_path / "again").symlink_to(path)
+    refused("two paths", FedAvg(), plan(), ledger=path, checkpoint=tmp_path / "again")
+
+
+@pytest.mark.parametrize("how", [copy.deepcopy, copy.copy, pickle.dumps], ids=lambda f: f.__name__)
+def test_a_copy_is_refused(tmp_path, how) -> None:
+    with pytest.raises(ValueError, match="not copied or pickled"):
+        how(private(tmp_path, plan()))
 
 
 def test_an_inner_strategy_that_trains_nobody_is_refused(tmp_path) -> None:
