@@ -18,6 +18,7 @@ HERE = Path(__file__).resolve().parent.parent
 ALL = (
     "accounting",
     "calculator",
+    "lattice",
     "aggregation",
     "simulation",
     "algorithms",

@@ -19,6 +19,7 @@ from benchmarks import (
 SECTIONS = (
     tables_accounting.accounting,
     tables_accounting.calculator,
+    tables_accounting.integers,
     tables_rounds.aggregation,
     tables_rounds.simulation,
     tables_learning.algorithms,

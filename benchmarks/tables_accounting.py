@@ -85,3 +85,28 @@ def calculator() -> Iterator[str]:
         rows.append([asked, f"{row['cases']:,}", alone, *gaps, *spent])
     head = ["question", "cases", "answered differently", "lowest", "highest", "median", "worst"]
     yield from table(head, rows)
+
+
+def integers() -> Iterator[str]:
+    """Integer noise for secure aggregation, beside a published choice of its parameters."""
+    found = load("lattice")
+    if not found:
+        return
+    yield (
+        "## Integer noise for secure aggregation\n\n`python -m benchmarks.lattice`: noise and "
+        "rounding relative to a Gaussian with the same (ε, 1e-5), one round of everyone. The "
+        "published choice is that of google-research/federated; half a modulus is four standard "
+        "deviations of the sum in both\n"
+    )
+    rows = []
+    for row in found["published"]:
+        asked = [f"{row['epsilon']:.3g}", f"{row['size']:,}", f"{row['cohort']:,}"]
+        noise = [f"{row['published']:.3f}", f"{row['ours']:.3f}"]
+        rows.append([*asked, str(row["bits"]), *noise])
+    yield from table(["ε", "d", "clients", "bits", "published", "fldp"], rows)
+    rows = []
+    for row in found["draws"]:
+        spent = [f"{row[f'{part}_ms']:,.0f} ms" for part in ("table", "exact", "poisson")]
+        rows.append([f"{row['std']:g}", *spent])
+    head = ["std", "table, once", "a million exact draws", "Poisson differences, not exact"]
+    yield from table(head, rows)

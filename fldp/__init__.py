@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from fldp.mechanism.clipping import clip as clip
     from fldp.mechanism.discrete import DiscreteGaussian as DiscreteGaussian
     from fldp.mechanism.noise import Gaussian as Gaussian
+    from fldp.mechanism.skellam import Skellam as Skellam
     from fldp.plan import PrivacyPlan as PrivacyPlan
     from fldp.plan import calibrate as calibrate
     from fldp.plan.extrapolation import extrapolate as extrapolate
@@ -90,6 +91,7 @@ _NAMES = {
     "Release": "mechanism.aggregation",
     "Gaussian": "mechanism.noise",
     "DiscreteGaussian": "mechanism.discrete",
+    "Skellam": "mechanism.skellam",
     "LocalSGD": "simulation.local",
     "FedProx": "simulation.local",
     "LocalFunction": "simulation.own",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Setting:
     default
         What it is when nothing is said; None where that is nothing, or follows from the rest.
     otherwise
-        What None means, in plain words.
+        What that default means, in plain words, where it is none of the values.
 
     Examples
     --------
@@ -36,7 +37,7 @@ class Setting:
     name: str
     meaning: str
     values: Mapping[str, str] = field(default_factory=dict)
-    default: str | None = None
+    default: str | int | None = None
     otherwise: str = ""
 
     @property
@@ -96,7 +97,13 @@ MIN_SURVIVORS = Setting(
     "the fewest honest clients in a released round, under distributed trust",
     otherwise="none, under another trust",
 )
-SETTINGS = (SAMPLING, ADJACENCY, TRUST, ACCOUNTANT, CAP, MIN_SURVIVORS)
+COLLUDERS = Setting(
+    "colluders",
+    "how many clients of a round may share all they know with the server, under distributed trust",
+    default=0,
+    otherwise="nobody does",
+)
+SETTINGS = (SAMPLING, ADJACENCY, TRUST, ACCOUNTANT, CAP, MIN_SURVIVORS, COLLUDERS)
 
 # What an example of min_survivors presumes: a fifth drops out of a cohort that is small by so many
 # standard deviations. A round of fewer is lost, with .8 m alone one of eight at m = 20 of N = 100.
@@ -133,7 +140,7 @@ def refuse_what_conflicts(
     accountant: str,
     cap: int | None,
     min_survivors: int | None,
-    **others: object,
+    **others: Any,
 ) -> None:
     """Refuse settings of a plan that are each in range and do not go together.
 
@@ -144,7 +151,7 @@ def refuse_what_conflicts(
     sampling, trust, adjacency, accountant, cap, min_survivors
         As in the table above.
     **others
-        The other fields of a plan, of which none can be in conflict.
+        The other fields of a plan: `colluders`, and those of which none can be in conflict.
 
     Raises
     ------
@@ -215,6 +222,25 @@ def refuse_what_conflicts(
     for applies, reason in refusals:
         if applies:
             raise ValueError(reason)
+    _refuse_colluders(cohort, min_survivors, others.get("colluders", 0))
+
+
+def _refuse_colluders(cohort: float, min_survivors: int | None, colluders: int) -> None:
+    """ValueError where nobody can collude, or where no round has uploads enough."""
+    if min_survivors is None:
+        if colluders:
+            raise ValueError(
+                f"colluders is {colluders} without trust='distributed', which alone has a server "
+                "to collude with"
+            )
+        return
+    # So many uploads make sure that enough are honest: with fewer nothing is released.
+    least = min_survivors + colluders
+    if least > cohort:
+        raise ValueError(
+            f"min_survivors is {min_survivors} with {colluders} colluders: {least} uploads are "
+            f"more than the cohort {cohort:.10g}: give fewer"
+        )
 
 
 def _survivors(clients: int, cohort: float, sampling: str) -> int:
@@ -249,5 +275,5 @@ def as_markdown() -> str:
             lines.append(f"| {told} | a whole number | |")
             told = ""
         if setting.otherwise:
-            lines.append(f"| {told} | `None` (default) | {setting.otherwise} |")
+            lines.append(f"| {told} | `{setting.default}` (default) | {setting.otherwise} |")
     return "\n".join(lines)

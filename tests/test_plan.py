@@ -345,6 +345,20 @@ def test_round_trip_is_exact_and_strict():
         plan.delta = 0.1
 
 
+def test_colluders_are_stated_and_raise_what_a_round_needs():
+    shared = {**BASE, "trust": "distributed", "min_survivors": 60}
+    plan, alone = calibrate(**shared, colluders=30), calibrate(**shared)
+    # Shares are made for the honest: the noise is the same, and more rounds are skipped.
+    assert plan.noise_multiplier == alone.noise_multiplier
+    assert plan.skips()["round"] == calibrate(**{**shared, "min_survivors": 90}).skips()["round"]
+    assert PrivacyPlan.from_json(plan.to_json()) == plan != alone
+    old = {name: value for name, value in alone.to_dict().items() if name != "colluders"}
+    assert PrivacyPlan.from_dict(old) == alone
+    for bad in (-1, 1.5, None, "2"):
+        with pytest.raises(ValueError, match="colluders is"):
+            calibrate(**shared, colluders=bad)
+
+
 def test_the_old_name_of_min_survivors_works_for_one_version():
     shared = BASE | {"trust": "distributed"}
     plan = calibrate(**shared, min_survivors=90)

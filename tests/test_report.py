@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 from pathlib import Path
 
@@ -212,6 +213,23 @@ def test_skipped_rounds_are_named_and_spent() -> None:
     report = plan.report(run)
     assert skipped == 0 or f"{skipped} rounds were skipped" in " ".join(report.notes)
     assert report.epsilon == pytest.approx(plan.epsilon())
+
+
+@pytest.mark.parametrize("secret", [True, False])
+def test_what_is_proved_for_gaussians_alone_is_not_said_of_lattice_noise(secret: bool) -> None:
+    people = fldp.clients.partition(torch.randn(60, 4), torch.randint(0, 2, (60,)), clients=20)
+    plan = fldp.calibrate(
+        epsilon=8.0, delta=1e-3, rounds=2, clients=20, cohort=10 if secret else None
+    )
+    for noise in (fldp.Gaussian(), fldp.Skellam()):
+        run = fldp.train(torch.nn.Linear(4, 2), people, plan, noise=noise)
+        report = plan.report(run, group=2)
+        unknown = secret and isinstance(noise, fldp.Skellam)
+        for each in report.found:
+            bounded = each.name in ("observer", "cohort known") or not unknown
+            assert math.isfinite(each.epsilon) == bounded, each.name
+        assert ("there is no bound" in report.to_markdown()) == unknown
+        assert ("nothing useful is promised" in report.label().replace("\n", " ")) == unknown
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def test_the_command_line_offers_and_explains_what_there_is(
         assert setting.meaning in shown
         for value, words in setting.values.items():
             assert f"{value}: {words}" in shown.replace("- ", "-")
-        if setting.otherwise:
+        if setting.otherwise and setting.default is None:
             assert f"(default: {setting.otherwise})" in shown.replace("- ", "-")
 
 
@@ -107,6 +107,8 @@ SHARED = {"trust": "distributed", "adjacency": "zero-out", "min_survivors": 9}
         ({**SHARED, "min_survivors": None}, "min_survivors is None"),
         ({"min_survivors": 3}, "belongs to 'distributed'"),
         ({**SHARED, "min_survivors": 21}, "above the cohort"),
+        ({"colluders": 1}, "colluders is 1 without trust='distributed'"),
+        ({**SHARED, "colluders": 12}, "min_survivors is 9 with 12 colluders: 21 uploads are more"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(change: dict[str, Any], words: str) -> None:

@@ -228,6 +228,24 @@ if __name__ == "__main__":
     STORED.write_text(text(everything), encoding="utf-8")
 
 
+def test_a_distributed_statement_says_whom_it_trusts_and_what_it_does_not_check() -> None:
+    shared = {**BASE, "cohort": 120, "trust": "distributed", "min_survivors": 80}
+    for colluders, told in ((0, "none tell"), (16, "at most 16 tell")):
+        said = one_line(fldp.calibrate(**shared, colluders=colluders).statement())
+        assert "the server, which follows the protocol" in said
+        assert f"at least 80 are honest and {told} it what they know" in said
+        assert "(one that the server made up does)" in said
+        assert f"fewer than {80 + colluders} come is skipped" in said
+        assert f"fewer than {80 + colluders} clients come to a round" in said or not colluders
+        assert "sampling amplifies nothing against them" in said
+        assert "nobody can look at an update" in said
+        assert "the sum itself, which the server sees" in said
+        assert "Gaussian (Skellam: its counterpart on a grid)" in said
+    for trust in ("central", "local"):
+        said = one_line(fldp.calibrate(**BASE, cohort=120, trust=trust).statement())
+        assert "nobody can look at an update" not in said
+
+
 def test_r05_a_statement_says_how_often_a_round_is_skipped_where_that_matters() -> None:
     plan = fldp.calibrate(**BASE, cohort=120, trust="distributed", min_survivors=96)
     said = one_line(plan.statement())

@@ -337,16 +337,29 @@ function makeFldpPlan(accountant) {
           "moves the sum by up to 2C;"
       );
     }
+    if (plan.trust === "distributed") {
+      lines.push(
+        "  - a server that breaks the protocol, or makes up more clients than the colluders above;",
+        "  - what clients send: nobody can look at an update, so a malicious one may be longer than " +
+          "C and spoil the sum, though not the privacy of others;",
+        "  - the sum itself, which the server sees, and every mean that follows from it;"
+      );
+    }
     lines.push(
       "  - anything else that leaves a client: data sizes, accuracies, losses, BatchNorm buffers, " +
         "times;",
       "  - choices made by looking at the data, such as tuning over several private runs;",
       "  - a person with several clients: plan.group(k) is the ε of k of them;",
       "  - the low-order digits of floating-point noise, which can betray more than its density " +
-        "says (DiscreteGaussian has an exact grid instead);",
+        `says (${exactNoise(plan)} has an exact grid instead);`,
       "  - what follows about a client from patterns that would be found without it as well."
     );
     return lines;
+  }
+
+  /** The noise that has no low-order digits of its own. */
+  function exactNoise(plan) {
+    return plan.trust === "distributed" ? "Skellam" : "DiscreteGaussian";
   }
 
   function headline(plan) {
@@ -374,10 +387,12 @@ function makeFldpPlan(accountant) {
       const s = plan.minSurvivors;
       return (
         `each client clips its own update and adds a share of the noise, of std z·C/√${s}; the ` +
-        "server sees only sums, by secure aggregation. Trusted are that protocol and that, of the " +
-        `clients whose shares are in a released sum, at least ${s} are honest. A round to which ` +
-        "fewer come is skipped: it releases nothing, and is spent. The noise grows with the number " +
-        "that came: that number is public, also where a round is skipped"
+        "server sees only sums, by secure aggregation. Trusted are that protocol, that the server " +
+        "follows it, and that, of the clients whose shares are in a released sum, at least " +
+        // The page asks for no colluders.
+        `${s} are honest and none tell it what they know (one that the server made up does). A ` +
+        `round to which fewer than ${s} come is skipped: it releases nothing, and is spent. The ` +
+        "noise grows with the number that came: that number is public, also where a round is skipped"
       );
     }
     // Whoever is seen to take part cannot be hidden as a member; who is drawn, not as drawn.
@@ -396,7 +411,8 @@ function makeFldpPlan(accountant) {
     if (plan.trust === "distributed") {
       return (
         "the server, which follows the protocol, and all others: they see every sum and know who " +
-        "took part, and that a client did is not hidden from them"
+        "took part: that a client did is not hidden from them, and sampling amplifies nothing " +
+        "against them"
       );
     }
     const sees = "whoever sees every model of the run";
@@ -468,8 +484,8 @@ function makeFldpPlan(accountant) {
     // More than the fewest survivors add more shares than z counts on.
     const size = plan.trust === "distributed" ? "std at least z·C" : "std z·C";
     return (
-      `Noise: Gaussian (DiscreteGaussian: its counterpart on a grid), ${size} on each ${where}, z at ` +
-      `least ${down(plan.z, 5)}, C the clip norm of a whole update, times the cap of its weight if ` +
+      `Noise: Gaussian (${exactNoise(plan)}: its counterpart on a grid), ${size} on each ${where}, z ` +
+      `at least ${down(plan.z, 5)}, C the clip norm of a whole update, times the cap of its weight if ` +
       "updates are weighted; the mean divides by a public number, without weights " +
       `${general(plan.cohort, 10)}, never by the number that came.`
     );

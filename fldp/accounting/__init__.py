@@ -45,6 +45,7 @@ from fldp.accounting.gaussian import (
     zcdp_epsilon,
     zcdp_rho,
 )
+from fldp.accounting.lattice import lattice_gdp, skellam_gdp
 from fldp.accounting.questions import delta, epsilon, max_rounds, min_cohort, noise_multiplier
 from fldp.accounting.selection import selected_epsilon
 
@@ -66,12 +67,14 @@ __all__ = [
     "gaussian_delta",
     "gaussian_epsilon",
     "gaussian_mu",
+    "lattice_gdp",
     "max_rounds",
     "min_cohort",
     "noise_multiplier",
     "privacy_curve",
     "renyi",
     "selected_epsilon",
+    "skellam_gdp",
     "to_dp_accounting",
     "tradeoff",
     "zcdp_epsilon",

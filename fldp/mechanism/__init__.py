@@ -13,11 +13,17 @@ if TYPE_CHECKING:
     from fldp.mechanism import collection as collection
     from fldp.mechanism import contribution as contribution
     from fldp.mechanism import discrete as discrete
+    from fldp.mechanism import grid as grid
     from fldp.mechanism import intake as intake
+    from fldp.mechanism import lattice as lattice
     from fldp.mechanism import noise as noise
     from fldp.mechanism import reference as reference
     from fldp.mechanism import release as release
+    from fldp.mechanism import rotation as rotation
+    from fldp.mechanism import rounding as rounding
+    from fldp.mechanism import skellam as skellam
     from fldp.mechanism import summation as summation
+    from fldp.mechanism import turnout as turnout
     from fldp.mechanism import updates as updates
 
 _MODULES = (
@@ -32,6 +38,12 @@ _MODULES = (
     "reference",
     "release",
     "summation",
+    "turnout",
+    "grid",
+    "lattice",
+    "rotation",
+    "rounding",
+    "skellam",
     "updates",
 )
 __all__ = [*_MODULES]

@@ -72,8 +72,8 @@ class PrivateAggregator:
     weight_total : float, optional
         W, the public sum of min(weight, cap) over all N clients. None: m·cap stands in.
     noise : Gaussian, optional
-        The run's noise, which lives as long as the run: `Gaussian()`, the default, or
-        `DiscreteGaussian()`.
+        The run's noise, which lives as long as the run: `Gaussian()`, the default,
+        `DiscreteGaussian()` or `Skellam()`.
     generator : torch.Generator, optional
         The same as `noise=Gaussian(generator)`: reproducible noise. Not beside `noise`.
     strict : bool

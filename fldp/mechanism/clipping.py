@@ -147,6 +147,8 @@ class Clip:
 
     # How many noised numbers the clip asks of a round, besides the sum of updates.
     queries = 0
+    # Whether tensors of an update are scaled apart, not all by one factor.
+    by_layers = False
 
     def sensitivity(self, adjacency: str) -> float:
         """How far, in Euclidean norm, the sum of clipped updates moves between neighbours.
@@ -409,6 +411,8 @@ class PerLayerClip(Clip):
     >>> PerLayerClip([3.0, 4.0]).norm
     5.0
     """
+
+    by_layers = True
 
     def __init__(self, norms: float | Sequence[float] | Mapping[str, float]) -> None:
         self.budgets: float | list[float] | dict[str, float]

@@ -15,8 +15,9 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING, NoReturn
 
 import torch
+from numpy.typing import ArrayLike
 
-from fldp._checks import shown
+from fldp._checks import shown, whole
 from fldp.mechanism.clipping import Clip, as_clip, bounded_rows, flat_factors
 from fldp.mechanism.contribution import (
     Bounded,
@@ -30,7 +31,9 @@ from fldp.mechanism.contribution import (
 from fldp.mechanism.intake import check_plan, check_weights, identifiers, twice
 from fldp.mechanism.noise import Gaussian, as_noise, check_scale
 from fldp.mechanism.release import PrivateDiagnostics, Release, SkippedRound, keep_beside
+from fldp.mechanism.skellam import LatticeSum
 from fldp.mechanism.summation import MOST, RunningSum
+from fldp.mechanism.turnout import fewest, most, shares
 from fldp.plan.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -38,8 +41,6 @@ if TYPE_CHECKING:
 
 # What the noise is measured against may differ from the plan's z by rounding alone.
 _ROUNDING = 1e-9
-# A Poisson cohort is larger than m + 6√m once in 10^9 rounds.
-_LIKELY_SDS = 6
 
 
 class Collection:
@@ -104,10 +105,9 @@ class Collection:
         self.denominator = float(plan.denominator) * (weight_cap or 1.0)
         if weight_total is not None:
             self.denominator = float(plan.sampling_rate) * weight_total
-        self._set_noise(weight_cap or 1.0)
-        self._sum = self.noise.start(
-            self.layout.total, self.layout.empty, self.std, likely(plan), most(plan)
-        )
+        cap = weight_cap or 1.0
+        self._set_noise(cap)
+        self._sum = self.noise.begin(plan, self.layout, self.std, self.half.clip.norm * cap)
         self.half.room = self._sum.room
         self._seen: list[Seen | SeenOne] = []
         self._count = 0
@@ -123,6 +123,7 @@ class Collection:
         """The standard deviations, and the event that they make; ValueError unless accounted."""
         plan = self.plan
         clip = self.half.clip
+        self.noise.check_clip(clip)
         z, self._bit_noise = clip.noise_split(
             plan.noise_multiplier, plan.denominator, plan.adjacency
         )
@@ -248,6 +249,39 @@ class Collection:
             else:
                 self.refuse(problem)
 
+    def receive_sum(self, total: ArrayLike, uploads: int) -> None:
+        """Take what secure aggregation has added up: all of a round, with the clients' noise.
+
+        The noise that is in it is the clients': this trusts that so many uploads are in the sum,
+        each of which a `NoisyContribution` of this plan, clip and rotation seed made.
+
+        Parameters
+        ----------
+        total : array or Tensor
+            The sum of the clients' vectors modulo 2^bits, (D,).
+        uploads : int
+            How many are in it; a round of fewer than the plan's min_survivors and colluders is
+            skipped by `release`.
+
+        Raises
+        ------
+        ValueError
+            After the release, when something has been added, beyond the number of clients that the
+            plan accounts for, for a plan without distributed trust, noise that is not Skellam's,
+            and what is no such sum.
+        """
+        with self.lock:
+            self.check_open()
+            if self.plan.trust != "distributed":
+                raise ValueError(f"trust is {self.plan.trust!r}: the server has no sum to take")
+            if self._count:
+                raise ValueError("a round has one sum, and nothing beside it: start a new one")
+            if not isinstance(self._sum, LatticeSum):
+                raise ValueError(f"{self.noise!r} takes no sum of whole numbers: use Skellam noise")
+            steps = self._sum.checked(total)
+            self.admit(None, whole("uploads", uploads, 0))
+            self._sum.take(steps)
+
     def _bounded(self, message: Message) -> Bounded:
         """A message that may hold anything, within C·cap."""
         layout = self.layout
@@ -294,7 +328,7 @@ class Collection:
             least = fewest(self.plan)
             if self._count < least:
                 raise SkippedRound(
-                    f"{self._count} clients took part, fewer than min_survivors = {least}, whose "
+                    f"{self._count} clients took part, fewer than {_told(self.plan)}, whose "
                     "noise the plan counts on: no release, and the round is spent. Go on with the "
                     "next one; plan.skips() has the chance"
                 )
@@ -321,7 +355,7 @@ class Collection:
         if self.plan.trust == "central":
             return 1.0
         # Under local trust each client brings all of the noise.
-        return math.sqrt(self._count / max(1, fewest(self.plan)))
+        return math.sqrt(self._count / shares(self.plan))
 
     def _finish(self, std: float, bit_noise: float) -> Release:
         mean = self.noise.finish(self._sum, std, self.denominator)
@@ -332,7 +366,7 @@ class Collection:
             unclipped = self._owner.observe(bits, self.plan.denominator)
         release = Release(
             mean=self.layout.restore(mean),
-            noise_std=std / self.denominator,
+            noise_std=self.noise.marginal(std, self._sum) / self.denominator,
             denominator=self.denominator,
             event=self.event,
             clip_norm=self.half.clip.norm,
@@ -350,26 +384,9 @@ class Collection:
         return private, int(seen.half_bits().sum())
 
 
-def fewest(plan: PrivacyPlan) -> int:
-    """The fewest clients of a round that is released: 0 but under distributed trust.
-
-    A plan names no colluders: that so many of the uploads are honest is its stated assumption.
-    """
-    return plan.min_survivors or 0
-
-
-def most(plan: PrivacyPlan) -> int:
-    """The most clients in a round that the plan accounts for, and one sum can hold."""
-    limit = plan.clients
-    if plan.cap is not None:
-        limit = plan.cap
-    if plan.sampling == "fixed":
-        limit = round(plan.cohort)
-    return min(limit, MOST)
-
-
-def likely(plan: PrivacyPlan) -> int:
-    """How many clients a round is prepared for: all, or a Poisson cohort's m + 6√m."""
-    if plan.sampling != "poisson":
-        return most(plan)
-    return min(most(plan), math.ceil(plan.cohort + _LIKELY_SDS * math.sqrt(plan.cohort)))
+def _told(plan: PrivacyPlan) -> str:
+    """How many have to come, in words."""
+    told = f"min_survivors = {plan.min_survivors}"
+    if plan.colluders:
+        told += f" and {plan.colluders} colluders"
+    return told

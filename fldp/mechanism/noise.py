@@ -20,9 +20,12 @@ from torch import Tensor
 from fldp import _moved
 from fldp._checks import between, shown
 from fldp.mechanism.summation import MOST, Columns, RunningSum, Sum
+from fldp.mechanism.turnout import likely, most
 
 if TYPE_CHECKING:
     from fldp.accounting import Event
+    from fldp.mechanism.clipping import Clip
+    from fldp.mechanism.updates import Layout
     from fldp.plan import PrivacyPlan
 
 # AES-256, and its block.
@@ -242,6 +245,22 @@ class Gaussian:
         """
         return plan.events(rounds)
 
+    def marginal(self, std: float, total: Sum | None = None) -> float:
+        """The standard deviation that the noise of one round has on a coordinate of the sum.
+
+        Parameters
+        ----------
+        std : float
+            σ, that of a Gaussian which hides as well.
+        total : Sum, optional
+            The round's.
+
+        Returns
+        -------
+        float
+        """
+        return std
+
     def statement(self) -> str:
         """What a plan's statement does not say of this noise; empty where it says all."""
         if not self.reproducible:
@@ -271,6 +290,35 @@ class Gaussian:
         Sum
         """
         return RunningSum(size, like, clients, most)
+
+    def begin(self, plan: PrivacyPlan, layout: Layout, std: float, norm: float) -> Sum:
+        """An empty sum for a round of a plan: what `start` makes of the plan's numbers.
+
+        Parameters
+        ----------
+        plan : PrivacyPlan
+            The plan that was accounted.
+        layout : Layout
+            The structure of the rows.
+        std : float
+            σ on the sum.
+        norm : float
+            The largest norm of what one client adds.
+
+        Returns
+        -------
+        Sum
+        """
+        return self.start(layout.total, layout.empty, std, likely(plan), most(plan))
+
+    def check_clip(self, clip: Clip) -> None:
+        """ValueError for a clip that this noise does not go with; none is refused here.
+
+        Parameters
+        ----------
+        clip : Clip
+            The run's.
+        """
 
     def accumulate_(self, total: Sum, rows: Tensor, columns: Columns) -> None:
         """Add rows to a round's sum.
@@ -346,11 +394,11 @@ def as_noise(noise: Gaussian | None, generator: torch.Generator | None) -> Gauss
     if noise is None:
         return Gaussian(generator)
     if not isinstance(noise, Gaussian):
-        raise ValueError(f"noise is {noise!r}: give Gaussian() or DiscreteGaussian()")
+        raise ValueError(f"noise is {noise!r}: give Gaussian(), DiscreteGaussian() or Skellam()")
     if generator is not None:
         raise ValueError(
             f"noise and generator are both given: generator=g means noise=Gaussian(g); give "
-            f"{type(noise).__name__}(generator) alone"
+            f"{type(noise).__name__}(generator=g) alone"
         )
     return noise
 

@@ -130,6 +130,10 @@ class PrivacyPlan:
         A hard cap on a Poisson cohort, at least m; None: no cap.
     min_survivors
         Under distributed trust the fewest honest clients in a released round, at most m; else None.
+    colluders
+        Under distributed trust: how many clients of a round may tell the server all they know,
+        those that it made up among them; 0 under another. Nobody can tell which uploads are honest:
+        a round of fewer than min_survivors + colluders uploads is skipped.
 
     Raises
     ------
@@ -157,6 +161,7 @@ class PrivacyPlan:
     target_epsilon: float
     cap: int | None = None
     min_survivors: int | None = None
+    colluders: int = 0
 
     def __post_init__(self) -> None:
         # The one way to write to a frozen dataclass, and only here: numbers in their own types.
@@ -170,8 +175,9 @@ class PrivacyPlan:
         for name in ("cap", "min_survivors"):
             if getattr(self, name) is not None:
                 put(name, whole(name, getattr(self, name)))
+        put("colluders", whole("colluders", self.colluders, 0))
         for setting in SETTINGS:
-            if setting.values:  # cap and min_survivors are numbers
+            if setting.values:  # the others are numbers
                 choice(setting.name, getattr(self, setting.name), setting.allowed)
         refuse_what_conflicts(**self.to_dict())
 
@@ -508,9 +514,9 @@ class PrivacyPlan:
     def skips(self) -> dict[str, float]:
         """The chance that too few clients come to a round, which is then skipped and spent.
 
-        Under distributed trust a round needs `min_survivors` uploads. The chances are those of the
-        stated draws (an exact binomial under Poisson sampling) and presume that whoever is drawn
-        arrives: who expects dropouts takes fewer survivors still.
+        Under distributed trust a round needs min_survivors + colluders uploads. The chances are
+        those of the stated draws (an exact binomial under Poisson sampling) and presume that
+        whoever is drawn arrives: who expects dropouts takes fewer survivors still.
 
         Returns
         -------
@@ -526,15 +532,7 @@ class PrivacyPlan:
         >>> {name: round(chance, 4) for name, chance in plan.skips().items()}
         {'round': 0.0042, 'any': 0.341, 'expected': 0.4161}
         """
-        chance = 0.0
-        if self.min_survivors is not None and self.sampling == "poisson":
-            # Fewer than s come: of the N more than N - s stay away. A cap is above s.
-            stay = self.clients - self.min_survivors
-            chance = binomial_tail(stay, self.clients, 1 - self.sampling_rate)
-        some = 1.0
-        if chance < 1:
-            some = -math.expm1(self.rounds * math.log1p(-chance))
-        return {"round": chance, "any": some, "expected": self.rounds * chance}
+        return signal.skips(self)
 
     def group(self, k: int) -> float:
         """ε at the same δ for k clients that leave or change together (k devices of one person).
@@ -895,7 +893,9 @@ class PrivacyPlan:
             warn_of_name("survivors", "min_survivors")
             fields = dict(fields)
             fields["min_survivors"] = fields.pop("survivors")
-        # None may be missing: a default that changes one day would change what was promised.
+        # Plans of version 0.2 and before name no colluders: all uploads were presumed honest.
+        fields = {"colluders": 0} | fields
+        # No other may be missing: a default that changes one day would change what was promised.
         names = {field.name for field in dataclasses.fields(cls)}
         for what, odd in (("unknown", set(fields) - names), ("missing", names - set(fields))):
             if odd:
@@ -1002,6 +1002,7 @@ def calibrate(
     accountant: str = "pld",
     cap: int | None = None,
     min_survivors: int | None = None,
+    colluders: int = 0,
 ) -> PrivacyPlan:
     """The plan with the least noise that gives (ε, δ) at the client level after `rounds` rounds.
 
@@ -1036,8 +1037,12 @@ def calibrate(
     cap
         A hard cap on a Poisson cohort; None: no cap.
     min_survivors
-        Distributed trust: the fewest honest clients in a released round; None: another trust. A
-        round of fewer is skipped and spent: `plan.skips()` has the chance.
+        Distributed trust: the fewest honest clients in a released round, so those that are drawn
+        less dropouts and colluders; None: another trust.
+    colluders
+        Distributed trust: how many clients of a round may share what they know with the server.
+        A round of fewer than min_survivors + colluders uploads is skipped and spent:
+        `plan.skips()` has the chance.
 
     Returns
     -------
@@ -1075,6 +1080,7 @@ def calibrate(
         target_epsilon=epsilon,
         cap=cap,
         min_survivors=min_survivors,
+        colluders=colluders,
     )
     if plan.delta >= 1 / clients:
         warnings.warn(

@@ -118,5 +118,6 @@ def extrapolate(plan: PrivacyPlan, *, clients: int, delta: float | None = None) 
         delta=plan.delta / factor if delta is None else delta,
         cap=cap,
         min_survivors=fewest,
+        colluders=math.ceil(plan.colluders * factor),
     )
     return Extrapolation(plan, larger)

@@ -234,6 +234,7 @@ class Report:
             "ε of one round": float(up(self._one_round)),
             "cap": _or(plan.cap, "none"),
             "min_survivors": _or(plan.min_survivors, "none"),
+            "colluders": plan.colluders,
             "clients of one person": _or(self.group, NOT_STATED),
         }
 
@@ -253,6 +254,21 @@ class Report:
         epsilon = self.found[-1].epsilon
         told = f"ε = {up(epsilon)}" if math.isfinite(epsilon) else "there is no bound"
         return f"Up to {self.group}: for all of one person's together {told}."
+
+
+def _proved(
+    plan: PrivacyPlan, found: list[Exposure], told: str, participations: int | None
+) -> list[Exposure]:
+    """What is known where the noise is proved for pairs of laws alone: of others, no bound."""
+    secret = words.amplified(plan) and participations is None
+    if not secret or words.PAIRS_ALONE not in " ".join(told.split()):
+        return found
+    kept = []
+    for each in found:
+        if each.name in ("record", "group"):
+            each = Exposure(each.name, math.inf, 1.0, math.inf, 0.0)
+        kept.append(each)
+    return kept
 
 
 def report(
@@ -312,7 +328,7 @@ def report(
         if served is not None:
             most = max([0, *served])
         reproducible = reproducible or words.REPRODUCIBLE in told
-    found = exposures(plan, events, most, group)
+    found = _proved(plan, exposures(plan, events, most, group), told, most)
     clauses = _clauses(plan, events, most, reproducible, found[0].epsilon)
     if plan.accountant == "gdp":
         notes.append(

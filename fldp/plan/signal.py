@@ -1,4 +1,4 @@
-"""How much signal a released sum holds beside its noise, and what more of it takes."""
+"""How much signal a run gets: a released sum beside its noise, and rounds that release none."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from fldp._checks import real, whole
+from fldp.accounting.binomial import binomial_tail
 
 if TYPE_CHECKING:
     from fldp.plan.client import PrivacyPlan
@@ -61,6 +62,30 @@ def needed(plan: PrivacyPlan, target: float, dimension: int) -> dict[str, int | 
         enough = math.ceil(plan.cohort * ratio)
         cohort = enough if enough <= plan.clients else None
     return {"cohort": cohort, "clients": clients}
+
+
+def skips(plan: PrivacyPlan) -> dict[str, float]:
+    """See `PrivacyPlan.skips`.
+
+    Parameters
+    ----------
+    plan
+        The plan.
+
+    Returns
+    -------
+    dict
+        `round`, `any` and `expected`.
+    """
+    chance = 0.0
+    if plan.min_survivors is not None and plan.sampling == "poisson":
+        # Fewer than s come: of the N more than N - s stay away. A cap is above s.
+        stay = plan.clients - plan.min_survivors - plan.colluders
+        chance = binomial_tail(stay, plan.clients, 1 - plan.sampling_rate)
+    some = 1.0
+    if chance < 1:
+        some = -math.expm1(plan.rounds * math.log1p(-chance))
+    return {"round": chance, "any": some, "expected": plan.rounds * chance}
 
 
 def _smallest_cohort(plan: PrivacyPlan, target: float, dimension: int) -> int | None:

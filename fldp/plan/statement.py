@@ -24,14 +24,18 @@ _NEGLIGIBLE = 1e-3
 
 # How the clause begins that takes everything back from whoever knows the seed of the noise.
 REPRODUCIBLE = "Reproducible noise"
+# How the words of a noise end for which secret draws hide no more than a pair of laws.
+PAIRS_ALONE = "is proved for Gaussian noise alone."
 TRUSTS = {
     "central": "the server sees every update in the clear; it is trusted to clip each, to add the "
     "noise to the sum, and to keep {secrets} to itself",
     "distributed": "each client clips its own update and adds a share of the noise, of std "
-    "z·C/√{survivors}; the server sees only sums, by secure aggregation. Trusted are that protocol "
-    "and that, of the clients whose shares are in a released sum, at least {survivors} are honest. "
-    "A round to which fewer come is skipped: it releases nothing, and is spent. The noise grows "
-    "with the number that came: that number is public, also where a round is skipped",
+    "z·C/√{survivors}; the server sees only sums, by secure aggregation. Trusted are that "
+    "protocol, that the server follows it, and that, of the clients whose shares are in a released "
+    "sum, at least {survivors} are honest and {colluders} tell it what they know (one that the "
+    "server made up does). A round to which fewer than {fewest} come is skipped: it releases "
+    "nothing, and is spent. The noise grows with the number that came: that number is public, also "
+    "where a round is skipped",
     "local": "nobody but the client itself, which clips its update and adds the full noise to its "
     "own message",
 }
@@ -51,12 +55,19 @@ RECORDS = (
     "a change of some of a client's data, such as one record: that is replace-one, which moves the "
     "sum by up to 2C;"
 )
+# What secure aggregation leaves open.
+UNCHECKED = (
+    "a server that breaks the protocol, or makes up more clients than the colluders above;",
+    "what clients send: nobody can look at an update, so a malicious one may be longer than C and "
+    "spoil the sum, though not the privacy of others;",
+    "the sum itself, which the server sees, and every mean that follows from it;",
+)
 LIMITS = (
     "anything else that leaves a client: data sizes, accuracies, losses, BatchNorm buffers, times;",
     "choices made by looking at the data, such as tuning over several private runs;",
     "a person with several clients: plan.group(k) is the ε of k of them;",
     "the low-order digits of floating-point noise, which can betray more than its density says "
-    "(DiscreteGaussian has an exact grid instead);",
+    "({exact} has an exact grid instead);",
     "what follows about a client from patterns that would be found without it as well.",
 )
 
@@ -154,7 +165,16 @@ def limits(plan: PrivacyPlan) -> list[str]:
         A line each.
     """
     own = [] if plan.adjacency == "replace-one" else [RECORDS]
-    return [*own, *LIMITS]
+    if plan.trust == "distributed":
+        own = [*own, *UNCHECKED]
+    return [*own, *(limit.format(exact=_exact(plan)) for limit in LIMITS)]
+
+
+def _exact(plan: PrivacyPlan) -> str:
+    """The noise that has no low-order digits of its own."""
+    if plan.trust == "distributed":
+        return "Skellam"
+    return "DiscreteGaussian"
 
 
 def amplified(plan: PrivacyPlan) -> bool:
@@ -217,7 +237,15 @@ def _trust(plan: PrivacyPlan, participations: int | None) -> str:
     if secret_draws or plan.adjacency == "add-or-remove":
         kept += ", who took part"
     secrets = f"{kept} and the random numbers of the noise"
-    return TRUSTS[plan.trust].format(secrets=secrets, survivors=plan.min_survivors)
+    colluders = "none"
+    if plan.colluders:
+        colluders = f"at most {plan.colluders}"
+    return TRUSTS[plan.trust].format(
+        secrets=secrets,
+        survivors=plan.min_survivors,
+        colluders=colluders,
+        fewest=(plan.min_survivors or 0) + plan.colluders,
+    )
 
 
 def _against(plan: PrivacyPlan, participations: int | None) -> str:
@@ -226,7 +254,8 @@ def _against(plan: PrivacyPlan, participations: int | None) -> str:
     if plan.trust == "distributed":
         return (
             "the server, which follows the protocol, and all others: they see every sum and know "
-            "who took part, and that a client did is not hidden from them"
+            "who took part: that a client did is not hidden from them, and sampling amplifies "
+            "nothing against them"
         )
     sees = "whoever sees every model of the run"
     if participations is not None and plan.adjacency == "add-or-remove":
@@ -323,8 +352,9 @@ def _skips(plan: PrivacyPlan, participations: int | None) -> list[str]:
     # With a seed the draws, and what they skip, are no longer a matter of chance.
     if participations is not None or chances["any"] < _NEGLIGIBLE:
         return []
+    least = (plan.min_survivors or 0) + plan.colluders
     return [
-        f"Skipped rounds: by the stated coins fewer than {plan.min_survivors} clients come to a "
+        f"Skipped rounds: by the stated coins fewer than {least} clients come to a "
         f"round with probability {up(chances['round'])}, and to at least one of the {plan.rounds} "
         f"rounds with probability {up(chances['any'])}; more often if some drop out."
     ]
@@ -335,7 +365,7 @@ def _noise(plan: PrivacyPlan) -> str:
     # More than the fewest survivors add more shares than z counts on.
     size = "std at least z·C" if plan.trust == "distributed" else "std z·C"
     return (
-        f"Noise: Gaussian (DiscreteGaussian: its counterpart on a grid), {size} on each {where}, z "
+        f"Noise: Gaussian ({_exact(plan)}: its counterpart on a grid), {size} on each {where}, z "
         f"at least {down(plan.noise_multiplier, 5)}, C the clip norm of a whole update, times the "
         "cap of its weight if updates are weighted; the mean divides by a public number, without "
         f"weights {plan.cohort:.10g}, never by the number that came."
@@ -404,5 +434,6 @@ def plan_html(plan: PrivacyPlan) -> str:
         "adjacency": plan.adjacency,
         "cap": plan.cap,
         "min_survivors": plan.min_survivors,
+        "colluders": plan.colluders or None,
     }
     return folded(shown, plan.statement())

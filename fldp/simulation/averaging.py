@@ -14,10 +14,10 @@ from torch import Tensor
 from fldp.accounting import Event
 from fldp.mechanism.aggregation import PrivateAggregator
 from fldp.mechanism.clipping import Clip
-from fldp.mechanism.collection import fewest
 from fldp.mechanism.contribution import Contribution, Seen, joined
 from fldp.mechanism.noise import Gaussian
 from fldp.mechanism.release import PrivateDiagnostics, RoundWarning, SkippedRound
+from fldp.mechanism.turnout import fewest
 from fldp.mechanism.updates import Layout
 from fldp.plan import PrivacyPlan
 from fldp.plan.ledger import Ledger

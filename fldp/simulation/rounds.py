@@ -113,6 +113,7 @@ class Run:
         layout = Layout.of_rows(self.model, self.flat, self.local.width(len(self.flat)))
         if self.clip is not None:
             self.clip.prepare(layout)
+            self.noise.check_clip(self.clip)
         weights = given.client_weights(self.local)
         denominator = weights.denominator(self.cohort, self.clients)
         return Averaging(self.plan, layout, self.clip, self.noise, weights, denominator)
@@ -196,7 +197,7 @@ class Run:
                 f"is that of round {history.best_round}"
             )
         elif plan is not None and not plan.affords(
-            [*history.before, *history.events, *self.noise.events(plan)]
+            [*history.before, *history.events, *self.noise.events(plan, 1, len(self.flat))]
         ):
             history.stopped = (
                 f"round {self.done + 1} would exceed ε = {plan.target_epsilon:g} at δ = "

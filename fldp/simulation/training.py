@@ -106,7 +106,8 @@ def train(
         and `history.epsilon` and the statement's first line are then the ε of the most rounds that
         it gives any client. `history.accounted` holds while the draws are secret.
     noise : Gaussian, optional
-        The run's noise, `Gaussian()` or `DiscreteGaussian()`; it lives as long as the run.
+        The run's noise, `Gaussian()`, `DiscreteGaussian()` or, in whole numbers as secure
+        aggregation adds them up, `Skellam()`; it lives as long as the run.
     generator : torch.Generator, optional
         The same as `noise=Gaussian(generator)`: reproducible noise, which whoever knows its seed
         can subtract. The statement says so, also after a resume. Not beside `noise`.
