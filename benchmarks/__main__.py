@@ -29,10 +29,11 @@ ALL = (
     "populations",
     "schools",
     "school_weights",
+    "secagg",
 )
 WITH_DATA = ("mnist", "mnist_clients")  # what reads FLDP_DATA
-WITH_PEERS = {"aggregation", "simulation"}
 WITH_FLOWER = ("flower", "flower_faults")  # fldp[flower], whose pins are other ones
+WITH_PEERS = {"aggregation", "simulation", "secagg"}
 # pfl pins an old dp-accounting, so the accounting benchmark cannot share this environment.
 PEERS = ("flwr[simulation]>=1.30", "pfl>=0.6")
 

@@ -22,6 +22,7 @@ SECTIONS = (
     tables_accounting.integers,
     tables_rounds.aggregation,
     tables_rounds.simulation,
+    tables_rounds.secagg,
     tables_learning.algorithms,
     tables_learning.digits,
     tables_checks.crashes,

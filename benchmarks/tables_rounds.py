@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from benchmarks import common
-from benchmarks.tables import load, percent, ratios, table
+from benchmarks.tables import load, percent, ratios, table, times
 
 # Of the picture of growth: its size in inches, and the milliseconds that it shows.
 SIZE = (8.4, 2.8)
@@ -69,6 +69,40 @@ def simulation() -> Iterator[str]:
             yield f"Memory that a round adds: {'; '.join(said)}.\n"
         if device == "cpu" and "growth" in found:
             yield "![How a round grows with cohort, parameters and population](growth.svg)\n"
+
+
+def secagg() -> Iterator[str]:
+    """What secure aggregation costs a client, and masks beside Flower's."""
+    found = load("secagg")
+    if not found:
+        return
+    yield (
+        "## Secure aggregation\n\n`python -m benchmarks.secagg`, the processor's milliseconds; of "
+        "the vector's own bytes a client sends so many times\n"
+    )
+    rows = []
+    for row in found["rounds"]:
+        rows.append(
+            [
+                f"{row['clients']}, {row['neighbours']} neighbours, {row['dropped']} drop out",
+                f"{row['size']:,} × {row['bits']} bits",
+                f"{row['client_ms']:.1f}",
+                f"{row['server_total_ms']:.0f}",
+                f"{row['up_over_plain']:.3f}×",
+                f"{row['bytes_down']:,}",
+            ]
+        )
+    head = ["clients", "vector", "a client", "server", "sent", "bytes received"]
+    yield from table(head, rows)
+    for row in found["masks"]:
+        mine = f"{row['masks']} masks of {row['size']:,} × {row['bits']} bits: {row['fldp_ms']} ms"
+        theirs = f"Flower {row['flower']}"
+        if "flower_over_fldp" in row:
+            theirs += (
+                f" takes {times(row['flower_over_fldp'])} that with its own functions, "
+                f"{times(row['flower_making_over_fldp'])} to make its masks alone"
+            )
+        yield f"{mine}; {theirs}.\n"
 
 
 def populations() -> Iterator[str]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fldp.mechanism import release as release
     from fldp.mechanism import rotation as rotation
     from fldp.mechanism import rounding as rounding
+    from fldp.mechanism import secagg as secagg
     from fldp.mechanism import skellam as skellam
     from fldp.mechanism import summation as summation
     from fldp.mechanism import turnout as turnout
@@ -37,6 +38,7 @@ _MODULES = (
     "noise",
     "reference",
     "release",
+    "secagg",
     "summation",
     "turnout",
     "grid",

@@ -1,0 +1,222 @@
+"""The public rules of one round of secure aggregation, which every message is bound to."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from fldp._checks import shown, whole
+from fldp.mechanism.secagg_graph import (
+    LEAST_THRESHOLD,
+    SECURITY,
+    check_degree,
+    is_connected,
+    least_threshold,
+    least_threshold_of_all,
+    smallest,
+)
+from fldp.mechanism.secagg_masks import check_bits
+
+# Clients, size, bits, survivors, colluders, degree, threshold, security; then the nonce.
+_FORM = struct.Struct(">IQHIIIIH16s")
+NONCE_BYTES = 16
+TAG_BYTES = 16
+# The graph and its bounds are held by one process: beyond it a round is many rounds.
+MOST_CLIENTS = 1_000_000
+# A vector of 2^40 integers fits no machine.
+_MOST_SIZE = 1 << 40
+# Of the keys, in bits.
+_MOST_SECURITY = 256
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What all parties of one round know: who counts, modulo what, and when a sum may be seen.
+
+    Guarantee: with these rules a semi-honest server and `colluders` clients learn nothing of the
+    others' vectors but the sum over all honest survivors, but for a chance below 2^(1-security)
+    over the random order of the graph, which neither colluders nor dropouts knew; rules that would
+    break this are refused.
+
+    Parameters
+    ----------
+    clients : int
+        n: they are numbered from 0.
+    size : int
+        d, integers in a vector.
+    bits : int
+        From 8 to 32: vectors are summed modulo 2^bits.
+    min_survivors : int
+        How many honest uploads the sum must have at least; where noise is in shares, the plan's
+        `min_survivors`.
+    colluders : int
+        γ: how many clients may work with the server. Nobody can tell which uploads are honest, so a
+        client refuses to unmask fewer than `min_survivors` + `colluders` uploads.
+    degree : int, optional
+        k, neighbours of a client; None: the smallest that keeps the guarantee, `secagg.degree`.
+    threshold : int, optional
+        t, shares that give a secret; None: the smallest that keeps the guarantee, and half-way
+        between the colluders and the uploads where everybody is a neighbour.
+    security : int
+        By default 40 bits. It matters where not everybody is a neighbour.
+    nonce : bytes, optional
+        16 of them that no other round has; None: from the operating system.
+
+    Raises
+    ------
+    ValueError
+        For what is out of range, and for a degree or a threshold that gives too much away.
+
+    Examples
+    --------
+    >>> rules = Rules(clients=100, size=650, bits=16, min_survivors=75, colluders=5)
+    >>> rules.degree, rules.threshold, rules.min_uploads
+    (48, 6, 80)
+    """
+
+    clients: int
+    size: int
+    bits: int
+    min_survivors: int
+    colluders: int
+    degree: int | None = None
+    threshold: int | None = None
+    security: int = SECURITY
+    nonce: bytes = field(default_factory=lambda: os.urandom(NONCE_BYTES))
+
+    def __post_init__(self) -> None:
+        # A sum over one honest client is that client's vector.
+        least = {"clients": 3, "size": 1, "min_survivors": 2, "colluders": 0, "security": 1}
+        for name, low in least.items():
+            object.__setattr__(self, name, whole(name, getattr(self, name), low))
+        object.__setattr__(self, "bits", check_bits(self.bits))
+        if self.clients > MOST_CLIENTS or self.size > _MOST_SIZE:
+            raise ValueError(
+                f"{self.clients} clients with {self.size} integers each: give at most "
+                f"{MOST_CLIENTS} and 2^40"
+            )
+        if self.min_uploads > self.clients:
+            raise ValueError(
+                f"{self.min_survivors} honest survivors and {self.colluders} colluders are more "
+                f"than {self.clients} clients: no round could ever be unmasked"
+            )
+        if self.security > _MOST_SECURITY:
+            raise ValueError(f"security is {self.security}: keys give {_MOST_SECURITY} at most")
+        if not isinstance(self.nonce, bytes) or len(self.nonce) != NONCE_BYTES:
+            raise ValueError(f"nonce is {shown(self.nonce)}: give {NONCE_BYTES} bytes, or None")
+        self._choose()
+
+    def _choose(self) -> None:
+        """Set what was left open, and refuse a degree or a threshold that gives too much away."""
+        degree = self.degree
+        if degree is None:
+            degree = smallest(self.clients, self.colluders, self.dropouts, self.security).degree
+        degree = check_degree(self.clients, degree)
+        object.__setattr__(self, "degree", degree)
+        if not is_connected(self.clients, self.colluders + self.dropouts, degree, self.security):
+            raise ValueError(
+                f"degree is {degree}: colluders and dropouts could cut {self.clients} clients in "
+                f"two, with a chance that is not below 2^-{self.security}; leave it out, or give "
+                "more"
+            )
+        fewest = least_threshold(self.clients, self.colluders, degree, self.security)
+        threshold = self.threshold
+        if threshold is None:
+            threshold = fewest
+            if self.is_complete:
+                threshold = least_threshold_of_all(self.clients, self.colluders, self.dropouts)
+        threshold = whole("threshold", threshold, LEAST_THRESHOLD)
+        object.__setattr__(self, "threshold", threshold)
+        # In the complete graph all who upload hold a share of each other's secrets, and their own.
+        most = degree
+        if self.is_complete:
+            most = self.min_uploads
+        if not fewest <= threshold <= most:
+            raise ValueError(
+                f"threshold is {threshold}: give at least {fewest}, which {self.colluders} "
+                f"colluders do not reach, and at most {most}, or leave it out"
+            )
+
+    @property
+    def min_uploads(self) -> int:
+        """Uploads without which nothing is unmasked: honest survivors and colluders."""
+        return self.min_survivors + self.colluders
+
+    @property
+    def dropouts(self) -> int:
+        """How many clients may be missing."""
+        return self.clients - self.min_uploads
+
+    @property
+    def neighbours(self) -> int:
+        """k, as chosen."""
+        assert self.degree is not None
+        return self.degree
+
+    @property
+    def shares(self) -> int:
+        """t, as chosen."""
+        assert self.threshold is not None
+        return self.threshold
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether everybody is everybody's neighbour."""
+        return self.neighbours == self.clients - 1
+
+    @cached_property
+    def tag(self) -> bytes:
+        """16 bytes that stand for this round and all its rules: part of each key and message."""
+        return hashlib.sha256(b"fldp secagg: rules" + self.to_bytes()).digest()[:TAG_BYTES]
+
+    def to_bytes(self) -> bytes:
+        """For the wire.
+
+        Returns
+        -------
+        bytes
+            What `from_bytes` reads.
+        """
+        return _FORM.pack(
+            self.clients,
+            self.size,
+            self.bits,
+            self.min_survivors,
+            self.colluders,
+            self.neighbours,
+            self.shares,
+            self.security,
+            self.nonce,
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Rules:
+        """From the wire; the caller compares them with the rules that were promised.
+
+        Parameters
+        ----------
+        data : bytes
+            From anyone.
+
+        Returns
+        -------
+        Rules
+
+        Raises
+        ------
+        ValueError
+            For anything else than rules that are allowed.
+        """
+        if not isinstance(data, bytes) or len(data) != _FORM.size:
+            raise ValueError(f"rules are {_FORM.size} bytes: {shown(data)} are none")
+        return cls(*_FORM.unpack(data))
+
+    def check_client(self, client: int) -> int:
+        """The number of a client of this round, else a ValueError."""
+        client = whole("client", client, 0)
+        if client >= self.clients:
+            raise ValueError(f"client {client} is none of the {self.clients} of this round")
+        return client
