@@ -25,6 +25,7 @@ from fldp.mechanism.lattice import Words, skellam
 from fldp.mechanism.release import SkippedRound
 from fldp.mechanism.rotation import Rotation
 from fldp.mechanism.rounding import longest, round_within
+from fldp.mechanism.secagg import Round, Rules
 from fldp.mechanism.skellam import Encoder, LatticeSum, NoisyContribution, Skellam
 
 KEY = bytes(range(32))
@@ -90,10 +91,11 @@ def test_a_seed_makes_the_noise_again_and_without_it_never(
     def run(noise: Skellam) -> list[float]:
         return fldp.aggregate(torch.ones(20, 5), shared(), noise=noise).mean.tolist()
 
-    first, again, other = (
-        run(Skellam(rotation_seed=1, generator=seeded(seed))) for seed in (4, 4, 5)
-    )
-    assert first == again != other
+    for rotation_seed in (None, 1):
+        first, again, other = (
+            run(Skellam(rotation_seed=rotation_seed, generator=seeded(seed))) for seed in (4, 4, 5)
+        )
+        assert first == again != other
     assert run(Skellam(rotation_seed=1)) != run(Skellam(rotation_seed=1))
     assert Skellam(generator=seeded(1)).reproducible
     assert not Skellam(rotation_seed=1).reproducible
@@ -146,6 +148,47 @@ def test_the_halves_add_up_to_the_same_round(monkeypatch: pytest.MonkeyPatch) ->
     assert torch.allclose(release.mean, rows.double().sum(0) / 12, atol=6e-4)
     assert release.private.count == 12
     assert release.noise_std == pytest.approx(math.sqrt(1.2) * 1e-3 / 12, rel=0.01)
+
+
+def test_a_whole_round_from_clients_to_a_release_in_the_ledger(tmp_path: Path) -> None:
+    plan = shared(12, min_survivors=6, colluders=2, noise_multiplier=1e-3)
+    noise = Skellam(rotation_seed=5)
+    client = NoisyContribution(plan, torch.zeros(10), noise=noise)
+    rows = torch.randn(12, 10, generator=seeded(3))
+    rows *= 0.9 / rows.norm(dim=1, keepdim=True)
+    # A client makes the rules of its own plan, and finds the server's.
+    rules = Rules.for_plan(plan, 12, noise.grid(plan, 10))
+    assert rules == Rules.for_plan(plan, 12, client.grid, nonce=rules.nonce)
+    protocol = Round(rules)
+    vectors = np.array([client.encode(row) for row in rows])
+    total = protocol.run(vectors, no_shares=[0], no_upload=[3, 4], no_answer=[7])
+    server = Collection(plan, torch.zeros(10), noise=noise)
+    server.receive_sum(total, uploads=len(protocol.uploads))
+    with fldp.Ledger(tmp_path / "ledger", plan) as ledger:
+        release = server.release(ledger, round=0)
+        assert ledger.events == plan.events(1)
+    here = [row for number, row in enumerate(rows) if number not in (0, 3, 4)]
+    assert torch.allclose(release.mean, torch.stack(here).double().sum(0) / 12, atol=6e-4)
+    # Nine shares of noise, of which six are accounted.
+    assert release.noise_std == pytest.approx(math.sqrt(9 / 6) * 1e-3 / 12, rel=0.01)
+    told = " ".join(plan.statement().split())
+    assert "at least 6 are honest and at most 2 tell it" in told
+    assert "A round to which fewer than 8 come is skipped" in told
+
+
+def test_a_round_that_the_protocol_skips_is_spent(tmp_path: Path) -> None:
+    plan = shared(12, min_survivors=6, colluders=2)
+    noise = Skellam(rotation_seed=5)
+    grid = noise.grid(plan, 10)
+    with fldp.Ledger(tmp_path / "ledger", plan) as ledger:
+        for number, (came, gone) in enumerate([(7, 0), (12, 5)]):
+            server = Collection(plan, torch.zeros(10), noise=noise)
+            vectors = np.zeros((came, grid.width), np.int64)
+            with pytest.raises(SkippedRound):
+                Round(Rules.for_plan(plan, came, grid)).run(vectors, no_upload=range(gone))
+            with pytest.raises(SkippedRound):
+                server.release(ledger, round=number)
+            assert len(ledger.events) == number + 1
 
 
 def test_a_client_adds_its_share_before_anything_leaves() -> None:
@@ -223,6 +266,7 @@ def test_a_sum_comes_once_and_alone() -> None:
     [
         (plan_for(10), {"noise": Skellam(rotation_seed=1)}, "trust is 'central'"),
         (shared(), {"noise": Skellam()}, "no rotation_seed"),
+        (shared(), {"noise": Skellam(rotation_seed=1, generator=seeded(1))}, "must not come again"),
         (shared(), {"noise": fldp.Gaussian()}, "noise is Gaussian"),
         (shared(), {"noise": Skellam(rotation_seed=1), "clip": fldp.PerLayerClip(1.0)}, "layers"),
         ("plan", {"noise": Skellam(rotation_seed=1)}, "plan is"),
@@ -326,7 +370,7 @@ def test_fewer_than_survivors_and_colluders_is_a_skipped_round() -> None:
 
 
 def test_what_wraps_around_is_wrong_and_no_error() -> None:
-    grid = Grid(8, 10.0, 150, Fraction(1), 1, 1.0)
+    grid = Grid(8, 4, 10.0, 150, Fraction(1), 1, 1.0)
     encoder = Encoder(grid, 1.0, Rotation(b"seed", 4))
     total = np.array([127, 128, 256 + 5, -3])
     assert encoder.wrapped(total).tolist() == [127, 128, 5, 253]

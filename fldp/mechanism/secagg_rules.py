@@ -7,6 +7,7 @@ import os
 import struct
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from fldp._checks import shown, whole
 from fldp.mechanism.secagg_graph import (
@@ -19,6 +20,10 @@ from fldp.mechanism.secagg_graph import (
     smallest,
 )
 from fldp.mechanism.secagg_masks import check_bits
+
+if TYPE_CHECKING:
+    from fldp.mechanism.grid import Grid
+    from fldp.plan import PrivacyPlan
 
 # Clients, size, bits, survivors, colluders, degree, threshold, security; then the nonce.
 _FORM = struct.Struct(">IQHIIIIH16s")
@@ -213,6 +218,77 @@ class Rules:
         if not isinstance(data, bytes) or len(data) != _FORM.size:
             raise ValueError(f"rules are {_FORM.size} bytes: {shown(data)} are none")
         return cls(*_FORM.unpack(data))
+
+    @classmethod
+    def for_plan(
+        cls, plan: PrivacyPlan, clients: int, grid: Grid, nonce: bytes | None = None
+    ) -> Rules:
+        """The rules of a round whose sum a plan accounts for, with noise on its grid.
+
+        The server makes them; a client makes them as well, of its own plan and grid and the
+        server's number of clients and nonce, and leaves where the two differ. Other bits than the
+        grid's would tell how many entries wrapped around, which no noise covers; fewer survivors
+        would be too little noise.
+
+        Parameters
+        ----------
+        plan : PrivacyPlan
+            Of distributed trust.
+        clients : int
+            n, who came to this round.
+        grid : Grid
+            `NoisyContribution.grid`, or `Skellam.grid(plan, d)`.
+        nonce : bytes, optional
+            The server's, at a client; None: a new one.
+
+        Returns
+        -------
+        Rules
+
+        Raises
+        ------
+        SkippedRound
+            For fewer clients than the plan's `min_survivors` and `colluders`. The round is spent:
+            `Collection.release(ledger)` records it, of a collection that got no sum.
+        ValueError
+            For another trust, and more clients than the plan accounts for.
+
+        Examples
+        --------
+        >>> import fldp
+        >>> from fldp.mechanism.skellam import Skellam
+        >>> plan = fldp.calibrate(epsilon=8.0, delta=1e-4, rounds=1, clients=200,
+        ...                       trust="distributed", min_survivors=150, colluders=10)
+        >>> rules = Rules.for_plan(plan, 200, Skellam().grid(plan, 650))
+        >>> rules.size, rules.bits, rules.min_uploads
+        (1024, 16, 160)
+        """
+        # Here, because these modules load torch, which nothing else in this protocol needs.
+        from fldp.mechanism.release import SkippedRound
+        from fldp.mechanism.turnout import fewest, most, told
+
+        if plan.min_survivors is None:
+            raise ValueError(
+                f"trust is {plan.trust!r}: secure aggregation is for a plan of 'distributed' trust"
+            )
+        clients = whole("clients", clients, 0)
+        if clients > most(plan):
+            raise ValueError(f"{clients} clients: the plan accounts for at most {most(plan)}")
+        if clients < fewest(plan):
+            raise SkippedRound(
+                f"{clients} clients came, fewer than {told(plan)}, whose noise the plan counts on: "
+                "nothing is asked of them. The round is spent, go on with the next one"
+            )
+        if nonce is None:
+            nonce = os.urandom(NONCE_BYTES)
+        return cls(
+            clients=clients,
+            size=grid.width,
+            bits=grid.bits,
+            min_survivors=plan.min_survivors,
+            colluders=plan.colluders,
+            nonce=nonce,
+        )
 
     def check_client(self, client: int) -> int:
         """The number of a client of this round, else a ValueError."""
