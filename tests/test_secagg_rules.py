@@ -142,3 +142,14 @@ def test_other_bits_than_the_grids_are_other_rules(other: Skellam) -> None:
     peers = [Client(theirs, number).advertise() for number in range(1, 30)]
     with pytest.raises(ValueError, match="of another round, or of other rules"):
         client.share(peers)
+
+
+def test_what_the_graph_leaves_is_small_beside_delta() -> None:
+    for rounds, delta, bits in [(5, 1e-5, 40), (10**4, 1e-9, 55), (1, 1e-100, 256)]:
+        plan = plan_for(
+            200, trust="distributed", min_survivors=100, colluders=3, rounds=rounds, delta=delta
+        )
+        found = Rules.for_plan(plan, 200, Skellam().grid(plan, 600))
+        assert found.security == bits
+        if bits < 256:
+            assert rounds * 2.0 ** (1 - bits) <= 1e-3 * delta

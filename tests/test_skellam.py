@@ -128,6 +128,29 @@ def test_a_run_trains_with_it_and_goes_on_from_a_checkpoint(tmp_path: Path) -> N
     assert "at least 12 are honest and at most 3 tell it what they know" in told
 
 
+@pytest.mark.slow
+def test_a_resumed_run_is_the_uninterrupted_one_where_its_noise_repeats(tmp_path: Path) -> None:
+    x, y = torch.randn(60, 4, generator=seeded(2)), torch.arange(60) % 2
+    people = fldp.clients.partition(x, y, clients=20, seed=0)
+    plan = shared(20, rounds=3)
+
+    def trained(seed: int, **options: Any) -> list[float]:
+        model = torch.nn.Linear(4, 2)
+        torch.nn.init.constant_(model.weight, 0.1)
+        torch.nn.init.zeros_(model.bias)
+        noise = Skellam(generator=seeded(seed))
+        history = fldp.train(model, people, plan, noise=noise, seed=3, **options)
+        assert "Reproducible noise" in history.statement
+        return list(history.model.weight.flatten().tolist())
+
+    stop = [lambda done, _: done == 1]
+    whole = trained(7)
+    assert trained(7, checkpoint=tmp_path / "run", callbacks=stop) != whole
+    # The generator's state is the checkpoint's, whatever is given.
+    assert trained(8, checkpoint=tmp_path / "run", resume=True) == whole
+    assert trained(8) != whole
+
+
 # Two processes.
 
 
@@ -500,3 +523,45 @@ def test_an_audit_of_the_whole_release_stays_under_the_claim() -> None:
 
     found = mu_at_least(scores(canary), scores(rows))
     assert 0.8 < found < 2.0
+
+
+def audited(uploads: int = 4, colluding: int = 0, runs: int = 3000) -> float:
+    """μ that shows from clients to release: of four clients the first is a canary, or sends zeros.
+
+    The colluding ones tell the server their noise, which takes it off the sum.
+    """
+    plan = shared(4, min_survivors=4, noise_multiplier=0.5)
+    noise = Skellam(bits=12, rotation_seed=1)
+    client = NoisyContribution(plan, torch.zeros(4), noise=noise)
+    silent = client._encoder.steps(torch.zeros(1, 4), Words(KEY))[0]
+    half = torch.full((4,), 0.5)
+
+    def score(first: torch.Tensor) -> float:
+        sent = [client.encode(first)]
+        sent += [client.encode(torch.zeros(4)) for _ in range(uploads - 1 - colluding)]
+        sent += [silent] * colluding
+        server = Collection(plan, torch.zeros(4), noise=noise)
+        server.receive_sum(np.sum(sent, axis=0) % 2**12, uploads=uploads)
+        return float(server.release().mean.sum())
+
+    present = np.array([score(half) for _ in range(runs)])
+    return mu_at_least(present, np.array([score(torch.zeros(4)) for _ in range(runs)]))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*taught the model nothing")
+def test_audits_from_clients_to_release(monkeypatch: pytest.MonkeyPatch) -> None:
+    claim = 2.0
+    assert 1.2 < audited() < claim
+    # Colluders whom the plan counts as honest.
+    assert audited(colluding=2) > claim
+    with monkeypatch.context() as planted:
+        # A server that goes on with half of the survivors.
+        planted.setattr("fldp.mechanism.collection.fewest", lambda plan: 0)
+        assert audited(uploads=2) > claim
+
+    def halved(self: Encoder, shares: int, words: Words) -> NDArray[np.int64]:
+        return skellam(self.grid.share / 2, self.rotation.padded, words, shares)
+
+    monkeypatch.setattr(Encoder, "noise", halved)
+    assert audited() > claim

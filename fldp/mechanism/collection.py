@@ -319,8 +319,9 @@ class Collection:
             On a second call, and when the release would take the ledger beyond the plan's (ε, δ):
             nothing is released then.
         SkippedRound
-            When fewer clients took part than the plan's `min_survivors`: nothing is released, and
-            the event is recorded all the same, so that a round is spent whoever comes.
+            When fewer clients took part than the plan's `min_survivors` and `colluders`: nothing is
+            released, and the event is recorded all the same, so that a round is spent whoever
+            comes.
         """
         with self.lock:
             self.check_open()

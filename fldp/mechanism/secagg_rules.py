@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import struct
 from dataclasses import dataclass, field
@@ -12,8 +13,10 @@ from typing import TYPE_CHECKING
 from fldp._checks import shown, whole
 from fldp.mechanism.secagg_graph import (
     LEAST_THRESHOLD,
+    MOST_SECURITY,
     SECURITY,
     check_degree,
+    check_security,
     is_connected,
     least_threshold,
     least_threshold_of_all,
@@ -33,8 +36,8 @@ TAG_BYTES = 16
 MOST_CLIENTS = 1_000_000
 # A vector of 2^40 integers fits no machine.
 _MOST_SIZE = 1 << 40
-# Of the keys, in bits.
-_MOST_SECURITY = 256
+# Of δ, what the chances that `security` leaves may take over all rounds of a plan.
+_SMALL_SHARE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -108,8 +111,7 @@ class Rules:
                 f"{self.min_survivors} honest survivors and {self.colluders} colluders are more "
                 f"than {self.clients} clients: no round could ever be unmasked"
             )
-        if self.security > _MOST_SECURITY:
-            raise ValueError(f"security is {self.security}: keys give {_MOST_SECURITY} at most")
+        check_security(self.security)
         if not isinstance(self.nonce, bytes) or len(self.nonce) != NONCE_BYTES:
             raise ValueError(f"nonce is {shown(self.nonce)}: give {NONCE_BYTES} bytes, or None")
         self._choose()
@@ -228,7 +230,8 @@ class Rules:
         The server makes them; a client makes them as well, of its own plan and grid and the
         server's number of clients and nonce, and leaves where the two differ. Other bits than the
         grid's would tell how many entries wrapped around, which no noise covers; fewer survivors
-        would be too little noise.
+        would be too little noise. `security` is 40 bits, or as many as keep the chance that is left
+        below a thousandth of the plan's δ over all its rounds.
 
         Parameters
         ----------
@@ -287,6 +290,7 @@ class Rules:
             bits=grid.bits,
             min_survivors=plan.min_survivors,
             colluders=plan.colluders,
+            security=_security(plan),
             nonce=nonce,
         )
 
@@ -296,3 +300,9 @@ class Rules:
         if client >= self.clients:
             raise ValueError(f"client {client} is none of the {self.clients} of this round")
         return client
+
+
+def _security(plan: PrivacyPlan) -> int:
+    """Bits with which T chances of 2^(1 - bits) are a small share of δ."""
+    needed = 1 + math.ceil(math.log2(plan.rounds) - math.log2(_SMALL_SHARE * plan.delta))
+    return min(max(SECURITY, needed), MOST_SECURITY)
