@@ -6,11 +6,15 @@ from dataclasses import fields, replace
 from typing import Any
 
 import pytest
+from conftest import plan_for
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fldp.mechanism.release import SkippedRound
+from fldp.mechanism.secagg import Client
 from fldp.mechanism.secagg_graph import smallest
 from fldp.mechanism.secagg_rules import Rules
+from fldp.mechanism.skellam import Skellam
 
 
 def rules(**changes: Any) -> Rules:
@@ -109,3 +113,43 @@ def test_a_number_beyond_the_round_is_nobody() -> None:
     for number in (100, -1, 1.5, "0", None):
         with pytest.raises(ValueError, match="client"):
             rules().check_client(number)  # type: ignore[arg-type]
+
+
+def test_rules_of_a_plan_are_its_numbers_and_its_grids() -> None:
+    plan = plan_for(40, trust="distributed", min_survivors=20, colluders=3, rounds=5)
+    grid = Skellam(bits=20).grid(plan, 600)
+    found = Rules.for_plan(plan, 30, grid)
+    assert (found.clients, found.size, found.bits) == (30, 1024, 20)
+    assert (found.min_survivors, found.colluders, found.min_uploads) == (20, 3, 23)
+    assert found.nonce != Rules.for_plan(plan, 30, grid).nonce
+    assert Rules.for_plan(plan, 30, grid, nonce=found.nonce) == found
+    with pytest.raises(SkippedRound, match="22 clients came, fewer than min_survivors = 20 and 3"):
+        Rules.for_plan(plan, 22, grid)
+    with pytest.raises(ValueError, match="at most 40"):
+        Rules.for_plan(plan, 41, grid)
+    with pytest.raises(ValueError, match="trust is 'central'"):
+        Rules.for_plan(plan_for(40), 40, grid)
+
+
+@pytest.mark.parametrize("other", [Skellam(bits=24), Skellam(bits=16)])
+def test_other_bits_than_the_grids_are_other_rules(other: Skellam) -> None:
+    """Of (x mod 2^16) + (y mod 2^16) modulo 2^20 one sees how many wrapped around."""
+    plan = plan_for(40, trust="distributed", min_survivors=20)
+    found = Rules.for_plan(plan, 30, Skellam(bits=20).grid(plan, 600))
+    theirs = Rules.for_plan(plan, 30, other.grid(plan, 600), nonce=found.nonce)
+    assert theirs.tag != found.tag
+    client = Client(found, 0)
+    peers = [Client(theirs, number).advertise() for number in range(1, 30)]
+    with pytest.raises(ValueError, match="of another round, or of other rules"):
+        client.share(peers)
+
+
+def test_what_the_graph_leaves_is_small_beside_delta() -> None:
+    for rounds, delta, bits in [(5, 1e-5, 40), (10**4, 1e-9, 55), (1, 1e-100, 256)]:
+        plan = plan_for(
+            200, trust="distributed", min_survivors=100, colluders=3, rounds=rounds, delta=delta
+        )
+        found = Rules.for_plan(plan, 200, Skellam().grid(plan, 600))
+        assert found.security == bits
+        if bits < 256:
+            assert rounds * 2.0 ** (1 - bits) <= 1e-3 * delta

@@ -25,6 +25,7 @@ from fldp.mechanism.lattice import Words, skellam
 from fldp.mechanism.release import SkippedRound
 from fldp.mechanism.rotation import Rotation
 from fldp.mechanism.rounding import longest, round_within
+from fldp.mechanism.secagg import Round, Rules
 from fldp.mechanism.skellam import Encoder, LatticeSum, NoisyContribution, Skellam
 
 KEY = bytes(range(32))
@@ -90,10 +91,11 @@ def test_a_seed_makes_the_noise_again_and_without_it_never(
     def run(noise: Skellam) -> list[float]:
         return fldp.aggregate(torch.ones(20, 5), shared(), noise=noise).mean.tolist()
 
-    first, again, other = (
-        run(Skellam(rotation_seed=1, generator=seeded(seed))) for seed in (4, 4, 5)
-    )
-    assert first == again != other
+    for rotation_seed in (None, 1):
+        first, again, other = (
+            run(Skellam(rotation_seed=rotation_seed, generator=seeded(seed))) for seed in (4, 4, 5)
+        )
+        assert first == again != other
     assert run(Skellam(rotation_seed=1)) != run(Skellam(rotation_seed=1))
     assert Skellam(generator=seeded(1)).reproducible
     assert not Skellam(rotation_seed=1).reproducible
@@ -126,6 +128,29 @@ def test_a_run_trains_with_it_and_goes_on_from_a_checkpoint(tmp_path: Path) -> N
     assert "at least 12 are honest and at most 3 tell it what they know" in told
 
 
+@pytest.mark.slow
+def test_a_resumed_run_is_the_uninterrupted_one_where_its_noise_repeats(tmp_path: Path) -> None:
+    x, y = torch.randn(60, 4, generator=seeded(2)), torch.arange(60) % 2
+    people = fldp.clients.partition(x, y, clients=20, seed=0)
+    plan = shared(20, rounds=3)
+
+    def trained(seed: int, **options: Any) -> list[float]:
+        model = torch.nn.Linear(4, 2)
+        torch.nn.init.constant_(model.weight, 0.1)
+        torch.nn.init.zeros_(model.bias)
+        noise = Skellam(generator=seeded(seed))
+        history = fldp.train(model, people, plan, noise=noise, seed=3, **options)
+        assert "Reproducible noise" in history.statement
+        return list(history.model.weight.flatten().tolist())
+
+    stop = [lambda done, _: done == 1]
+    whole = trained(7)
+    assert trained(7, checkpoint=tmp_path / "run", callbacks=stop) != whole
+    # The generator's state is the checkpoint's, whatever is given.
+    assert trained(8, checkpoint=tmp_path / "run", resume=True) == whole
+    assert trained(8) != whole
+
+
 # Two processes.
 
 
@@ -146,6 +171,47 @@ def test_the_halves_add_up_to_the_same_round(monkeypatch: pytest.MonkeyPatch) ->
     assert torch.allclose(release.mean, rows.double().sum(0) / 12, atol=6e-4)
     assert release.private.count == 12
     assert release.noise_std == pytest.approx(math.sqrt(1.2) * 1e-3 / 12, rel=0.01)
+
+
+def test_a_whole_round_from_clients_to_a_release_in_the_ledger(tmp_path: Path) -> None:
+    plan = shared(12, min_survivors=6, colluders=2, noise_multiplier=1e-3)
+    noise = Skellam(rotation_seed=5)
+    client = NoisyContribution(plan, torch.zeros(10), noise=noise)
+    rows = torch.randn(12, 10, generator=seeded(3))
+    rows *= 0.9 / rows.norm(dim=1, keepdim=True)
+    # A client makes the rules of its own plan, and finds the server's.
+    rules = Rules.for_plan(plan, 12, noise.grid(plan, 10))
+    assert rules == Rules.for_plan(plan, 12, client.grid, nonce=rules.nonce)
+    protocol = Round(rules)
+    vectors = np.array([client.encode(row) for row in rows])
+    total = protocol.run(vectors, no_shares=[0], no_upload=[3, 4], no_answer=[7])
+    server = Collection(plan, torch.zeros(10), noise=noise)
+    server.receive_sum(total, uploads=len(protocol.uploads))
+    with fldp.Ledger(tmp_path / "ledger", plan) as ledger:
+        release = server.release(ledger, round=0)
+        assert ledger.events == plan.events(1)
+    here = [row for number, row in enumerate(rows) if number not in (0, 3, 4)]
+    assert torch.allclose(release.mean, torch.stack(here).double().sum(0) / 12, atol=6e-4)
+    # Nine shares of noise, of which six are accounted.
+    assert release.noise_std == pytest.approx(math.sqrt(9 / 6) * 1e-3 / 12, rel=0.01)
+    told = " ".join(plan.statement().split())
+    assert "at least 6 are honest and at most 2 tell it" in told
+    assert "A round to which fewer than 8 come is skipped" in told
+
+
+def test_a_round_that_the_protocol_skips_is_spent(tmp_path: Path) -> None:
+    plan = shared(12, min_survivors=6, colluders=2)
+    noise = Skellam(rotation_seed=5)
+    grid = noise.grid(plan, 10)
+    with fldp.Ledger(tmp_path / "ledger", plan) as ledger:
+        for number, (came, gone) in enumerate([(7, 0), (12, 5)]):
+            server = Collection(plan, torch.zeros(10), noise=noise)
+            vectors = np.zeros((came, grid.width), np.int64)
+            with pytest.raises(SkippedRound):
+                Round(Rules.for_plan(plan, came, grid)).run(vectors, no_upload=range(gone))
+            with pytest.raises(SkippedRound):
+                server.release(ledger, round=number)
+            assert len(ledger.events) == number + 1
 
 
 def test_a_client_adds_its_share_before_anything_leaves() -> None:
@@ -223,6 +289,7 @@ def test_a_sum_comes_once_and_alone() -> None:
     [
         (plan_for(10), {"noise": Skellam(rotation_seed=1)}, "trust is 'central'"),
         (shared(), {"noise": Skellam()}, "no rotation_seed"),
+        (shared(), {"noise": Skellam(rotation_seed=1, generator=seeded(1))}, "must not come again"),
         (shared(), {"noise": fldp.Gaussian()}, "noise is Gaussian"),
         (shared(), {"noise": Skellam(rotation_seed=1), "clip": fldp.PerLayerClip(1.0)}, "layers"),
         ("plan", {"noise": Skellam(rotation_seed=1)}, "plan is"),
@@ -326,7 +393,7 @@ def test_fewer_than_survivors_and_colluders_is_a_skipped_round() -> None:
 
 
 def test_what_wraps_around_is_wrong_and_no_error() -> None:
-    grid = Grid(8, 10.0, 150, Fraction(1), 1, 1.0)
+    grid = Grid(8, 4, 10.0, 150, Fraction(1), 1, 1.0)
     encoder = Encoder(grid, 1.0, Rotation(b"seed", 4))
     total = np.array([127, 128, 256 + 5, -3])
     assert encoder.wrapped(total).tolist() == [127, 128, 5, 253]
@@ -456,3 +523,45 @@ def test_an_audit_of_the_whole_release_stays_under_the_claim() -> None:
 
     found = mu_at_least(scores(canary), scores(rows))
     assert 0.8 < found < 2.0
+
+
+def audited(uploads: int = 4, colluding: int = 0, runs: int = 3000) -> float:
+    """μ that shows from clients to release: of four clients the first is a canary, or sends zeros.
+
+    The colluding ones tell the server their noise, which takes it off the sum.
+    """
+    plan = shared(4, min_survivors=4, noise_multiplier=0.5)
+    noise = Skellam(bits=12, rotation_seed=1)
+    client = NoisyContribution(plan, torch.zeros(4), noise=noise)
+    silent = client._encoder.steps(torch.zeros(1, 4), Words(KEY))[0]
+    half = torch.full((4,), 0.5)
+
+    def score(first: torch.Tensor) -> float:
+        sent = [client.encode(first)]
+        sent += [client.encode(torch.zeros(4)) for _ in range(uploads - 1 - colluding)]
+        sent += [silent] * colluding
+        server = Collection(plan, torch.zeros(4), noise=noise)
+        server.receive_sum(np.sum(sent, axis=0) % 2**12, uploads=uploads)
+        return float(server.release().mean.sum())
+
+    present = np.array([score(half) for _ in range(runs)])
+    return mu_at_least(present, np.array([score(torch.zeros(4)) for _ in range(runs)]))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*taught the model nothing")
+def test_audits_from_clients_to_release(monkeypatch: pytest.MonkeyPatch) -> None:
+    claim = 2.0
+    assert 1.2 < audited() < claim
+    # Colluders whom the plan counts as honest.
+    assert audited(colluding=2) > claim
+    with monkeypatch.context() as planted:
+        # A server that goes on with half of the survivors.
+        planted.setattr("fldp.mechanism.collection.fewest", lambda plan: 0)
+        assert audited(uploads=2) > claim
+
+    def halved(self: Encoder, shares: int, words: Words) -> NDArray[np.int64]:
+        return skellam(self.grid.share / 2, self.rotation.padded, words, shares)
+
+    monkeypatch.setattr(Encoder, "noise", halved)
+    assert audited() > claim

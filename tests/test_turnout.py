@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 from conftest import plan_for
 
 from fldp.mechanism.summation import MOST
-from fldp.mechanism.turnout import fewest, likely, most, shares
+from fldp.mechanism.turnout import fewest, likely, most, shares, told
 
 SHARED: dict[str, Any] = {"trust": "distributed", "min_survivors": 5, "colluders": 2}
 
@@ -36,3 +37,9 @@ def test_how_many_may_come(changes: dict[str, Any], expected: tuple[int, ...]) -
 def test_no_more_than_one_sum_holds() -> None:
     plan = plan_for(10**9, cohort=10, sampling="poisson")
     assert most(plan) == MOST
+
+
+def test_the_fewest_in_words() -> None:
+    plan = plan_for(20, **SHARED)
+    assert told(plan) == "min_survivors = 5 and 2 colluders"
+    assert told(dataclasses.replace(plan, colluders=0)) == "min_survivors = 5"

@@ -33,7 +33,7 @@ from fldp.mechanism.noise import Gaussian, as_noise, check_scale
 from fldp.mechanism.release import PrivateDiagnostics, Release, SkippedRound, keep_beside
 from fldp.mechanism.skellam import LatticeSum
 from fldp.mechanism.summation import MOST, RunningSum
-from fldp.mechanism.turnout import fewest, most, shares
+from fldp.mechanism.turnout import fewest, most, shares, told
 from fldp.plan.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -253,7 +253,9 @@ class Collection:
         """Take what secure aggregation has added up: all of a round, with the clients' noise.
 
         The noise that is in it is the clients': this trusts that so many uploads are in the sum,
-        each of which a `NoisyContribution` of this plan, clip and rotation seed made.
+        each of which a `NoisyContribution` of this plan, clip, cap and rotation seed made, and
+        that `secagg.Rules.for_plan` ruled the protocol. If that skipped the round, there is no sum
+        to give: `release` skips it too, and records that it is spent.
 
         Parameters
         ----------
@@ -317,8 +319,9 @@ class Collection:
             On a second call, and when the release would take the ledger beyond the plan's (ε, δ):
             nothing is released then.
         SkippedRound
-            When fewer clients took part than the plan's `min_survivors`: nothing is released, and
-            the event is recorded all the same, so that a round is spent whoever comes.
+            When fewer clients took part than the plan's `min_survivors` and `colluders`: nothing is
+            released, and the event is recorded all the same, so that a round is spent whoever
+            comes.
         """
         with self.lock:
             self.check_open()
@@ -328,7 +331,7 @@ class Collection:
             least = fewest(self.plan)
             if self._count < least:
                 raise SkippedRound(
-                    f"{self._count} clients took part, fewer than {_told(self.plan)}, whose "
+                    f"{self._count} clients took part, fewer than {told(self.plan)}, whose "
                     "noise the plan counts on: no release, and the round is spent. Go on with the "
                     "next one; plan.skips() has the chance"
                 )
@@ -382,11 +385,3 @@ class Collection:
         seen = joined(self._seen)
         private = seen.counted(self._count, self._malformed, self._problem)
         return private, int(seen.half_bits().sum())
-
-
-def _told(plan: PrivacyPlan) -> str:
-    """How many have to come, in words."""
-    told = f"min_survivors = {plan.min_survivors}"
-    if plan.colluders:
-        told += f" and {plan.colluders} colluders"
-    return told

@@ -104,6 +104,8 @@ class Grid:
     ----------
     bits : int
         Sums are taken modulo 2^bits.
+    width : int
+        D: how many whole numbers a client's vector has, the power of two from d on.
     fineness : float
         Δ: how many steps C·cap is.
     limit : int
@@ -124,6 +126,7 @@ class Grid:
     """
 
     bits: int
+    width: int
     fineness: float
     limit: int
     share: Fraction
@@ -200,10 +203,12 @@ def _made(terms: Terms, bits: int, fineness: float) -> Grid:
     while True:
         share = Fraction(math.ceil(variance / terms.shares * _PARTS), _PARTS)
         whole_noise = float(share * terms.shares)
+        width = padded(terms.size)
         grid = Grid(
             bits=bits,
+            width=width,
             fineness=fineness,
-            limit=longest(fineness, padded(terms.size)),
+            limit=longest(fineness, width),
             share=share,
             shares=terms.shares,
             overhead=_overhead(terms, fineness, whole_noise),

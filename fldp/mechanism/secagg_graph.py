@@ -18,6 +18,8 @@ from fldp._checks import between, whole
 # log2 of the chances that are allowed: of a privacy failure, and of a round that gives no sum.
 SECURITY = 40
 CORRECTNESS = 20
+# Of the keys, in bits.
+MOST_SECURITY = 256
 # A share of n clients is rounded up to a number of them, unless rounding alone made it more.
 _ROUNDING = 1e-9
 # No client's secret is ever any single other's to reveal.
@@ -76,7 +78,7 @@ def degree(clients: int, corrupt: float, drop: float, security: int = SECURITY) 
     drop : float
         The share that may drop out of a round, at whatever stage, in [0, 1].
     security : int
-        By default 40: a chance of 10^-12.
+        From 1 to 256, by default 40: a chance of 10^-12.
 
     Returns
     -------
@@ -86,7 +88,7 @@ def degree(clients: int, corrupt: float, drop: float, security: int = SECURITY) 
     Raises
     ------
     ValueError
-        Where fewer than two honest clients are left.
+        Where fewer than two honest clients are left, and for what is out of range.
 
     Examples
     --------
@@ -96,7 +98,16 @@ def degree(clients: int, corrupt: float, drop: float, security: int = SECURITY) 
     clients = whole("clients", clients, 3)
     colluders = _count(between("corrupt", corrupt), clients)
     dropped = _count(between("drop", drop), clients)
+    security = check_security(security)
     return smallest(clients, colluders, dropped, security)
+
+
+def check_security(security: int) -> int:
+    """A number of bits, from 1 to those of the keys, else a ValueError."""
+    security = whole("security", security)
+    if security > MOST_SECURITY:
+        raise ValueError(f"security is {security}: keys give {MOST_SECURITY} at most")
+    return security
 
 
 def _count(share: float, clients: int) -> int:

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import struct
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from fldp._checks import shown, whole
 from fldp.mechanism.secagg_graph import (
     LEAST_THRESHOLD,
+    MOST_SECURITY,
     SECURITY,
     check_degree,
+    check_security,
     is_connected,
     least_threshold,
     least_threshold_of_all,
     smallest,
 )
 from fldp.mechanism.secagg_masks import check_bits
+
+if TYPE_CHECKING:
+    from fldp.mechanism.grid import Grid
+    from fldp.plan import PrivacyPlan
 
 # Clients, size, bits, survivors, colluders, degree, threshold, security; then the nonce.
 _FORM = struct.Struct(">IQHIIIIH16s")
@@ -28,8 +36,8 @@ TAG_BYTES = 16
 MOST_CLIENTS = 1_000_000
 # A vector of 2^40 integers fits no machine.
 _MOST_SIZE = 1 << 40
-# Of the keys, in bits.
-_MOST_SECURITY = 256
+# Of δ, what the chances that `security` leaves may take over all rounds of a plan.
+_SMALL_SHARE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -103,8 +111,7 @@ class Rules:
                 f"{self.min_survivors} honest survivors and {self.colluders} colluders are more "
                 f"than {self.clients} clients: no round could ever be unmasked"
             )
-        if self.security > _MOST_SECURITY:
-            raise ValueError(f"security is {self.security}: keys give {_MOST_SECURITY} at most")
+        check_security(self.security)
         if not isinstance(self.nonce, bytes) or len(self.nonce) != NONCE_BYTES:
             raise ValueError(f"nonce is {shown(self.nonce)}: give {NONCE_BYTES} bytes, or None")
         self._choose()
@@ -214,9 +221,88 @@ class Rules:
             raise ValueError(f"rules are {_FORM.size} bytes: {shown(data)} are none")
         return cls(*_FORM.unpack(data))
 
+    @classmethod
+    def for_plan(
+        cls, plan: PrivacyPlan, clients: int, grid: Grid, nonce: bytes | None = None
+    ) -> Rules:
+        """The rules of a round whose sum a plan accounts for, with noise on its grid.
+
+        The server makes them; a client makes them as well, of its own plan and grid and the
+        server's number of clients and nonce, and leaves where the two differ. Other bits than the
+        grid's would tell how many entries wrapped around, which no noise covers; fewer survivors
+        would be too little noise. `security` is 40 bits, or as many as keep the chance that is left
+        below a thousandth of the plan's δ over all its rounds.
+
+        Parameters
+        ----------
+        plan : PrivacyPlan
+            Of distributed trust.
+        clients : int
+            n, who came to this round.
+        grid : Grid
+            `NoisyContribution.grid`, or `Skellam.grid(plan, d)`.
+        nonce : bytes, optional
+            The server's, at a client; None: a new one.
+
+        Returns
+        -------
+        Rules
+
+        Raises
+        ------
+        SkippedRound
+            For fewer clients than the plan's `min_survivors` and `colluders`. The round is spent:
+            `Collection.release(ledger)` records it, of a collection that got no sum.
+        ValueError
+            For another trust, and more clients than the plan accounts for.
+
+        Examples
+        --------
+        >>> import fldp
+        >>> from fldp.mechanism.skellam import Skellam
+        >>> plan = fldp.calibrate(epsilon=8.0, delta=1e-4, rounds=1, clients=200,
+        ...                       trust="distributed", min_survivors=150, colluders=10)
+        >>> rules = Rules.for_plan(plan, 200, Skellam().grid(plan, 650))
+        >>> rules.size, rules.bits, rules.min_uploads
+        (1024, 16, 160)
+        """
+        # Here, because these modules load torch, which nothing else in this protocol needs.
+        from fldp.mechanism.release import SkippedRound
+        from fldp.mechanism.turnout import fewest, most, told
+
+        if plan.min_survivors is None:
+            raise ValueError(
+                f"trust is {plan.trust!r}: secure aggregation is for a plan of 'distributed' trust"
+            )
+        clients = whole("clients", clients, 0)
+        if clients > most(plan):
+            raise ValueError(f"{clients} clients: the plan accounts for at most {most(plan)}")
+        if clients < fewest(plan):
+            raise SkippedRound(
+                f"{clients} clients came, fewer than {told(plan)}, whose noise the plan counts on: "
+                "nothing is asked of them. The round is spent, go on with the next one"
+            )
+        if nonce is None:
+            nonce = os.urandom(NONCE_BYTES)
+        return cls(
+            clients=clients,
+            size=grid.width,
+            bits=grid.bits,
+            min_survivors=plan.min_survivors,
+            colluders=plan.colluders,
+            security=_security(plan),
+            nonce=nonce,
+        )
+
     def check_client(self, client: int) -> int:
         """The number of a client of this round, else a ValueError."""
         client = whole("client", client, 0)
         if client >= self.clients:
             raise ValueError(f"client {client} is none of the {self.clients} of this round")
         return client
+
+
+def _security(plan: PrivacyPlan) -> int:
+    """Bits with which T chances of 2^(1 - bits) are a small share of δ."""
+    needed = 1 + math.ceil(math.log2(plan.rounds) - math.log2(_SMALL_SHARE * plan.delta))
+    return min(max(SECURITY, needed), MOST_SECURITY)

@@ -214,11 +214,12 @@ class Skellam(Gaussian):
         Sums are taken modulo 2^bits, 8 to 32. None: the first of 16, 20, 24 and 32 with which the
         noise, rounding included, is within a hundredth of the Gaussian's.
     rotation_seed : int, optional
-        A public number that fixes the rotation: both halves of a deployment need the same. None: a
-        new rotation every round.
+        A public number that fixes the rotation, the same in every round of this object: both halves
+        of a deployment need the same, and another every round keeps clients from preparing vectors
+        that wrap around. Privacy rests on neither. None: a new rotation every round.
     generator : torch.Generator, optional
-        None takes rounding and noise from the operating system. A generator makes them
-        reproducible, and whoever knows its seed can subtract the noise.
+        None takes rounding and noise from the operating system. A generator makes rotation,
+        rounding and noise reproducible, and whoever knows its seed can subtract the noise.
 
     Raises
     ------
@@ -288,9 +289,13 @@ class Skellam(Gaussian):
         -------
         Rotation
         """
-        seed = os.urandom(_SEED_BYTES)
         if self.rotation_seed is not None:
             seed = f"fldp {self.rotation_seed}".encode()
+        elif self.generator is not None:
+            # Or the noise would come again, and the release would not.
+            seed = lattice.Words.of(self.generator).digits()
+        else:
+            seed = os.urandom(_SEED_BYTES)
         return Rotation(seed, size)
 
     def events(self, plan: PrivacyPlan, rounds: int = 1, size: int = 1) -> list[Event]:
@@ -390,7 +395,8 @@ class NoisyContribution:
     clip : float or Clip
         C, or a flat clip.
     noise : Skellam
-        With a `rotation_seed`: the server's.
+        With a `rotation_seed`, the server's, and without a generator: what comes again at a client
+        no statement of the server could tell.
     weight_cap : float, optional
         A client counts min(weight, cap) times; None: once.
 
@@ -401,18 +407,22 @@ class NoisyContribution:
 
     Examples
     --------
-    The sum modulo 2^bits, here in the clear, is all that the server gets:
+    A whole round: 30 clients, of whom one disappears before it uploads and one after. The sum
+    modulo 2^bits is all that the server gets.
 
     >>> import fldp
     >>> from fldp.mechanism.collection import Collection
-    >>> plan = fldp.calibrate(epsilon=8.0, delta=1e-4, rounds=1, clients=200,
-    ...                       trust="distributed", min_survivors=150)
+    >>> from fldp.mechanism.secagg import Round, Rules
+    >>> plan = fldp.calibrate(epsilon=8.0, delta=1e-3, rounds=1, clients=30,
+    ...                       trust="distributed", min_survivors=24, colluders=2)
     >>> noise = Skellam(rotation_seed=1)
     >>> client = NoisyContribution(plan, torch.zeros(4), noise=noise)
-    >>> uploads = [client.encode(torch.full((4,), 0.5)) for _ in range(200)]
+    >>> vectors = np.array([client.encode(torch.full((4,), 0.5)) for _ in range(30)])
+    >>> protocol = Round(Rules.for_plan(plan, 30, client.grid))
+    >>> total = protocol.run(vectors, no_upload=[3], no_answer=[7])
     >>> server = Collection(plan, torch.zeros(4), noise=noise)
-    >>> server.receive_sum(sum(uploads) % 2**client.grid.bits, uploads=200)
-    >>> bool((server.release().mean - 0.5).abs().max() < 0.1)
+    >>> server.receive_sum(total, uploads=len(protocol.uploads))
+    >>> bool((server.release().mean - 0.5 * 29 / 30).abs().max() < 0.2)
     True
     """
 
@@ -436,6 +446,11 @@ class NoisyContribution:
             raise ValueError(
                 "noise has no rotation_seed: give a public number, the same as the server's"
             )
+        if noise.reproducible:
+            raise ValueError(
+                "noise has a generator: a client's share must not come again, and the server's "
+                "statement would not say that it does; leave the generator out"
+            )
         self._half = Contribution(like, clip, weight_cap=weight_cap)
         noise.check_clip(self._half.clip)
         size = self._half.layout.total
@@ -443,7 +458,6 @@ class NoisyContribution:
         self.grid = noise.grid(plan, size)
         norm = self._half.clip.norm * (weight_cap or 1.0)
         self._encoder = Encoder(self.grid, norm, noise.rotation(size))
-        self._generator = noise.generator
 
     def encode(self, update: object, weight: object = None) -> NDArray[np.int64]:
         """One client's vector, for one round.
@@ -467,6 +481,6 @@ class NoisyContribution:
         """
         message = self._half.encode(update, weight)
         # A key of its own for every call: neither threads nor forked processes share noise.
-        words = lattice.Words.of(self._generator)
+        words = lattice.Words()
         steps = self._encoder.steps(message.vector.cpu()[None], words)[0]
         return self._encoder.wrapped(steps + self._encoder.noise(1, words))

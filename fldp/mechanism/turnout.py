@@ -32,6 +32,14 @@ def fewest(plan: PrivacyPlan) -> int:
     return plan.min_survivors + plan.colluders
 
 
+def told(plan: PrivacyPlan) -> str:
+    """The fewest uploads of a plan with distributed trust, in words."""
+    words = f"min_survivors = {plan.min_survivors}"
+    if plan.colluders:
+        words += f" and {plan.colluders} colluders"
+    return words
+
+
 def most(plan: PrivacyPlan) -> int:
     """The most clients in a round that the plan accounts for, and one sum can hold."""
     limit = plan.clients
