@@ -196,7 +196,9 @@ def test_a_whole_round_from_clients_to_a_release_in_the_ledger(tmp_path: Path) -
     assert torch.allclose(release.mean, torch.stack(here).double().sum(0) / 12, atol=6e-4)
     # Nine shares of noise, of which six are accounted.
     assert release.noise_std == pytest.approx(math.sqrt(9 / 6) * 1e-3 / 12, rel=0.01)
-    told = " ".join(plan.statement().split())
+    told = " ".join(f"{plan.statement(release.reproducible)} {noise.statement()}".split())
+    assert "Skellam, whole steps of a public grid" in told
+    assert "eproducible noise" not in told
     assert "at least 6 are honest and at most 2 tell it" in told
     assert "A round to which fewer than 8 come is skipped" in told
 
