@@ -20,6 +20,7 @@ from fldp.accounting import skellam_gdp
 from fldp.accounting.lattice import skellam_logpmf
 from fldp.mechanism import grid as grids
 from fldp.mechanism.collection import Collection
+from fldp.mechanism.contribution import Contribution
 from fldp.mechanism.grid import Grid, Terms, finest
 from fldp.mechanism.lattice import Words, skellam
 from fldp.mechanism.release import SkippedRound
@@ -141,7 +142,8 @@ def test_a_resumed_run_is_the_uninterrupted_one_where_its_noise_repeats(tmp_path
         noise = Skellam(generator=seeded(seed))
         history = fldp.train(model, people, plan, noise=noise, seed=3, **options)
         assert "Reproducible noise" in history.statement
-        return list(history.model.weight.flatten().tolist())
+        found = torch.nn.utils.parameters_to_vector(history.model.parameters())
+        return list(found.tolist())
 
     stop = [lambda done, _: done == 1]
     whole = trained(7)
@@ -194,7 +196,9 @@ def test_a_whole_round_from_clients_to_a_release_in_the_ledger(tmp_path: Path) -
     assert torch.allclose(release.mean, torch.stack(here).double().sum(0) / 12, atol=6e-4)
     # Nine shares of noise, of which six are accounted.
     assert release.noise_std == pytest.approx(math.sqrt(9 / 6) * 1e-3 / 12, rel=0.01)
-    told = " ".join(plan.statement().split())
+    told = " ".join(f"{plan.statement(release.reproducible)} {noise.statement()}".split())
+    assert "Skellam, whole steps of a public grid" in told
+    assert "eproducible noise" not in told
     assert "at least 6 are honest and at most 2 tell it" in told
     assert "A round to which fewer than 8 come is skipped" in told
 
@@ -273,7 +277,11 @@ def test_a_sum_comes_once_and_alone() -> None:
     bounded = half.bound(torch.ones(1, 10), half.weights(None, 1))
     with pytest.raises(ValueError, match="takes no other row"):
         server.add(bounded)
-    server.release()
+    message = Contribution(torch.zeros(10)).encode(torch.ones(10))
+    for sent in (message, "no message at all"):
+        with pytest.raises(ValueError, match="takes no other row"):
+            server.receive(sent)  # type: ignore[arg-type]
+    assert server.release().private.count == 11
     with pytest.raises(ValueError, match="second release"):
         server.receive_sum(nothing, 11)
     for plan, how, words in (
@@ -282,6 +290,20 @@ def test_a_sum_comes_once_and_alone() -> None:
     ):
         with pytest.raises(ValueError, match=words):
             Collection(plan, torch.zeros(10), noise=how).receive_sum(nothing, 11)
+
+
+def test_what_comes_beside_a_sum_makes_no_missing_noise_good() -> None:
+    noise = Skellam(bits=24, rotation_seed=5)
+    for uploads in (0, 9):
+        server = Collection(shared(12), torch.zeros(10), noise=noise)
+        server.receive_sum(torch.zeros(16, dtype=torch.int64), uploads)
+        for _ in range(3):
+            with pytest.raises(ValueError, match="takes no other row"):
+                server.receive("malformed")  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="a round has one sum"):
+            server.receive_sum(np.zeros(16, dtype=np.int64), 12)
+        with pytest.raises(SkippedRound, match=f"{uploads} clients took part"):
+            server.release()
 
 
 @pytest.mark.parametrize(
@@ -525,7 +547,7 @@ def test_an_audit_of_the_whole_release_stays_under_the_claim() -> None:
     assert 0.8 < found < 2.0
 
 
-def audited(uploads: int = 4, colluding: int = 0, runs: int = 3000) -> float:
+def audited(uploads: int = 4, colluding: int = 0, runs: int = 1000) -> float:
     """μ that shows from clients to release: of four clients the first is a canary, or sends zeros.
 
     The colluding ones tell the server their noise, which takes it off the sum.

@@ -114,6 +114,8 @@ class Collection:
         self._malformed = 0
         self._problem: str | None = None
         self._released = False
+        # Whether secure aggregation has brought the whole sum, with all its uploads.
+        self._complete = False
         self._names: set[Hashable] = set()
         # Who adds and then releases holds it all the while.
         self.lock = threading.RLock()
@@ -173,9 +175,12 @@ class Collection:
         Raises
         ------
         ValueError
-            Beyond the number of clients that the plan accounts for, and for identifiers that are
-            none; nothing is counted then.
+            Beyond the number of clients that the plan accounts for, for identifiers that are none,
+            and after `receive_sum`; nothing is counted then.
         """
+        # A count that grew would let a sum with too few shares of noise pass for enough.
+        if self._complete:
+            raise ValueError("this round has the sum of secure aggregation, and takes no other row")
         names = identifiers(client, count)
         again = twice(names, self._names)
         if again is not None:
@@ -235,7 +240,8 @@ class Collection:
         Raises
         ------
         ValueError
-            After the release, and beyond the number of clients that the plan accounts for.
+            After the release, after `receive_sum`, and beyond the number of clients that the plan
+            accounts for; nothing is counted then.
         """
         with self.lock:
             self.check_open()
@@ -276,13 +282,14 @@ class Collection:
             self.check_open()
             if self.plan.trust != "distributed":
                 raise ValueError(f"trust is {self.plan.trust!r}: the server has no sum to take")
-            if self._count:
+            if self._count or self._complete:
                 raise ValueError("a round has one sum, and nothing beside it: start a new one")
             if not isinstance(self._sum, LatticeSum):
                 raise ValueError(f"{self.noise!r} takes no sum of whole numbers: use Skellam noise")
             steps = self._sum.checked(total)
             self.admit(None, whole("uploads", uploads, 0))
             self._sum.take(steps)
+            self._complete = True
 
     def _bounded(self, message: Message) -> Bounded:
         """A message that may hold anything, within C·cap."""

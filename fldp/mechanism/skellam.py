@@ -153,8 +153,10 @@ class LatticeSum:
             scaled = part * factor.to(part.dtype)[:, None]
             self._steps += self.encoder.steps(scaled.cpu(), words).sum(axis=0)
 
-    def checked(self, total: ArrayLike) -> NDArray[np.int64]:
+    def checked(self, total: ArrayLike | Tensor) -> NDArray[np.int64]:
         """The output of secure aggregation as whole numbers (D,); ValueError for anything else."""
+        if isinstance(total, Tensor):
+            total = total.detach().cpu()
         found: NDArray[Any] = np.asarray(total)
         width = self.encoder.rotation.padded
         bits = self.encoder.grid.bits
