@@ -126,6 +126,11 @@ class Collection:
         z, self._bit_noise = clip.noise_split(
             plan.noise_multiplier, plan.denominator, plan.adjacency
         )
+        if clip.queries and plan.correlation is not None:
+            raise ValueError(
+                "adaptive clipping moves C, and noise that is correlated over rounds takes back "
+                "what it added at another C: give a fixed clip"
+            )
         if clip.queries and plan.trust == "local":
             raise ValueError("adaptive clipping needs a noised sum of bits: not local trust")
         self.std = z * clip.norm * cap
@@ -332,7 +337,7 @@ class Collection:
             unclipped = self._owner.observe(bits, self.plan.denominator)
         release = Release(
             mean=self.layout.restore(mean),
-            noise_std=std / self.denominator,
+            noise_std=self.noise.marginal(std) / self.denominator,
             denominator=self.denominator,
             event=self.event,
             clip_norm=self.half.clip.norm,
