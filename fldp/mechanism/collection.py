@@ -27,6 +27,7 @@ from fldp.mechanism.contribution import (
     SeenOne,
     joined,
 )
+from fldp.mechanism.correlation import check_clip
 from fldp.mechanism.intake import check_plan, check_weights, identifiers, twice
 from fldp.mechanism.noise import Gaussian, as_noise, check_scale
 from fldp.mechanism.release import PrivateDiagnostics, Release, SkippedRound, keep_beside
@@ -123,14 +124,10 @@ class Collection:
         """The standard deviations, and the event that they make; ValueError unless accounted."""
         plan = self.plan
         clip = self.half.clip
+        check_clip(plan, clip)
         z, self._bit_noise = clip.noise_split(
             plan.noise_multiplier, plan.denominator, plan.adjacency
         )
-        if clip.queries and plan.correlation is not None:
-            raise ValueError(
-                "adaptive clipping moves C, and noise that is correlated over rounds takes back "
-                "what it added at another C: give a fixed clip"
-            )
         if clip.queries and plan.trust == "local":
             raise ValueError("adaptive clipping needs a noised sum of bits: not local trust")
         self.std = z * clip.norm * cap

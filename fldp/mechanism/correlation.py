@@ -33,6 +33,7 @@ from fldp.mechanism.summation import Sum
 
 if TYPE_CHECKING:
     from fldp.accounting.events import RoundEvent
+    from fldp.mechanism.clipping import Clip
     from fldp.plan import PrivacyPlan
 
 # Of the name of a run: two runs of one ledger share it once in 10^19.
@@ -298,6 +299,23 @@ def noise_of_run(
             "part as well: give a new Correlated(plan.correlation), or leave noise out"
         )
     return found
+
+
+def check_clip(plan: PrivacyPlan, clip: Clip) -> None:
+    """ValueError for a clip that moves under noise that lasts for several rounds.
+
+    Parameters
+    ----------
+    plan : PrivacyPlan
+        The plan that was accounted.
+    clip : Clip
+        The run's.
+    """
+    if clip.queries and plan.correlation is not None:
+        raise ValueError(
+            "adaptive clipping moves C, and noise that is correlated over rounds would take back "
+            "what it added at another C: give a fixed clip"
+        )
 
 
 def _padded(values: tuple[float, ...], order: int) -> list[float]:

@@ -69,7 +69,7 @@ class Limits(NamedTuple):
         return Limits(separation, whole("participations", self.participations), self.correlation)
 
 
-def limits(
+def asked_limits(
     rounds: int,
     separation: int | None,
     participations: int | None,
@@ -97,9 +97,9 @@ def limits(
 
     Examples
     --------
-    >>> limits(60, 8, None, None)[:2]
+    >>> asked_limits(60, 8, None, None)[:2]
     (8, 8)
-    >>> limits(60, None, 3, None)[:2]
+    >>> asked_limits(60, None, 3, None)[:2]
     (1, 3)
     """
     if separation is None and participations is None:
@@ -121,11 +121,11 @@ def limits(
         most = min(most, whole("participations", participations))
     noise = correlation
     if not isinstance(noise, Filter):
-        noise = fitted(noise or "independent", rounds, most, apart)
+        noise = named_filter(noise or "independent", rounds, most, apart)
     return Limits(apart, most, noise)
 
 
-def fitted(name: str, rounds: int, participations: int, separation: int) -> Filter:
+def named_filter(name: str, rounds: int, participations: int, separation: int) -> Filter:
     """The filter of a name, fitted to a run whose models are sums of its releases.
 
     Parameters
@@ -147,7 +147,7 @@ def fitted(name: str, rounds: int, participations: int, separation: int) -> Filt
 
     Examples
     --------
-    >>> fitted("banded", 64, 8, 8).order
+    >>> named_filter("banded", 64, 8, 8).order
     7
     """
     from fldp.accounting import fitting
@@ -181,7 +181,7 @@ def usual_cohort(clients: int, rounds: int, limited: Limits) -> float:
 
     Examples
     --------
-    >>> usual_cohort(480, 64, limits(64, 8, None, None))
+    >>> usual_cohort(480, 64, asked_limits(64, 8, None, None))
     60.0
     """
     if limited.separation is None or limited.participations is None:
@@ -405,7 +405,7 @@ def content_of(plan: PrivacyPlan) -> str:
     return "replace-one" if plan.adjacency == "replace-one" else "zero-out"
 
 
-def plain(plan: PrivacyPlan, participations: int, adjacency: str) -> float:
+def unamplified(plan: PrivacyPlan, participations: int, adjacency: str) -> float:
     """ε of so many participations, none of them amplified: a Gaussian each, or one together.
 
     Parameters
@@ -445,7 +445,7 @@ def cohort_known(plan: PrivacyPlan, confidence: float) -> dict[str, float]:
     failure = 1 - real("confidence", confidence, 1)
     content = content_of(plan)
     most = most_participations(plan)
-    every = plain(plan, most, content)
+    every = unamplified(plan, most, content)
     rate = 1.0
     mixture = every
     if plan.event.sampling != "none":
@@ -458,7 +458,7 @@ def cohort_known(plan: PrivacyPlan, confidence: float) -> dict[str, float]:
         "mean": most * rate,
         "epsilon": mixture,
         "bound": bound,
-        "epsilon_bound": plain(plan, bound, content),
+        "epsilon_bound": unamplified(plan, bound, content),
         "rounds": most,
         "epsilon_all": every,
         "confidence": confidence,

@@ -429,7 +429,7 @@ class PrivacyPlan:
         known = self.cohort_known(confidence)
         mean = math.ceil(known["mean"] - _WHOLE)
         content = attendance.content_of(self)
-        return known | {"epsilon_mean": attendance.plain(self, max(1, mean), content)}
+        return known | {"epsilon_mean": attendance.unamplified(self, max(1, mean), content)}
 
     def seeded_epsilon(self, participations: int) -> float:
         """ε against whoever knows the seed of the draws, which gives no client more rounds.
@@ -464,7 +464,7 @@ class PrivacyPlan:
         if k > self.rounds:
             raise ValueError(f"participations is {k}: the plan has {self.rounds} rounds")
         moves_up = self.cap is not None and self.adjacency == "add-or-remove"
-        return attendance.plain(self, k, "replace-one" if moves_up else self.adjacency)
+        return attendance.unamplified(self, k, "replace-one" if moves_up else self.adjacency)
 
     def skips(self) -> dict[str, float]:
         """The chance that too few clients come to a round, which is then skipped and spent.
@@ -1037,7 +1037,7 @@ def calibrate(
     # A sampling that there is not stays, and is refused with the rest.
     if cohort is None and sampling in SAMPLING.allowed:
         sampling = "none"
-    limits = attendance.limits(rounds, separation, participations, correlation, sampling)
+    limits = attendance.asked_limits(rounds, separation, participations, correlation, sampling)
     plan = PrivacyPlan(
         noise_multiplier=1.0,  # until it is calibrated
         delta=delta,

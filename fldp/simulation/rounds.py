@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fldp import accounting
 from fldp.accounting import Filtered
-from fldp.mechanism.correlation import Correlated, noise_of_run
+from fldp.mechanism.correlation import Correlated, check_clip, noise_of_run
 from fldp.mechanism.updates import Layout, flatten, load_
 from fldp.plan.ledger import Ledger
 from fldp.simulation.attendance import Attendance
@@ -119,6 +119,8 @@ class Run:
         layout = Layout.of_rows(self.model, self.flat, self.local.width(len(self.flat)))
         if self.clip is not None:
             self.clip.prepare(layout)
+            if self.plan is not None:
+                check_clip(self.plan, self.clip)
         weights = given.client_weights(self.local)
         denominator = weights.denominator(self.cohort, self.clients)
         return Averaging(self.plan, layout, self.clip, self.noise, weights, denominator)
