@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -286,6 +287,23 @@ def test_a_plan_affords_its_rounds_once() -> None:
     assert plan.spent(half) == pytest.approx(expected, rel=1e-12)
     assert not plan.owns(Event(z))
     assert not plan.owns(replace(one, participations=9))
+
+
+def test_a_report_of_two_runs_counts_both(tmp_path: Path) -> None:
+    plan = limited(correlation=NOISE, epsilon=20.0)
+    (whole,) = plan.events()
+    with fldp.Ledger(tmp_path / "ledger", plan) as book:
+        book.record(replace(whole, run="a", rounds=40))
+        alone = plan.report(book)
+        assert "40 of the 64 rounds are spent" in alone.to_markdown()
+        book.record(replace(whole, run="b", rounds=30))
+        both = plan.report(book)
+        assert both.epsilon == pytest.approx(book.epsilon(), rel=1e-9)
+        assert both.epsilon > plan.epsilon(64)
+        text = both.to_markdown()
+        assert "40 of the 64 rounds are spent" in text
+        assert "30 other releases are counted in" in text
+        assert book.epsilon(adjacency="replace-one") > book.epsilon()
 
 
 @pytest.mark.parametrize(

@@ -57,8 +57,8 @@ class Filter:
 
     Examples
     --------
-    >>> tree = Filter((1.0, -0.5))  # half of the last round's fresh noise is taken back
-    >>> tree.inverse(3).tolist(), tree.coefficients(3).tolist()
+    >>> half = Filter((1.0, -0.5))  # takes half of the last round's noise back
+    >>> half.inverse(3).tolist(), half.coefficients(3).tolist()
     ([1.0, -0.5, 0.0], [1.0, 0.5, 0.25])
     """
 

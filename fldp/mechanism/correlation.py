@@ -257,6 +257,10 @@ class Correlated(Gaussian):
         self._rounds = state["rounds"]
         self._since = state["since"]
         self._state = state["state"]
+        if self._state is not None:
+            # Where fresh noise is made.
+            where = "cpu" if self._generator is None else self._generator.device
+            self._state = self._state.to(where)
         self._size = state["size"]
         self._std = state["std"]
 
