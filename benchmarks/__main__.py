@@ -30,6 +30,8 @@ ALL = (
     "schools",
     "school_weights",
     "secagg",
+    "filters",
+    "correlated_digits",
 )
 WITH_DATA = ("mnist", "mnist_clients")  # what reads FLDP_DATA
 WITH_PEERS = {"aggregation", "simulation", "secagg"}

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,32 @@ COLLUDERS = Setting(
     default=0,
     otherwise="nobody does",
 )
-SETTINGS = (SAMPLING, ADJACENCY, TRUST, ACCOUNTANT, CAP, MIN_SURVIVORS, COLLUDERS)
+SEPARATION = Setting(
+    "separation",
+    "the rounds from one participation of a client to its next, at least",
+    otherwise="no limit, or 1 where there is another limit",
+)
+PARTICIPATIONS = Setting(
+    "participations",
+    "the most rounds in which any client takes part",
+    otherwise="no limit, or as many as the separation allows",
+)
+CORRELATION = Setting(
+    "correlation",
+    "the noise of a run that limits participations",
+    {
+        "independent": "fresh in every round",
+        "fractional": "a fractional power, cut off after four coefficients",
+        "blt": "buffered linear Toeplitz, of two buffers",
+        "banded": "a participation is over before the client's next",
+    },
+    otherwise="independent where participations are limited",
+)
+# What a plan has by name; of the others it has numbers, and of correlated noise the coefficients.
+CHOICES = (SAMPLING, ADJACENCY, TRUST, ACCOUNTANT)
+# They belong together: what a client pays for follows from all three.
+LIMITS = (SEPARATION, PARTICIPATIONS, CORRELATION)
+SETTINGS = (*CHOICES, CAP, MIN_SURVIVORS, COLLUDERS, *LIMITS)
 
 # What an example of min_survivors presumes: a fifth drops out of a cohort that is small by so many
 # standard deviations. A round of fewer is lost, with .8 m alone one of eight at m = 20 of N = 100.
@@ -140,7 +164,9 @@ def refuse_what_conflicts(
     accountant: str,
     cap: int | None,
     min_survivors: int | None,
-    **others: Any,
+    separation: int | None = None,
+    colluders: int = 0,
+    **others: object,
 ) -> None:
     """Refuse settings of a plan that are each in range and do not go together.
 
@@ -148,10 +174,10 @@ def refuse_what_conflicts(
     ----------
     clients, cohort
         N and m.
-    sampling, trust, adjacency, accountant, cap, min_survivors
+    sampling, trust, adjacency, accountant, cap, min_survivors, separation, colluders
         As in the table above.
     **others
-        The other fields of a plan: `colluders`, and those of which none can be in conflict.
+        The other fields of a plan, of which none can be in conflict.
 
     Raises
     ------
@@ -168,6 +194,7 @@ def refuse_what_conflicts(
     shared = trust == "distributed"
     survivors = f"min_survivors is {min_survivors}"
     example = _survivors(clients, cohort, sampling)
+    limited = separation is not None
     refusals = (
         (
             cohort > clients,
@@ -184,6 +211,14 @@ def refuse_what_conflicts(
         (
             cap is not None and cap < cohort,
             f"cap is {cap}, below the cohort {m}: m + 5√m costs next to nothing",
+        ),
+        # A share of the noise of an earlier round is gone with the client that drew it, and noise
+        # that is fresh in every round is of the same plans.
+        (
+            limited and trust != "central",
+            f"separation is {separation} with trust={trust!r}: limits on participations are "
+            "accounted where one server counts them and keeps the noise of a run; use "
+            "trust='central'",
         ),
         # Who took part is seen, so the statement cannot hide it.
         (
@@ -218,11 +253,21 @@ def refuse_what_conflicts(
             min_survivors is not None and min_survivors > cohort,
             f"{survivors}, above the cohort {m}: give fewer",
         ),
+        (
+            limited and sampling == "fixed",
+            f"separation is {separation} with sampling='fixed': who was drawn is not drawn again "
+            "for a while, so no draw is uniform; use sampling='none'",
+        ),
+        (
+            limited and cap is not None,
+            f"cap is {cap} with separation={separation}: who is sent away would depend on others; "
+            "leave the cap out",
+        ),
     )
     for applies, reason in refusals:
         if applies:
             raise ValueError(reason)
-    _refuse_colluders(cohort, min_survivors, others.get("colluders", 0))
+    _refuse_colluders(cohort, min_survivors, colluders)
 
 
 def _refuse_colluders(cohort: float, min_survivors: int | None, colluders: int) -> None:

@@ -18,6 +18,7 @@ from fldp._settings import (
     ADJACENCY,
     CAP,
     COLLUDERS,
+    LIMITS,
     MIN_SURVIVORS,
     SAMPLING,
     TRUST,
@@ -108,6 +109,7 @@ OPTIONS = {
     "trust": _of(TRUST),
     "min-survivors": _of(MIN_SURVIVORS),
     "colluders": _of(COLLUDERS),
+    **{setting.name: _of(setting) for setting in LIMITS},
     "records": _must("records of all clients together", int),
     "batch-size": _must("records per local step", int),
     "local-epochs": _Option("local epochs per round", int, default=1),
@@ -117,7 +119,7 @@ OPTIONS = {
 MECHANISM = "delta noise-multiplier sampling-rate clients? sampling adjacency accountant cap"
 PLAN = (
     "epsilon delta? rounds clients cohort sampling trust adjacency? accountant cap min-survivors "
-    "colluders"
+    "colluders separation participations correlation"
 )
 RECIPE = "epsilon delta rounds clients records batch-size local-epochs user-sample-rate"
 

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike as Array
 
 from fldp._text import up
 from fldp.plan import PrivacyPlan
-from fldp.plan.statement import amplified
+from fldp.plan.drawn import amplified
 
 if TYPE_CHECKING:
     from fldp.audit.findings import AuditResult

@@ -9,6 +9,7 @@ import pytest
 from test_statement import plans
 
 import fldp
+from fldp.plan.drawn import amplified
 from fldp.plan.exposure import exposures
 from fldp.plan.label import Label
 
@@ -23,7 +24,7 @@ def test_every_kind_of_plan_has_a_label_that_is_true_of_it() -> None:
         said = text(plan, client="phone")
         assert not re.search("[εδσ²=]|e\\^|phone phone|None", said), name
         who = said.split("Who is looking:")[1].split("As a bet")[0]
-        hidden = fldp.plan.statement.amplified(plan) or plan.adjacency == "add-or-remove"
+        hidden = amplified(plan) or plan.adjacency == "add-or-remove"
         assert ("not who took part" in who) == (plan.trust == "central" and hidden), name
         assert ("took part at all" in who) == (plan.adjacency == "add-or-remove"), name
         assert ("The promise is not against them" in said) == (plan.trust == "central"), name

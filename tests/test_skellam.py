@@ -17,6 +17,7 @@ from scipy import stats
 
 import fldp
 from fldp.accounting import skellam_gdp
+from fldp.accounting.filters import independent
 from fldp.accounting.lattice import skellam_logpmf
 from fldp.mechanism import grid as grids
 from fldp.mechanism.collection import Collection
@@ -30,6 +31,9 @@ from fldp.mechanism.secagg import Round, Rules
 from fldp.mechanism.skellam import Encoder, LatticeSum, NoisyContribution, Skellam
 
 KEY = bytes(range(32))
+LIMITED: dict[str, Any] = {
+    "separation": 1, "participations": 1, "correlation": independent(),
+}  # fmt: skip
 
 
 def shared(clients: int = 20, **changes: Any) -> fldp.PrivacyPlan:
@@ -342,6 +346,7 @@ def test_its_events_are_the_plans_and_its_noise_gives_their_z() -> None:
         (plan_for(20, sampling="poisson", cohort=5, cap=9), "cap is 9"),
         (plan_for(20, sampling="fixed", cohort=5, adjacency="replace-one"), "sampling is 'fixed'"),
         (plan_for(20, sampling="poisson", cohort=5, adjacency="replace-one"), "'replace-one'"),
+        (plan_for(20, **LIMITED), "is fresh in every round"),
         (shared(20, target_epsilon=200.0), "sampler's term"),
         (shared(10_000, min_survivors=8000), "bits is 8: too few"),
     ],

@@ -220,14 +220,6 @@ def test_p12_a_printed_pair_is_true(clients: int) -> None:
     assert f"<th>ε</th><td>{epsilon:g}</td>" in table
 
 
-if __name__ == "__main__":
-    import warnings
-
-    warnings.simplefilter("ignore")
-    everything = {name: (plan, k, plan.statement(participations=k)) for name, plan, k in cases()}
-    STORED.write_text(text(everything), encoding="utf-8")
-
-
 def test_a_distributed_statement_says_whom_it_trusts_and_what_it_does_not_check() -> None:
     shared = {**BASE, "cohort": 120, "trust": "distributed", "min_survivors": 80}
     for colluders, told in ((0, "none tell"), (16, "at most 16 tell")):
@@ -246,17 +238,9 @@ def test_a_distributed_statement_says_whom_it_trusts_and_what_it_does_not_check(
         assert "nobody can look at an update" not in said
 
 
-def test_r05_a_statement_says_how_often_a_round_is_skipped_where_that_matters() -> None:
-    plan = fldp.calibrate(**BASE, cohort=120, trust="distributed", min_survivors=96)
-    said = one_line(plan.statement())
-    chance, some = fldp._text.up(plan.skips()["round"]), fldp._text.up(plan.skips()["any"])
-    assert f"fewer than 96 clients come to a round with probability {chance}" in said
-    assert f"at least one of the 60 rounds with probability {some}" in said
-    # What a skip tells, that fewer came, is public there already.
-    assert "that number is public, also where a round is skipped" in said
-    rare = dataclasses.replace(plan, min_survivors=60)
-    assert 0 < rare.skips()["any"] < 1e-3
-    for other in (rare, dataclasses.replace(plan, sampling="fixed")):
-        assert "Skipped rounds" not in other.statement()
-    # A seed has drawn already.
-    assert "Skipped rounds" not in plan.statement(participations=SEEDED)
+if __name__ == "__main__":
+    import warnings
+
+    warnings.simplefilter("ignore")
+    everything = {name: (plan, k, plan.statement(participations=k)) for name, plan, k in cases()}
+    STORED.write_text(text(everything), encoding="utf-8")

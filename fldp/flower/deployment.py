@@ -139,8 +139,8 @@ def refuse_overrides(grid: Grid, paths: Iterable[Path]) -> None:
             )
 
 
-def check_trust(plan: PrivacyPlan) -> None:
-    """ValueError for trust under which noise would not be here, or twice.
+def check_enforced(plan: PrivacyPlan) -> None:
+    """ValueError for trust under which noise would not be here, or twice, and for limits.
 
     Parameters
     ----------
@@ -156,4 +156,11 @@ def check_trust(plan: PrivacyPlan) -> None:
         raise ValueError(
             "trust is 'local', and devices have added the noise already: use the strategy itself, "
             "with ClientApp(mods=[fldp.flower.local_dp(plan, ...)]) on each device"
+        )
+    # A node that starts again is another one to Flower, and nobody here counts its rounds.
+    if plan.separation is not None:
+        raise ValueError(
+            f"separation is {plan.separation} and participations {plan.participations}: "
+            "fldp.flower does not hold clients to limits on participations; calibrate without "
+            "separation, participations and correlation, or use fldp.train"
         )

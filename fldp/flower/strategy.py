@@ -20,7 +20,7 @@ from torch import Tensor
 from fldp._checks import between, shown, whole
 from fldp._text import fill, up
 from fldp.flower.arrays import parameters, record_of, update_in, weight_in
-from fldp.flower.deployment import absolute, check_trust, refuse_overrides
+from fldp.flower.deployment import absolute, check_enforced, refuse_overrides
 from fldp.flower.inner import check_strategy, kept, no_metrics
 from fldp.flower.nodes import OneReply, Roster, connected
 from fldp.flower.progress import Progress, load_optimiser, optimiser_state
@@ -108,7 +108,7 @@ class Private(Strategy):
         noise: Gaussian | None = None,
     ) -> None:
         check_plan(plan)
-        check_trust(plan)
+        check_enforced(plan)
         check_strategy(strategy)
         self.strategy = strategy
         strategy.train_metrics_aggr_fn = no_metrics
@@ -116,6 +116,7 @@ class Private(Strategy):
         # The run's own: an adaptive clip moves.
         self.clip = copy.deepcopy(as_clip(clip))
         self.noise = as_noise(noise, None)
+        self.noise.check(plan)
         self.min_nodes = whole("min_nodes", min_nodes)
         self.roster = None if roster is None else Roster(roster)
         if max(self.min_nodes, len(self.roster or ())) > plan.clients:

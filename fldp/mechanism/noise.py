@@ -23,7 +23,7 @@ from fldp.mechanism.summation import MOST, Columns, RunningSum, Sum
 from fldp.mechanism.turnout import likely, most
 
 if TYPE_CHECKING:
-    from fldp.accounting import Event
+    from fldp.accounting.events import RoundEvent
     from fldp.mechanism.clipping import Clip
     from fldp.mechanism.updates import Layout
     from fldp.plan import PrivacyPlan
@@ -222,7 +222,7 @@ class Gaussian:
         """Whether somebody may know the noise: it comes from the caller's generator."""
         return self._generator is not None
 
-    def events(self, plan: PrivacyPlan, rounds: int = 1, size: int = 1) -> list[Event]:
+    def events(self, plan: PrivacyPlan, rounds: int = 1, size: int = 1) -> list[RoundEvent]:
         """What the accountant composes for the first `rounds` rounds of a run under `plan`.
 
         Parameters
@@ -236,14 +236,30 @@ class Gaussian:
 
         Returns
         -------
-        list of Event
+        list of events
 
         Raises
         ------
         ValueError
             Where this noise does not give what the plan states.
         """
+        self.check(plan)
         return plan.events(rounds)
+
+    def check(self, plan: PrivacyPlan) -> None:
+        """ValueError where the plan accounts for another kind of noise.
+
+        Parameters
+        ----------
+        plan : PrivacyPlan
+            The plan that was accounted.
+        """
+        if plan.correlation is not None:
+            raise ValueError(
+                f"{self!r} is fresh in every round, and the plan accounts for the noise of a whole "
+                "run: give noise=Correlated(plan.correlation) of fldp.mechanism.correlation, one "
+                "object for all rounds"
+            )
 
     def marginal(self, std: float, total: Sum | None = None) -> float:
         """The standard deviation that the noise of one round has on a coordinate of the sum.

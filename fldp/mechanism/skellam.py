@@ -38,7 +38,7 @@ from fldp.plan.statement import PAIRS_ALONE
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from fldp.accounting import Event
+    from fldp.accounting.events import RoundEvent
     from fldp.plan import PrivacyPlan
 
 # Coordinates that are rotated and rounded at once.
@@ -276,6 +276,7 @@ class Skellam(Gaussian):
             For a plan that this noise does not give, and for too few bits.
         """
         check_plan(plan)
+        self.check(plan)
         _check_pair(plan)
         return grid_for(Terms.of(plan, whole("size", size)), self.bits)
 
@@ -300,7 +301,7 @@ class Skellam(Gaussian):
             seed = os.urandom(_SEED_BYTES)
         return Rotation(seed, size)
 
-    def events(self, plan: PrivacyPlan, rounds: int = 1, size: int = 1) -> list[Event]:
+    def events(self, plan: PrivacyPlan, rounds: int = 1, size: int = 1) -> list[RoundEvent]:
         grid = self.grid(plan, size)
         if grid.noise_multiplier < plan.noise_multiplier:
             raise ValueError(
@@ -373,8 +374,8 @@ def _check_pair(plan: PrivacyPlan) -> None:
             f"sampling is {event.sampling!r} {where}: use 'poisson', 'none', or trust="
             "'distributed', which claims none"
         )
-    if event.cap is not None:
-        raise ValueError(f"cap is {event.cap} {where}: leave it out, or use Gaussian()")
+    if plan.cap is not None:
+        raise ValueError(f"cap is {plan.cap} {where}: leave it out, or use Gaussian()")
     if plan.adjacency == "replace-one":
         raise ValueError(
             f"adjacency is 'replace-one' {where}: use 'add-or-remove' or 'zero-out', or Gaussian()"

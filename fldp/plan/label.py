@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fldp._text import WIDTH, down
+from fldp.plan.drawn import amplified
 from fldp.plan.exposure import Exposure, content_of
-from fldp.plan.statement import WEAK, amplified
+from fldp.plan.statement import WEAK
 
 if TYPE_CHECKING:
     from fldp.plan.client import PrivacyPlan

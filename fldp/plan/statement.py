@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from fldp._settings import ACCOUNTANT, ADJACENCY
 from fldp._text import down, fill, folded, up
+from fldp.plan import drawn
+from fldp.plan.drawn import amplified
 
 if TYPE_CHECKING:
     from fldp.plan.client import PrivacyPlan
@@ -19,8 +21,6 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-6
 # From here on a guarantee is called weak: e^10 is 22,026 to 1.
 WEAK = 10.0
-# A run that loses a round less often than this loses none that matters.
-_NEGLIGIBLE = 1e-3
 
 # How the clause begins that takes everything back from whoever knows the seed of the noise.
 REPRODUCIBLE = "Reproducible noise"
@@ -38,18 +38,6 @@ TRUSTS = {
     "where a round is skipped",
     "local": "nobody but the client itself, which clips its update and adds the full noise to its "
     "own message",
-}
-SECRET_DRAWS = {
-    "poisson": "every round each client takes part by its own secret coin, q = {q}, whatever the "
-    "others do",
-    "fixed": "every round exactly {m:.10g} of {N} clients are drawn, uniformly, in secret, without "
-    "replacement",
-}
-KNOWN_DRAWS = {
-    "poisson": "every round each client takes part by its own coin, q = {q}, whatever the others "
-    "do; how it fell is known",
-    "fixed": "every round exactly {m:.10g} of {N} clients are drawn, uniformly, without "
-    "replacement; who is known",
 }
 RECORDS = (
     "a change of some of a client's data, such as one record: that is replace-one, which moves the "
@@ -141,9 +129,9 @@ def clauses(
         ],
         "trust": [f"Trust, {plan.trust}: {_trust(plan, participations)}."],
         "against": [f"Against: {_against(plan, participations)}."],
-        "sampling": [f"Sampling, {plan.sampling}: {_sampling(plan, participations)}."],
-        "others": _others(plan, participations),
-        "skips": _skips(plan, participations),
+        "sampling": [f"Sampling, {plan.sampling}: {drawn.sampling(plan, participations)}."],
+        "others": drawn.others(plan, participations),
+        "skips": drawn.lost_rounds(plan, participations),
         "noise": [_noise(plan)],
         "delta": [_delta(plan)],
         "accountant": [f"Accountant: {_accountant(plan, participations)}."],
@@ -175,38 +163,6 @@ def _exact(plan: PrivacyPlan) -> str:
     if plan.trust == "distributed":
         return "Skellam"
     return "DiscreteGaussian"
-
-
-def amplified(plan: PrivacyPlan) -> bool:
-    """Whether the account relies on who took part being secret.
-
-    Parameters
-    ----------
-    plan
-        The plan.
-
-    Returns
-    -------
-    bool
-        False where no amplification is claimed, and where who took part is seen.
-    """
-    return plan.event.sampling != "none" and not plan.event.known
-
-
-def mixed(plan: PrivacyPlan) -> bool:
-    """Whether the account is over the stated coins, although it is known how they fell.
-
-    Parameters
-    ----------
-    plan
-        The plan.
-
-    Returns
-    -------
-    bool
-        True under distributed trust with sampling.
-    """
-    return plan.event.sampling != "none" and plan.event.known
 
 
 def _headline(plan: PrivacyPlan, participations: int | None) -> list[str]:
@@ -270,102 +226,22 @@ def _against(plan: PrivacyPlan, participations: int | None) -> str:
     return f"{sees} and who took part, but no updates"
 
 
-def _sampling(plan: PrivacyPlan, participations: int | None) -> str:
-    # Who knows the seed knows every cohort.
-    known = mixed(plan) or participations is not None
-    if plan.event.sampling == "none":
-        words = _no_claim(plan, participations)
-    else:
-        draws = KNOWN_DRAWS if known else SECRET_DRAWS
-        words = draws[plan.sampling].format(q=up(plan.sampling_rate), m=plan.cohort, N=plan.clients)
-        if known:
-            words += ", so nothing is amplified"
-    if plan.cap is not None:
-        words += f"; of more than {plan.cap} a random excess is sent away"
-    if participations is not None:
-        words += (
-            f". The draws came from a seed, which gives no client more than {participations} of "
-            f"the {plan.rounds} rounds: the ε above is that of {participations}"
-        )
-    elif mixed(plan):
-        words += ": a client pays for the rounds in which it takes part"
-    return words
-
-
-def _no_claim(plan: PrivacyPlan, participations: int | None) -> str:
-    pays = f", a client pays for all {plan.rounds} rounds" if participations is None else ""
-    words = f"no amplification is claimed{pays}; who takes part must not depend on the data"
-    everyone = plan.cohort == plan.clients
-    if plan.adjacency == "add-or-remove" and not everyone:
-        words += ", nor who else is drawn on whether one client is there (else: zero-out)"
-    return words
-
-
-def _others(plan: PrivacyPlan, participations: int | None) -> list[str]:
-    """What holds against those who know more, or less, than the headline's adversary."""
-    if participations is not None:
-        return [_without_the_seed(plan)]
-    if plan.event.sampling == "none":
-        return []
-    known = plan.cohort_known()
-    # A bound from below on a chance: rounded down.
-    crowd = (
-        f"with probability {down(known['confidence'], 6)} no client takes part in more than "
-        f"{known['bound']} rounds, which is ε = {up(known['epsilon_bound'])}"
-    )
-    every = f"ε = {up(known['epsilon_all'])}, that of all {plan.rounds} rounds"
-    if mixed(plan):
-        return [
-            "Coins: this ε presumes that the server draws them as stated; the chance of being "
-            f"drawn often counts towards δ. Also, {crowd}. Against a server that draws otherwise: "
-            f"{every}."
-        ]
-    return [
-        "Against whoever also knows who took part, but not the server, which sees the updates "
-        "(hidden is then what updates contain, not who sent them; the chance of being drawn often "
-        f"counts towards δ): ε = {up(known['epsilon'])}. Also, {crowd}. Whatever the draws: "
-        f"{every}."
-    ]
-
-
-def _without_the_seed(plan: PrivacyPlan) -> str:
-    epsilon = up(plan.epsilon())
-    if plan.accountant == "gdp":
-        epsilon += " (approximately)"
-    if amplified(plan):
-        return (
-            "Against whoever sees every model and neither knows nor can guess the seed, nor "
-            "anything of what it drew, such as who took part or the number of rounds above: ε = "
-            f"{epsilon}. A small seed is found by trying them all."
-        )
-    if mixed(plan):
-        every = up(plan.cohort_known()["epsilon_all"])
-        return (
-            "Against a server that draws otherwise than by that seed: ε = "
-            f"{every}, that of all {plan.rounds} rounds."
-        )
-    return f"Whatever the draws: ε = {epsilon}, that of all {plan.rounds} rounds."
-
-
-def _skips(plan: PrivacyPlan, participations: int | None) -> list[str]:
-    chances = plan.skips()
-    # With a seed the draws, and what they skip, are no longer a matter of chance.
-    if participations is not None or chances["any"] < _NEGLIGIBLE:
-        return []
-    least = (plan.min_survivors or 0) + plan.colluders
-    return [
-        f"Skipped rounds: by the stated coins fewer than {least} clients come to a "
-        f"round with probability {up(chances['round'])}, and to at least one of the {plan.rounds} "
-        f"rounds with probability {up(chances['any'])}; more often if some drop out."
-    ]
-
-
 def _noise(plan: PrivacyPlan) -> str:
     where = "message" if plan.trust == "local" else "sum"
     # More than the fewest survivors add more shares than z counts on.
     size = "std at least z·C" if plan.trust == "distributed" else "std z·C"
+    kind = f"Gaussian ({_exact(plan)}: its counterpart on a grid)"
+    if plan.correlation is not None:
+        kind = "Gaussian, fresh in each round"
+        if plan.correlation.order:
+            size = "std at least z·C"
+            kind = (
+                "Gaussian, correlated over the rounds by a filter of order "
+                f"{plan.correlation.order}, with the plan's coefficients and a round's noise made "
+                "once"
+            )
     return (
-        f"Noise: Gaussian ({_exact(plan)}: its counterpart on a grid), {size} on each {where}, z "
+        f"Noise: {kind}, {size} on each {where}, z "
         f"at least {down(plan.noise_multiplier, 5)}, C the clip norm of a whole update, times the "
         "cap of its weight if updates are weighted; the mean divides by a public number, without "
         f"weights {plan.cohort:.10g}, never by the number that came."
@@ -402,10 +278,13 @@ def _assumptions(plan: PrivacyPlan, participations: int | None) -> str:
         guess = "random numbers of the noise that nobody can guess"
     elif amplified(plan):
         guess += " (with a seed for the draws: plan.seeded_epsilon)"
+    limits = ""
+    if plan.separation is not None:
+        limits = " no client more often or sooner than stated, also in a run that was resumed,"
     drops = " who drops out does not depend on the data," if plan.trust == "distributed" else ""
     return (
-        f"Assumes: clips, weights, noise and draws as stated,{drops} at most {plan.rounds} rounds, "
-        f"and {guess}."
+        f"Assumes: clips, weights, noise and draws as stated,{limits}{drops} at most {plan.rounds} "
+        f"rounds, and {guess}."
     )
 
 

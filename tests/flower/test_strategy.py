@@ -50,6 +50,7 @@ import fldp
 import fldp.flower.strategy
 from fldp.flower import Private
 from fldp.mechanism.aggregation import PrivateAggregator
+from fldp.mechanism.correlation import Correlated
 from fldp.simulation.draws import Draws
 
 INNER = {
@@ -527,6 +528,21 @@ def test_other_trust_is_refused(tmp_path, trust) -> None:
     more = {"min_survivors": 30} if trust == "distributed" else {}
     of = plan_of(1.0, 40, 5, trust=trust, adjacency="zero-out", **more)
     refused(f"trust is '{trust}'", FedAvg(), of, ledger=tmp_path / "ledger.jsonl")
+
+
+@pytest.mark.parametrize("limit", [{"separation": 5}, {"participations": 1}])
+@pytest.mark.parametrize("correlation", [None, "blt"])
+def test_limits_on_participations_are_refused_before_anything_is_spent(
+    tmp_path, limit, correlation
+) -> None:
+    """Nobody counts a node's rounds here: a plan that pays for few would be wrong."""
+    path = tmp_path / "ledger.jsonl"
+    of = plan(cohort=None, sampling="none", correlation=correlation, **limit)
+    refused("separation is .* does not hold clients to limits", FedAvg(), of, ledger=path)
+    # Nor is the noise of such a plan taken under another.
+    noise = Correlated(of.correlation)
+    refused("fresh noise in every round", FedAvg(), plan(), ledger=path, noise=noise)
+    assert not path.exists(), "refused before anything was made"
 
 
 def test_another_wrapper_for_privacy_is_refused(tmp_path) -> None:
