@@ -28,6 +28,8 @@ ALL = (
     "populations",
     "schools",
     "school_weights",
+    "filters",
+    "correlated_digits",
 )
 WITH_DATA = ("mnist", "mnist_clients")  # what reads FLDP_DATA
 WITH_PEERS = {"aggregation", "simulation"}

@@ -19,10 +19,12 @@ from benchmarks import (
 SECTIONS = (
     tables_accounting.accounting,
     tables_accounting.calculator,
+    tables_accounting.filters,
     tables_rounds.aggregation,
     tables_rounds.simulation,
     tables_learning.algorithms,
     tables_learning.digits,
+    tables_learning.correlated,
     tables_checks.crashes,
     tables_learning.mnist,
     tables_checks.audits,

@@ -85,3 +85,38 @@ def calculator() -> Iterator[str]:
         rows.append([asked, f"{row['cases']:,}", alone, *gaps, *spent])
     head = ["question", "cases", "answered differently", "lowest", "highest", "median", "worst"]
     yield from table(head, rows)
+
+
+# The filters of the table, and how its columns call them.
+FILTERS = {
+    "independent": "independent",
+    "fractional 4": "fractional, 4",
+    "BLT 1": "BLT, 1 buffer",
+    "BLT 2": "BLT, 2 buffers",
+    "banded b": "banded, b",
+}
+
+
+def filters() -> Iterator[str]:
+    """What correlated noise costs a sum of rounds."""
+    found = load("filters")
+    if not found:
+        return
+    yield "## Correlated noise\n\n`python -m benchmarks.filters`, error of the sums, in z·C\n"
+    cells: dict[tuple[int, int, int], dict[str, str]] = {}
+    for row in found["rows"]:
+        run = (row["rounds"], row["participations"], row["separation"])
+        cells.setdefault(run, {})[row["filter"]] = f"{row['score']:.3f}"
+    rows = [
+        [", ".join(f"{number:,}" for number in run), *(scores.get(name, "") for name in FILTERS)]
+        for run, scores in cells.items()
+    ]
+    yield from table(["rounds, times, apart", *FILTERS.values()], rows)
+    worst = found["worst_fit_seconds"]
+    longest = max(found["steps"], key=lambda step: step["state_mib"])
+    two = next(step for step in found["steps"] if step["noise"] == "BLT 2")
+    yield (
+        f"Slowest fit: {worst['BLT 1']:.2f} s with one buffer, {worst['BLT 2']:.2f} s with two. A "
+        f"million coordinates: {two['filter_ms']:.0f} ms a round beyond fresh noise with two "
+        f"buffers, {longest['filter_ms']:.0f} ms for {longest['noise']}.\n"
+    )

@@ -44,6 +44,24 @@ def digits() -> Iterator[str]:
     yield from table(["ε", "accuracy", "a run"], rows)
 
 
+def correlated() -> Iterator[str]:
+    """The digits without a lottery, beside one."""
+    found = load("correlated_digits")
+    if not found:
+        return
+    setting = found["setting"]
+    yield (
+        "## Digits without a lottery\n\n`python -m benchmarks.correlated_digits`, δ = "
+        f"{setting['delta']:g}, {setting['rounds']} rounds, a client every "
+        f"{setting['separation']}th, {setting['seeds']} seeds\n"
+    )
+    rows = []
+    for row in found["rows"]:
+        known = up(row["epsilon_known"], DIGITS)
+        rows.append([f"{row['epsilon']:g}", row["noise"], accuracy(row), known])
+    yield from table(["ε", "noise", "accuracy", "ε if the cohort is known"], rows)
+
+
 def mnist() -> Iterator[str]:
     """MNIST in many small hands."""
     found = load("mnist")

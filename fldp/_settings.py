@@ -96,7 +96,32 @@ MIN_SURVIVORS = Setting(
     "the fewest honest clients in a released round, under distributed trust",
     otherwise="none, under another trust",
 )
-SETTINGS = (SAMPLING, ADJACENCY, TRUST, ACCOUNTANT, CAP, MIN_SURVIVORS)
+SEPARATION = Setting(
+    "separation",
+    "the rounds from one participation of a client to its next, at least",
+    otherwise="no limit, or 1 where there is another limit",
+)
+PARTICIPATIONS = Setting(
+    "participations",
+    "the most rounds in which any client takes part",
+    otherwise="no limit, or as many as the separation allows",
+)
+CORRELATION = Setting(
+    "correlation",
+    "the noise of a run that limits participations",
+    {
+        "independent": "fresh in every round",
+        "fractional": "a fractional power, cut off after four coefficients",
+        "blt": "buffered linear Toeplitz, of two buffers",
+        "banded": "a participation is over before the client's next",
+    },
+    otherwise="independent where participations are limited",
+)
+# What a plan has by name; of the others it has numbers, and of correlated noise the coefficients.
+CHOICES = (SAMPLING, ADJACENCY, TRUST, ACCOUNTANT)
+# They belong together: what a client pays for follows from all three.
+LIMITS = (SEPARATION, PARTICIPATIONS, CORRELATION)
+SETTINGS = (*CHOICES, CAP, MIN_SURVIVORS, *LIMITS)
 
 # What an example of min_survivors presumes: a fifth drops out of a cohort that is small by so many
 # standard deviations. A round of fewer is lost, with .8 m alone one of eight at m = 20 of N = 100.
@@ -133,6 +158,7 @@ def refuse_what_conflicts(
     accountant: str,
     cap: int | None,
     min_survivors: int | None,
+    separation: int | None = None,
     **others: object,
 ) -> None:
     """Refuse settings of a plan that are each in range and do not go together.
@@ -141,7 +167,7 @@ def refuse_what_conflicts(
     ----------
     clients, cohort
         N and m.
-    sampling, trust, adjacency, accountant, cap, min_survivors
+    sampling, trust, adjacency, accountant, cap, min_survivors, separation
         As in the table above.
     **others
         The other fields of a plan, of which none can be in conflict.
@@ -161,6 +187,7 @@ def refuse_what_conflicts(
     shared = trust == "distributed"
     survivors = f"min_survivors is {min_survivors}"
     example = _survivors(clients, cohort, sampling)
+    limited = separation is not None
     refusals = (
         (
             cohort > clients,
@@ -210,6 +237,22 @@ def refuse_what_conflicts(
         (
             min_survivors is not None and min_survivors > cohort,
             f"{survivors}, above the cohort {m}: give fewer",
+        ),
+        # A share of the noise of an earlier round is gone with the client that drew it.
+        (
+            limited and trust != "central",
+            f"separation is {separation} with trust={trust!r}: noise that lasts for several rounds "
+            "needs one who keeps it; use trust='central'",
+        ),
+        (
+            limited and sampling == "fixed",
+            f"separation is {separation} with sampling='fixed': who was drawn is not drawn again "
+            "for a while, so no draw is uniform; use sampling='none'",
+        ),
+        (
+            limited and cap is not None,
+            f"cap is {cap} with separation={separation}: who is sent away would depend on others; "
+            "leave the cap out",
         ),
     )
     for applies, reason in refusals:

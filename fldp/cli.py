@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from fldp import __version__, accounting
-from fldp._settings import ACCOUNTANT, ADJACENCY, CAP, MIN_SURVIVORS, SAMPLING, TRUST, Setting
+from fldp._settings import (
+    ACCOUNTANT,
+    ADJACENCY,
+    CAP,
+    LIMITS,
+    MIN_SURVIVORS,
+    SAMPLING,
+    TRUST,
+    Setting,
+)
 from fldp._text import up
 from fldp.plan.client import PrivacyPlan, calibrate
 from fldp.plan.report import FACTS
@@ -98,6 +107,7 @@ OPTIONS = {
     "cap": _of(CAP),
     "trust": _of(TRUST),
     "min-survivors": _of(MIN_SURVIVORS),
+    **{setting.name: _of(setting) for setting in LIMITS},
     "records": _must("records of all clients together", int),
     "batch-size": _must("records per local step", int),
     "local-epochs": _Option("local epochs per round", int, default=1),
@@ -105,7 +115,10 @@ OPTIONS = {
 }
 # The options of each command; a question mark: what it is follows from the rest, unless given.
 MECHANISM = "delta noise-multiplier sampling-rate clients? sampling adjacency accountant cap"
-PLAN = "epsilon delta? rounds clients cohort sampling trust adjacency? accountant cap min-survivors"
+PLAN = (
+    "epsilon delta? rounds clients cohort sampling trust adjacency? accountant cap min-survivors "
+    "separation participations correlation"
+)
 RECIPE = "epsilon delta rounds clients records batch-size local-epochs user-sample-rate"
 
 

@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fldp.accounting import AnyEvent, Approximate, Concentrated, Event, Laplace, event_from_dict
+from fldp.accounting import (
+    AnyEvent,
+    Approximate,
+    Concentrated,
+    Event,
+    Filtered,
+    Laplace,
+    event_from_dict,
+)
+from fldp.accounting.filters import Filter
 
 EVENTS = [
     Event(1.0, 0.25, "poisson", 3, clients=40, cap=12),
@@ -18,6 +27,8 @@ EVENTS = [
     Laplace(2.0, rounds=3),
     Approximate(0.5, 1e-6, rounds=2),
     Concentrated(0.1, rounds=7),
+    Filtered(2.0, Filter((1.0, -0.5), (1.0, 0.1)), 3, 4, rounds=9, run="a"),
+    Filtered(2.0, Filter((1.0,), (1.0, 0.5)), 3, 4, sampling_rate=0.5, known=True),
 ]
 
 
@@ -50,6 +61,11 @@ def test_a_dictionary_of_the_first_version_is_an_event():
         ({"kind": []}, "choose one of"),
         ({"kind": "laplace", "rho": 1}, "noise_multiplier, rounds"),
         ({"kind": "concentrated", "rho": 0}, "rho is 0"),
+        ({"kind": "filtered", "noise_multiplier": 1.0}, "a filter is None"),
+        (
+            {"kind": "filtered", "filter": {"num": [1.0], "den": [1.0]}, "rho": 1},
+            "participations, separation",
+        ),
     ],
 )
 def test_what_is_no_event_is_refused_in_words(fields, words):

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import fldp
 from fldp.simulation.draws import Draws
 from fldp.simulation.sampling import (
     Everyone,
@@ -28,7 +29,7 @@ from fldp.simulation.sampling import (
 def plan(**changes: Any) -> Any:
     facts = {
         "sampling": "poisson", "clients": 480, "cohort": 120.0, "cap": None,
-        "adjacency": "add-or-remove",
+        "adjacency": "add-or-remove", "separation": None,
     }  # fmt: skip
     facts.update(changes)
     return SimpleNamespace(**facts, sampling_rate=facts["cohort"] / facts["clients"])
@@ -132,10 +133,67 @@ def test_separation_fits_a_plan_without_amplification() -> None:
     assert FixedSize(120).matches(plan(sampling="none", adjacency="zero-out"))
 
 
+def limited(**changes: Any) -> Any:
+    facts: dict[str, Any] = {
+        "epsilon": 8.0, "delta": 1e-3, "rounds": 64, "clients": 480, "sampling": "none",
+        "separation": 8,
+    }  # fmt: skip
+    return fldp.calibrate(**facts | changes)
+
+
+def test_a_plan_that_limits_participations_names_its_sampler() -> None:
+    assert for_plan(limited()) == MinSeparation(8)
+    assert for_plan(limited(cohort=30)) == MinSeparation(8, rate=0.5)
+    # At most four times in 64 rounds: every sixteenth round.
+    assert for_plan(limited(participations=4)) == MinSeparation(16)
+    coins = limited(sampling="poisson", cohort=30, correlation="banded")
+    assert for_plan(coins) == MinSeparation(8, rate=0.5)
+    for plan in (limited(), limited(cohort=30), limited(participations=4), coins):
+        assert for_plan(plan).matches(plan)
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        MinSeparation(7),
+        MinSeparation(8, rate=0.5),
+        MinSeparation(16),
+        Poisson(0.125),
+        Everyone(),
+        FixedSize(60),
+    ],
+    ids=repr,
+)
+def test_a_plan_that_limits_participations_refuses_other_samplers(sampler: Sampler) -> None:
+    assert not sampler.matches(limited())
+
+
+def test_turns_that_are_too_many_are_refused_and_fewer_are_not() -> None:
+    assert not MinSeparation(8).matches(limited(participations=4, cohort=30))
+    assert MinSeparation(16).matches(limited(participations=4, cohort=30))
+    # Without limits in the plan coins in a slot bring fewer than N/b.
+    assert not MinSeparation(4, rate=0.5).matches(plan(sampling="none"))
+
+
+def test_coins_in_a_slot_are_a_clients_own() -> None:
+    sampler, draws = MinSeparation(4, rate=0.5), Draws(3)
+    every = MinSeparation(4)
+    taken, turns = 0, 0
+    for t in range(400):
+        come = set(sampler.sample(40, draws, t).tolist())
+        assert come <= set(every.sample(40, draws, t).tolist())
+        assert come & set(range(10)) == set(sampler.sample(10, draws, t).tolist())
+        taken += len(come)
+        turns += len(every.sample(40, draws, t))
+    # False alarm below 1e-6: five standard deviations.
+    assert abs(taken - turns / 2) < 5 * (turns / 4) ** 0.5
+
+
 @pytest.mark.parametrize(("make", "message"), [
     (lambda: Poisson(0.0), "rate"), (lambda: Poisson(1.2), "rate"),
     (lambda: Poisson(float("nan")), "rate"), (lambda: Poisson(0.1, 0), "cap"),
     (lambda: FixedSize(0), "cohort"), (lambda: FixedSize(2.5), "cohort"),
+    (lambda: MinSeparation(4, rate=0.0), "rate is 0.0"),
     (lambda: MinSeparation(0), "separation"), (lambda: FixedSize(9).sample(8), "only 8 clients"),
 ])  # fmt: skip
 def test_bad_settings(make: Any, message: str) -> None:

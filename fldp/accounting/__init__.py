@@ -6,7 +6,8 @@ The unit is what was clipped to norm C and noised once per round: a client's upd
 batch sizes and client data sizes do not enter. `noise_multiplier` is always the noise's standard
 deviation on the sum divided by C; under "replace-one" the sensitivity 2C is handled here. Other
 mechanisms may stand beside the Gaussian (:class:`Laplace`, :class:`Approximate`,
-:class:`Concentrated`), and clients that move together (`group`).
+:class:`Concentrated`), noise may be correlated over rounds (:class:`Filtered`), and clients may
+move together (`group`).
 
 The default accountant, "pld", is our own (:mod:`fldp.accounting.pld`; closed forms where there are
 some, such as that of Balle & Wang 2018 without sampling). Whatever it answers is an upper bound.
@@ -34,6 +35,7 @@ from fldp.accounting.events import (
     Approximate,
     Concentrated,
     Event,
+    Filtered,
     Laplace,
     event_from_dict,
 )
@@ -56,6 +58,7 @@ __all__ = [
     "Approximate",
     "Concentrated",
     "Event",
+    "Filtered",
     "Laplace",
     "delta",
     "delta_of",

@@ -22,6 +22,7 @@ from fldp.accounting.events import (
     Event,
     Events,
     Laplace,
+    by_run,
     checked,
 )
 from fldp.accounting.gaussian import LARGEST_EXP, Array
@@ -240,10 +241,10 @@ def prepared(events: Events, adjacency: str, group: int) -> list[AnyEvent]:
     []
     """
     choice("adjacency", adjacency, ADJACENCIES)
-    found = checked(events)
     group = whole("group", group)
     if group > MOST_IN_GROUP:
         raise ValueError(f"group is {group}: give at most {MOST_IN_GROUP} clients")
+    found = by_run(checked(events), group)
     for event in found:
         if isinstance(event, Event):
             _agree(event, adjacency, group)

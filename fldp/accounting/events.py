@@ -9,11 +9,12 @@ they are accounted.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from fldp._checks import MOST, MOST_RHO, between, choice, real, shown, whole
 from fldp._settings import ADJACENCY, SAMPLING
+from fldp.accounting.filters import Filter
 
 SAMPLINGS = SAMPLING.allowed
 ADJACENCIES = ADJACENCY.allowed
@@ -124,6 +125,146 @@ def _conflict(event: Event) -> str:
 
 
 @dataclass(frozen=True)
+class Filtered:
+    """The first `rounds` rounds of a run whose Gaussian noise a filter correlates over rounds.
+
+    Any two rounds of one run share noise, so its events count together: those of one `run` are one
+    event with all their rounds, and other runs compose with them. A client takes part at most
+    `participations` times, `separation` rounds apart at least; somebody has to see to that.
+
+    Parameters
+    ----------
+    noise_multiplier
+        z: standard deviation of a round's fresh noise, in clip norms; 1e-9 to 1e12.
+    filter
+        What makes the noise of the rounds out of the fresh noise.
+    participations, separation
+        k and b.
+    rounds
+        How many rounds there were, from the first.
+    run
+        The name of the run. Without one an event is a run of its own, and stands alone in a list.
+    sampling_rate
+        1: no amplification is claimed. Below: a client is in one of b groups that take turns, and
+        in its group's round takes part by its own secret coin of this chance (Choquette-Choo et al.
+        2023, section 4); C has at most b coefficients, so that turns do not overlap.
+    known
+        The adversary knows how these coins fell, as in :class:`Event`.
+
+    Raises
+    ------
+    ValueError
+        For settings that are out of range or do not go together, and for a filter whose sensitivity
+        is not known.
+
+    Examples
+    --------
+    >>> from fldp.accounting.filters import fractional
+    >>> run = Filtered(2.0, fractional(4), participations=3, separation=10, rounds=30)
+    >>> round(run.equivalent().noise_multiplier, 3)
+    0.873
+    """
+
+    noise_multiplier: float
+    filter: Filter
+    participations: int
+    separation: int
+    rounds: int = 1
+    run: str = ""
+    sampling_rate: float = 1.0
+    known: bool = False
+
+    def __post_init__(self) -> None:
+        _put(self, "noise_multiplier", _noise(self.noise_multiplier))
+        for name in ("participations", "separation", "rounds"):
+            _put(self, name, whole(name, getattr(self, name)))
+        _put(self, "sampling_rate", real("sampling_rate", self.sampling_rate))
+        problem = self._conflict()
+        if problem:
+            raise ValueError(problem)
+        self.sensitivity()
+
+    def _conflict(self) -> str:
+        """What is no such run; "" if it is one."""
+        if not isinstance(self.filter, Filter):
+            return f"filter is {shown(self.filter)}: give one of fldp.accounting.filters"
+        if not isinstance(self.run, str):
+            return f"run is {shown(self.run)}: give the name of a run, or leave it out"
+        if not isinstance(self.known, bool):
+            return f"known is {shown(self.known)}: give True or False"
+        q = self.sampling_rate
+        if q > 1:
+            return f"sampling_rate is {q:g}: give a chance, up to 1"
+        bands = len(self.filter.den)
+        if q < 1 and (len(self.filter.num) > 1 or bands > self.separation):
+            return (
+                f"sampling_rate is {q:g}: coins hide a client only where C ends before its next "
+                "turn; take fldp.accounting.fitting.banded with at most as many bands as the "
+                f"separation, {self.separation}, or leave the rate at 1"
+            )
+        return ""
+
+    @property
+    def sampling(self) -> str:
+        """ "poisson" with coins, else "none"."""
+        return "poisson" if self.sampling_rate < 1 else "none"
+
+    @property
+    def everyone(self) -> bool:
+        """Whether no coins are counted on: then the run is a plain Gaussian."""
+        return self.sampling_rate == 1
+
+    def sensitivity(self) -> float:
+        """How far one client moves the fresh noise of these rounds, in clip norms.
+
+        Returns
+        -------
+        float
+            Computed from the coefficients.
+
+        Examples
+        --------
+        >>> from fldp.accounting.filters import independent
+        >>> Filtered(1.0, independent(), 4, 10, rounds=40).sensitivity()
+        2.0
+        """
+        return self.filter.sensitivity(self.rounds, self.participations, self.separation)
+
+    def equivalent(self, group: int = 1) -> Event:
+        """Rounds of independent noise from which the adversary learns as much.
+
+        Parameters
+        ----------
+        group
+            Clients that move together. Of several, each may be in another group of the turns: then
+            coins count for nothing.
+
+        Returns
+        -------
+        Event
+            One plain Gaussian; with coins, a Poisson round for each turn of a client.
+
+        Examples
+        --------
+        >>> from fldp.accounting.filters import independent
+        >>> Filtered(2.0, independent(), 4, 10, rounds=40).equivalent().noise_multiplier
+        1.0
+        """
+        if self.everyone or group > 1:
+            return Event(self.noise_multiplier / self.sensitivity())
+        turns = -(-self.rounds // self.separation)
+        # Turns do not overlap: each moves the fresh noise by the norm of the coefficients alone.
+        alone = self.filter.sensitivity(self.rounds, 1, self.separation)
+        z = self.noise_multiplier / alone
+        return Event(z, self.sampling_rate, "poisson", turns, known=self.known)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The kind and the fields, ready for JSON."""
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {"kind": "filtered"} | fields | {"filter": self.filter.to_dict()}
+
+
+@dataclass(frozen=True)
 class Laplace:
     """Laplace noise of scale b on numbers with L1 sensitivity 1 (`noise_multiplier` is b).
 
@@ -216,12 +357,17 @@ class Concentrated:
         return {"kind": "concentrated"} | asdict(self)
 
 
-AnyEvent = Event | Laplace | Approximate | Concentrated
+# What a round of clipped sums costs, and what may stand beside it.
+RoundEvent = Event | Filtered
+# Those whose noise is fresh, each by itself.
+Independent = Event | Laplace | Approximate | Concentrated
+AnyEvent = Independent | Filtered
 Events = Sequence[AnyEvent]
-_KINDS: dict[str, type[Laplace] | type[Approximate] | type[Concentrated]] = {
+_KINDS: dict[str, type[Laplace] | type[Approximate] | type[Concentrated] | type[Filtered]] = {
     "laplace": Laplace,
     "approximate": Approximate,
     "concentrated": Concentrated,
+    "filtered": Filtered,
 }
 
 
@@ -235,7 +381,7 @@ def event_from_dict(fields: dict[str, Any]) -> AnyEvent:
 
     Returns
     -------
-    Event, Laplace, Approximate or Concentrated
+    Event, Filtered, Laplace, Approximate or Concentrated
         Equal to the one that was written.
 
     Raises
@@ -256,6 +402,8 @@ def event_from_dict(fields: dict[str, Any]) -> AnyEvent:
         return _made(Event, fields)
     rest = dict(fields)
     kind = choice("kind", rest.pop("kind"), tuple(_KINDS))
+    if kind == "filtered":
+        rest["filter"] = Filter.from_dict(rest.get("filter"))
     return _made(_KINDS[kind], rest)
 
 
@@ -289,10 +437,54 @@ def checked(events: Events) -> list[AnyEvent]:
     for event in found:
         if not isinstance(event, AnyEvent):
             raise ValueError(
-                f"events hold {shown(event)}: give Event, Laplace, Approximate or Concentrated "
-                "objects"
+                f"events hold {shown(event)}: give Event, Filtered, Laplace, Approximate or "
+                "Concentrated objects"
             )
     return found
+
+
+def by_run(events: Events, group: int = 1) -> list[Independent]:
+    """The events with every run of correlated noise counted as one, in terms of independent noise.
+
+    Parameters
+    ----------
+    events
+        Checked.
+    group
+        Clients that move together.
+
+    Returns
+    -------
+    list
+        Without :class:`Filtered` events.
+
+    Raises
+    ------
+    ValueError
+        Where two events have no name of a run: nobody knows whether their rounds share noise.
+
+    Examples
+    --------
+    >>> from fldp.accounting.filters import independent
+    >>> half = Filtered(1.0, independent(), 4, 10, rounds=20, run="a")
+    >>> [event.noise_multiplier for event in by_run([half, half])]
+    [0.5]
+    """
+    rest: list[Independent] = []
+    rounds: dict[Filtered, int] = {}
+    for event in events:
+        if not isinstance(event, Filtered):
+            rest.append(event)
+            continue
+        one = replace(event, rounds=1)
+        if one in rounds and not one.run:
+            raise ValueError(
+                "two events of correlated noise name no run: rounds of one run count together, "
+                "and two runs count twice; take the events of the noise object, which names its run"
+            )
+        rounds[one] = rounds.get(one, 0) + event.rounds
+    runs = [replace(one, rounds=count) for one, count in rounds.items()]
+    return [*rest, *(run.equivalent(group) for run in runs)]
 
 
 def _put(event: object, name: str, value: object) -> None:

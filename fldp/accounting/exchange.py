@@ -6,7 +6,16 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fldp._checks import listed, shown
-from fldp.accounting.events import AnyEvent, Approximate, Concentrated, Event, Laplace, checked
+from fldp.accounting.events import (
+    AnyEvent,
+    Approximate,
+    Concentrated,
+    Event,
+    Independent,
+    Laplace,
+    by_run,
+    checked,
+)
 
 
 def to_dp_accounting(events: Sequence[AnyEvent]) -> Any:
@@ -43,12 +52,12 @@ def to_dp_accounting(events: Sequence[AnyEvent]) -> Any:
         raise ValueError("dp-accounting is not installed: pip install 'fldp[verify]'") from None
     composed = [
         other.SelfComposedDpEvent(_exported(event, other), event.rounds)
-        for event in checked(events)
+        for event in by_run(checked(events))
     ]
     return other.ComposedDpEvent(composed)
 
 
-def _exported(event: AnyEvent, other: Any) -> Any:
+def _exported(event: Independent, other: Any) -> Any:
     """One round of the event."""
     if isinstance(event, Laplace):
         return other.LaplaceDpEvent(event.noise_multiplier)

@@ -221,29 +221,47 @@ def _opacus_rdp(plan: PrivacyPlan) -> float:
 def _scipy(plan: PrivacyPlan) -> float:
     if amplified(plan):
         raise Skipped("amplification by secret draws has no closed form")
-    rate = plan.event.sampling_rate
-    return _mixture(plan, rate, plan.adjacency)
+    return _mixture(plan)
 
 
 def _cohort_known(plan: PrivacyPlan) -> tuple[bool, float, str]:
     known = plan.cohort_known()["epsilon"]
-    # The sum moves by 2C under replace-one, else by C: zero-out is as good a name for that.
-    theirs = _mixture(plan, plan.sampling_rate, plan.adjacency)
+    theirs = _mixture(plan)
     # `cohort_known` asks our own accountant, whatever the plan's.
     ours = dataclasses.replace(plan, accountant="pld")
     return _agrees(ours, known, theirs, "scipy")
 
 
-def _mixture(plan: PrivacyPlan, rate: float, adjacency: str) -> float:
-    """ε of K ~ Bin(T, rate) plain Gaussians with K known, by scipy's normal and binomial laws."""
+def _plainly(plan: PrivacyPlan) -> tuple[int, float]:
+    """T and z, or with correlated noise as many turns and the z that tell as much, by scipy."""
+    if plan.separation is None or plan.participations is None or plan.correlation is None:
+        return plan.rounds, plan.noise_multiplier
+    from scipy import signal
+
+    impulse = np.zeros(plan.rounds)
+    impulse[0] = 1.0
+    moved = signal.lfilter(plan.correlation.den, plan.correlation.num, impulse)
+    turns = -(-plan.rounds // plan.separation)
+    if amplified(plan):
+        return turns, plan.noise_multiplier / float(np.linalg.norm(moved))
+    comes = np.zeros(plan.rounds)
+    comes[:: plan.separation][: plan.participations] = 1.0
+    together = signal.fftconvolve(comes, moved)[: plan.rounds]
+    return 1, plan.noise_multiplier / float(np.linalg.norm(together))
+
+
+def _mixture(plan: PrivacyPlan) -> float:
+    """ε of K ~ Bin(T, q) plain Gaussians with K known, by scipy's normal and binomial laws."""
     if plan.rounds > _MOST_ROUNDS:
         raise Skipped(f"{plan.rounds} rounds are too many for the plain sum")
     from scipy import optimize, stats
 
-    counts = np.arange(1, plan.rounds + 1)
-    weights = stats.binom.pmf(counts, plan.rounds, rate)
-    sensitivity = 2.0 if adjacency == "replace-one" else 1.0  # in clip norms
-    mu = sensitivity * np.sqrt(counts) / plan.noise_multiplier
+    rounds, z = _plainly(plan)
+    counts = np.arange(1, rounds + 1)
+    weights = stats.binom.pmf(counts, rounds, plan.event.sampling_rate)
+    # In clip norms. Zero-out, of a cohort that is known, moves as much as add-or-remove.
+    sensitivity = 2.0 if plan.adjacency == "replace-one" else 1.0
+    mu = sensitivity * np.sqrt(counts) / z
 
     def excess(epsilon: float) -> float:
         # Balle & Wang (2018), theorem 8, for each number of participations, less δ.
@@ -271,9 +289,12 @@ def _under_test(
         if like < 2:
             raise Skipped(f"a cohort of {plan.cohort:g} is too large to build here")
     from fldp.mechanism.aggregation import aggregate as ours
+    from fldp.mechanism.correlation import noise_of_run
 
     def run(updates: Tensor, generator: Generator | None) -> Release:
-        return ours(updates, plan, clip_norm=1.0, generator=generator)
+        # Each call is the first round of a run.
+        noise = noise_of_run(plan, None, generator)
+        return ours(updates, plan, clip_norm=1.0, noise=noise)
 
     return (run if aggregate is None else aggregate), like
 

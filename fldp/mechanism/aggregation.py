@@ -23,7 +23,7 @@ from fldp.mechanism.noise import Gaussian, as_noise
 from fldp.mechanism.release import Release
 
 if TYPE_CHECKING:
-    from fldp.accounting import Event
+    from fldp.accounting.events import RoundEvent
     from fldp.plan import PrivacyPlan
     from fldp.plan.ledger import Ledger
 
@@ -133,7 +133,7 @@ class PrivateAggregator:
         self._in_parts = strict and large and self._server.takes_parts
 
     @property
-    def event(self) -> Event:
+    def event(self) -> RoundEvent:
         """What the accountant composes for the release."""
         return self._server.event
 

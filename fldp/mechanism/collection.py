@@ -27,6 +27,7 @@ from fldp.mechanism.contribution import (
     SeenOne,
     joined,
 )
+from fldp.mechanism.correlation import check_clip
 from fldp.mechanism.intake import check_plan, check_weights, identifiers, twice
 from fldp.mechanism.noise import Gaussian, as_noise, check_scale
 from fldp.mechanism.release import PrivateDiagnostics, Release, SkippedRound, keep_beside
@@ -123,6 +124,7 @@ class Collection:
         """The standard deviations, and the event that they make; ValueError unless accounted."""
         plan = self.plan
         clip = self.half.clip
+        check_clip(plan, clip)
         z, self._bit_noise = clip.noise_split(
             plan.noise_multiplier, plan.denominator, plan.adjacency
         )
@@ -332,7 +334,7 @@ class Collection:
             unclipped = self._owner.observe(bits, self.plan.denominator)
         release = Release(
             mean=self.layout.restore(mean),
-            noise_std=std / self.denominator,
+            noise_std=self.noise.marginal(std) / self.denominator,
             denominator=self.denominator,
             event=self.event,
             clip_norm=self.half.clip.norm,

@@ -14,7 +14,7 @@ from fldp.mechanism.noise import BLOCK, Gaussian, Keystream
 from fldp.mechanism.summation import MOST, Columns, Sum
 
 if TYPE_CHECKING:
-    from fldp.accounting import Event
+    from fldp.accounting.events import RoundEvent
     from fldp.plan import PrivacyPlan
 
 # σ is 2^34 steps: so fine that the grid costs nothing, and sums still fit in 64 bits.
@@ -125,7 +125,8 @@ class DiscreteGaussian(Gaussian):
         steps = half_bits * math.floor(2.0 ** (_GRID - 1) / std)
         return (steps + int(discrete_gaussian(1, self._generator))) * (std / 2.0**_GRID)
 
-    def events(self, plan: PrivacyPlan, rounds: int = 1, size: int = 1) -> list[Event]:
+    def events(self, plan: PrivacyPlan, rounds: int = 1, size: int = 1) -> list[RoundEvent]:
+        self.check(plan)
         if plan.trust != "central":
             raise ValueError(f"DiscreteGaussian needs central trust; the plan says {plan.trust!r}")
         if plan.clients / plan.noise_multiplier > _MOST_CLIENTS_PER_Z:

@@ -22,7 +22,7 @@ from fldp._checks import between, shown
 from fldp.mechanism.summation import MOST, Columns, RunningSum, Sum
 
 if TYPE_CHECKING:
-    from fldp.accounting import Event
+    from fldp.accounting.events import RoundEvent
     from fldp.plan import PrivacyPlan
 
 # AES-256, and its block.
@@ -219,7 +219,7 @@ class Gaussian:
         """Whether somebody may know the noise: it comes from the caller's generator."""
         return self._generator is not None
 
-    def events(self, plan: PrivacyPlan, rounds: int = 1, size: int = 1) -> list[Event]:
+    def events(self, plan: PrivacyPlan, rounds: int = 1, size: int = 1) -> list[RoundEvent]:
         """What the accountant composes for the first `rounds` rounds of a run under `plan`.
 
         Parameters
@@ -233,14 +233,44 @@ class Gaussian:
 
         Returns
         -------
-        list of Event
+        list of events
 
         Raises
         ------
         ValueError
             Where this noise does not give what the plan states.
         """
+        self.check(plan)
         return plan.events(rounds)
+
+    def check(self, plan: PrivacyPlan) -> None:
+        """ValueError where the plan accounts for another kind of noise.
+
+        Parameters
+        ----------
+        plan : PrivacyPlan
+            The plan that was accounted.
+        """
+        if plan.correlation is not None:
+            raise ValueError(
+                f"{self!r} is fresh in every round, and the plan accounts for the noise of a whole "
+                "run: give noise=Correlated(plan.correlation) of fldp.mechanism.correlation, one "
+                "object for all rounds"
+            )
+
+    def marginal(self, std: float) -> float:
+        """The standard deviation of the noise in the last round alone.
+
+        Parameters
+        ----------
+        std : float
+            That of fresh noise.
+
+        Returns
+        -------
+        float
+        """
+        return std
 
     def statement(self) -> str:
         """What a plan's statement does not say of this noise; empty where it says all."""

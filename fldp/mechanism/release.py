@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fldp.accounting import Event
+    from fldp.accounting.events import RoundEvent
 
 _LOG = logging.getLogger(__name__)
 # What a warning shows of a problem, in which a sender's own words may stand.
@@ -112,7 +112,8 @@ class Release:
     noise_std : float
         The standard deviation of the noise on each of its coordinates. Under central trust it
         follows from the plan alone. Under distributed and local trust every client adds noise, so
-        it grows with the square root of the count, and publishes the count.
+        it grows with the square root of the count, and publishes the count. Of noise that is
+        correlated over rounds it is that of this round alone.
     denominator : float
         What the noisy sum was divided by, a public number.
     event : Event
@@ -136,7 +137,7 @@ class Release:
     mean: Any
     noise_std: float
     denominator: float
-    event: Event
+    event: RoundEvent
     clip_norm: float
     reproducible: bool
     unclipped: float | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from fldp.plan.client import PrivacyPlan, calibrate, participations, suggest_delta
+from fldp.plan.attendance import participations
+from fldp.plan.client import PrivacyPlan, calibrate, suggest_delta
 
 __all__ = ["PrivacyPlan", "calibrate", "participations", "suggest_delta"]

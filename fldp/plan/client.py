@@ -7,7 +7,6 @@ import json
 import math
 import os
 import warnings
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -19,12 +18,12 @@ from numpy.typing import ArrayLike, NDArray
 from fldp import accounting
 from fldp._checks import choice, real, whole
 from fldp._moved import renamed, warn_of_name
-from fldp._settings import SAMPLING, SETTINGS, TRUST, refuse_what_conflicts, usual_adjacency
+from fldp._settings import CHOICES, SAMPLING, TRUST, refuse_what_conflicts, usual_adjacency
 from fldp._text import down, up
-from fldp.accounting import Event
-from fldp.accounting.binomial import binomial_tail
-from fldp.accounting.events import AnyEvent, checked
-from fldp.plan import signal
+from fldp.accounting import Event, Filtered
+from fldp.accounting.events import AnyEvent, RoundEvent, checked
+from fldp.accounting.filters import Filter
+from fldp.plan import attendance, signal
 from fldp.plan import statement as words
 
 if TYPE_CHECKING:
@@ -39,34 +38,9 @@ TRUSTS = TRUST.allowed
 _SAME_NOISE = 1e-12
 # q·T is whole up to rounding where it is whole.
 _WHOLE = 1e-9
-
-
-def participations(rounds: int, rate: float, failure: float) -> int:
-    """Smallest k with P[Binomial(rounds, rate) > k] <= failure: bounds a client's participations.
-
-    Parameters
-    ----------
-    rounds, rate
-        T rounds, in each of which the client takes part with chance `rate`, independently.
-    failure
-        The chance with which it may take part more often, in (0, 1).
-
-    Returns
-    -------
-    int
-        From 0 to `rounds`.
-
-    Examples
-    --------
-    >>> participations(1500, 100 / 3400, 0.5), participations(60, 1.0, 1e-9)
-    (44, 60)
-    """
-
-    def rare(k: int) -> bool:
-        return binomial_tail(k, rounds, rate) <= failure
-
-    # Where it holds for none of 0, ..., T - 1 it does for T, than which there are no more.
-    return bisect_left(range(rounds), True, key=rare)
+# Fields that plans did not always have: where they are None they are left out, so that what was
+# written without them stays readable, and the same.
+_LATER = ("separation", "participations", "correlation")
 
 
 def grouped(events: Sequence[AnyEvent]) -> list[AnyEvent]:
@@ -130,6 +104,9 @@ class PrivacyPlan:
         A hard cap on a Poisson cohort, at least m; None: no cap.
     min_survivors
         Under distributed trust the fewest honest clients in a released round, at most m; else None.
+    separation, participations, correlation
+        b, k and the filter of the noise, all three where participations are limited: then a client
+        pays for k rounds, at least b apart. None: a client pays for every round.
 
     Raises
     ------
@@ -157,6 +134,9 @@ class PrivacyPlan:
     target_epsilon: float
     cap: int | None = None
     min_survivors: int | None = None
+    separation: int | None = None
+    participations: int | None = None
+    correlation: Filter | None = None
 
     def __post_init__(self) -> None:
         # The one way to write to a frozen dataclass, and only here: numbers in their own types.
@@ -170,10 +150,14 @@ class PrivacyPlan:
         for name in ("cap", "min_survivors"):
             if getattr(self, name) is not None:
                 put(name, whole(name, getattr(self, name)))
-        for setting in SETTINGS:
-            if setting.values:  # cap and min_survivors are numbers
-                choice(setting.name, getattr(self, setting.name), setting.allowed)
-        refuse_what_conflicts(**self.to_dict())
+        for setting in CHOICES:
+            choice(setting.name, getattr(self, setting.name), setting.allowed)
+        limits = attendance.Limits(self.separation, self.participations, self.correlation)
+        for name, value in limits.checked()._asdict().items():
+            put(name, value)
+        refuse_what_conflicts(**dataclasses.asdict(self))
+        # The sensitivity of a filter is computed, never believed: one without is refused here.
+        self.events()
 
     @property
     def survivors(self) -> int | None:
@@ -192,14 +176,16 @@ class PrivacyPlan:
         return self.cohort
 
     @property
-    def event(self) -> Event:
+    def event(self) -> RoundEvent:
         """One round, as it is accounted.
 
         Under central trust: against whoever sees the models and not who took part. Under
         distributed trust the server knows who took part (`known`): nothing is amplified, and a
         client pays for its own participations, over the stated coins. Under local trust: for every
-        round, whoever is drawn.
+        round, whoever is drawn. Where participations are limited: of a run without a name.
         """
+        if self.correlation is not None:
+            return attendance.event(self, self.correlation)
         known = self.trust != "central"
         if self.sampling == "none" or self.trust == "local":
             return Event(self.noise_multiplier, known=known)
@@ -212,7 +198,7 @@ class PrivacyPlan:
             known=known,
         )
 
-    def events(self, rounds: int | None = None) -> list[Event]:
+    def events(self, rounds: int | None = None) -> list[RoundEvent]:
         """What the accountant composes for the first `rounds` rounds.
 
         Parameters
@@ -222,8 +208,8 @@ class PrivacyPlan:
 
         Returns
         -------
-        list of Event
-            Independent rounds are one event that says how many; no rounds are no event.
+        list of events
+            One that says how many rounds; no rounds are no event.
 
         Raises
         ------
@@ -236,7 +222,6 @@ class PrivacyPlan:
         >>> [event.rounds for event in plan.events(30)], plan.events(0)
         ([30], [])
         """
-        # Rounds of independent noise are equal events; others would be told apart here.
         count = self.rounds if rounds is None else whole("rounds", rounds, 0)
         if count == 0:
             return []
@@ -253,7 +238,8 @@ class PrivacyPlan:
         Returns
         -------
         bool
-            True where everything but the number of rounds is that of `plan.event`.
+            True where everything but the number of rounds, and the name of the run, is that of
+            `plan.event`.
 
         Examples
         --------
@@ -261,6 +247,8 @@ class PrivacyPlan:
         >>> plan.owns(plan.events(30)[0]), plan.owns(Event(4.0))
         (True, False)
         """
+        if isinstance(event, Filtered):
+            return dataclasses.replace(event, rounds=1, run="") == self.event
         if not isinstance(event, Event):
             return False
         z = self.noise_multiplier
@@ -310,8 +298,10 @@ class PrivacyPlan:
         kinds = grouped(events)
         own = sum(event.rounds for event in kinds if self.owns(event))
         composed = [*self.events(own), *(event for event in kinds if not self.owns(event))]
+        if self.correlation is not None:
+            composed = kinds  # each run for itself: in two, a client may take part twice as often
         if accountant is None:
-            gaussian = all(isinstance(event, Event) for event in composed)
+            gaussian = all(isinstance(event, RoundEvent) for event in composed)
             # Of nothing there is no approximation, either, that could be warned of.
             accountant = self.accountant if gaussian and composed else "pld"
         return accounting.epsilon_of(
@@ -349,8 +339,9 @@ class PrivacyPlan:
         (True, False)
         """
         kinds = grouped(events)
-        # Without any composition, since a gate asks before every round.
-        if all(map(self.owns, kinds)) and sum(event.rounds for event in kinds) <= self.rounds:
+        # Without any composition, since a gate asks before every round. Where runs count: of one.
+        own = all(map(self.owns, kinds)) and (self.correlation is None or len(kinds) <= 1)
+        if own and sum(event.rounds for event in kinds) <= self.rounds:
             return True
         return self.spent(kinds) <= self.target_epsilon * (1 + words.TOLERANCE)
 
@@ -380,19 +371,6 @@ class PrivacyPlan:
         """
         return self.spent(self.events(rounds))
 
-    @property
-    def _content(self) -> str:
-        """The adjacency that hides what updates contain, where who took part is known."""
-        return "replace-one" if self.adjacency == "replace-one" else "zero-out"
-
-    def _plain(self, rounds: int, adjacency: str) -> float:
-        """ε of so many participations, none of them amplified: a Gaussian each."""
-        if rounds == 0:
-            return 0.0
-        event = Event(self.noise_multiplier, rounds=rounds)
-        # By our own accountant, whose answer for plain Gaussians is exact.
-        return accounting.epsilon_of([event], self.delta, adjacency)
-
     def cohort_known(self, confidence: float = 0.999) -> dict[str, float]:
         """Against whoever also knows who took part: nothing is amplified, own participations count.
 
@@ -412,8 +390,8 @@ class PrivacyPlan:
             draws (the exact mixture of Gaussians over the binomial number of participations), which
             presumes the stated coins; `bound` and `epsilon_bound`: with probability `confidence` no
             client takes part more often (exact binomial tail, union bound), and ε of so many;
-            `rounds` and `epsilon_all`: all T rounds, whatever the draws; `confidence`. Where no
-            amplification is claimed, all three are those of T rounds.
+            `rounds` and `epsilon_all`: all T rounds, or the k that the limits allow, whatever the
+            draws; `confidence`. Where no amplification is claimed, all three are those of `rounds`.
 
         Raises
         ------
@@ -427,25 +405,7 @@ class PrivacyPlan:
         >>> round(known["epsilon"], 2), known["mean"], known["bound"]
         (17.39, 15.0, 32)
         """
-        failure = 1 - real("confidence", confidence, 1)
-        every = self._plain(self.rounds, self._content)
-        rate = 1.0
-        mixture = every
-        if self.event.sampling != "none":
-            rate = self.sampling_rate
-            event = dataclasses.replace(self.event, rounds=self.rounds, known=True)
-            mixture = accounting.epsilon_of([event], self.delta, self._content)
-        # A union bound: each of the N clients may exceed it with a share of the chance.
-        bound = participations(self.rounds, rate, failure / self.clients)
-        return {
-            "mean": self.rounds * rate,
-            "epsilon": mixture,
-            "bound": bound,
-            "epsilon_bound": self._plain(bound, self._content),
-            "rounds": self.rounds,
-            "epsilon_all": every,
-            "confidence": confidence,
-        }
+        return attendance.cohort_known(self, confidence)
 
     def server_view(self, confidence: float = 0.999) -> dict[str, float]:
         """The old name of `cohort_known`, with its old keys beside the new; for one version.
@@ -468,7 +428,8 @@ class PrivacyPlan:
         )
         known = self.cohort_known(confidence)
         mean = math.ceil(known["mean"] - _WHOLE)
-        return known | {"epsilon_mean": self._plain(max(1, mean), self._content)}
+        content = attendance.content_of(self)
+        return known | {"epsilon_mean": attendance.unamplified(self, max(1, mean), content)}
 
     def seeded_epsilon(self, participations: int) -> float:
         """ε against whoever knows the seed of the draws, which gives no client more rounds.
@@ -503,7 +464,7 @@ class PrivacyPlan:
         if k > self.rounds:
             raise ValueError(f"participations is {k}: the plan has {self.rounds} rounds")
         moves_up = self.cap is not None and self.adjacency == "add-or-remove"
-        return self._plain(k, "replace-one" if moves_up else self.adjacency)
+        return attendance.unamplified(self, k, "replace-one" if moves_up else self.adjacency)
 
     def skips(self) -> dict[str, float]:
         """The chance that too few clients come to a round, which is then skipped and spent.
@@ -526,15 +487,7 @@ class PrivacyPlan:
         >>> {name: round(chance, 4) for name, chance in plan.skips().items()}
         {'round': 0.0042, 'any': 0.341, 'expected': 0.4161}
         """
-        chance = 0.0
-        if self.min_survivors is not None and self.sampling == "poisson":
-            # Fewer than s come: of the N more than N - s stay away. A cap is above s.
-            stay = self.clients - self.min_survivors
-            chance = binomial_tail(stay, self.clients, 1 - self.sampling_rate)
-        some = 1.0
-        if chance < 1:
-            some = -math.expm1(self.rounds * math.log1p(-chance))
-        return {"round": chance, "any": some, "expected": self.rounds * chance}
+        return attendance.skips(self)
 
     def group(self, k: int) -> float:
         """ε at the same δ for k clients that leave or change together (k devices of one person).
@@ -673,7 +626,11 @@ class PrivacyPlan:
         sensitivity = 1
         if self.adjacency == "replace-one" or self.cap is not None:
             sensitivity = 2
-        return math.sqrt(self.rounds) * sensitivity / self.noise_multiplier
+        moved = math.sqrt(self.rounds)
+        if self.correlation is not None:
+            run = attendance.event(self, self.correlation)
+            moved = dataclasses.replace(run, rounds=self.rounds).sensitivity()
+        return moved * sensitivity / self.noise_multiplier
 
     @property
     def zcdp(self) -> float:
@@ -861,7 +818,10 @@ class PrivacyPlan:
         >>> plan.to_dict()["adjacency"]
         'add-or-remove'
         """
-        return dataclasses.asdict(self)
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        if self.correlation is None:
+            return {name: value for name, value in fields.items() if name not in _LATER}
+        return fields | {"correlation": self.correlation.to_dict()}
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> PrivacyPlan:
@@ -897,11 +857,14 @@ class PrivacyPlan:
             fields["min_survivors"] = fields.pop("survivors")
         # None may be missing: a default that changes one day would change what was promised.
         names = {field.name for field in dataclasses.fields(cls)}
-        for what, odd in (("unknown", set(fields) - names), ("missing", names - set(fields))):
+        needed = names.difference(_LATER)
+        for what, odd in (("unknown", set(fields) - names), ("missing", needed - set(fields))):
             if odd:
                 raise ValueError(
                     f"{what} fields {sorted(map(str, odd))}: give those of plan.to_dict()"
                 )
+        if fields.get("correlation") is not None:
+            fields = fields | {"correlation": Filter.from_dict(fields["correlation"])}
         return cls(**fields)
 
     def to_json(self) -> str:
@@ -1002,6 +965,9 @@ def calibrate(
     accountant: str = "pld",
     cap: int | None = None,
     min_survivors: int | None = None,
+    separation: int | None = None,
+    participations: int | None = None,
+    correlation: str | Filter | None = None,
 ) -> PrivacyPlan:
     """The plan with the least noise that gives (ε, δ) at the client level after `rounds` rounds.
 
@@ -1038,6 +1004,15 @@ def calibrate(
     min_survivors
         Distributed trust: the fewest honest clients in a released round; None: another trust. A
         round of fewer is skipped and spent: `plan.skips()` has the chance.
+    separation, participations
+        b and k: no client takes part more than k times, nor in two rounds less than b apart; a run
+        enforces it. One of them is enough: with b alone k is T/b, rounded up, with k alone b is 1.
+        With sampling "none" the ε is that of k rounds, also against who knows who took part. With
+        "poisson" b groups take turns, and a client's coin decides in its turn. None: no limit.
+    correlation
+        The noise where participations are limited: "blt" (the default to take), "fractional",
+        "banded", "independent" (None), fitted to T, k and b for a server that adds up means; or a
+        `Filter`, such as `fldp.accounting.fitting.blt(..., momentum=0.9)`.
 
     Returns
     -------
@@ -1062,12 +1037,13 @@ def calibrate(
     # A sampling that there is not stays, and is refused with the rest.
     if cohort is None and sampling in SAMPLING.allowed:
         sampling = "none"
+    limits = attendance.asked_limits(rounds, separation, participations, correlation, sampling)
     plan = PrivacyPlan(
         noise_multiplier=1.0,  # until it is calibrated
         delta=delta,
         rounds=rounds,
         clients=clients,
-        cohort=clients if cohort is None else cohort,
+        cohort=attendance.usual_cohort(clients, rounds, limits) if cohort is None else cohort,
         sampling=sampling,
         trust=trust,
         adjacency=usual_adjacency(trust) if adjacency is None else adjacency,
@@ -1075,7 +1051,9 @@ def calibrate(
         target_epsilon=epsilon,
         cap=cap,
         min_survivors=min_survivors,
+        **limits._asdict(),
     )
+    attendance.refuse_too_many(plan)
     if plan.delta >= 1 / clients:
         warnings.warn(
             f"delta is {up(plan.delta)} >= 1/clients = {1 / clients:g}: publishing one random "
@@ -1083,8 +1061,11 @@ def calibrate(
             UserWarning,
             stacklevel=3,
         )
-    question = dataclasses.replace(plan.event, rounds=plan.rounds).to_dict()
-    del question["noise_multiplier"]
+    (run,) = plan.events()
+    # In terms of independent noise, which correlated noise has to be larger than.
+    alone = run.equivalent() if isinstance(run, Filtered) else run
+    question = alone.to_dict()
+    share = question.pop("noise_multiplier")
     question |= {"epsilon": epsilon, "delta": plan.delta, "adjacency": plan.adjacency}
-    z = accounting.noise_multiplier(accountant=accountant, **question)
+    z = accounting.noise_multiplier(accountant=accountant, **question) / share
     return dataclasses.replace(plan, noise_multiplier=z)

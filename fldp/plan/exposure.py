@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from fldp import accounting
 from fldp._checks import whole
-from fldp.accounting.events import AnyEvent, Event
+from fldp.accounting.events import AnyEvent, RoundEvent
 from fldp.plan import statement as words
+from fldp.plan.attendance import certain, content_of
 
 if TYPE_CHECKING:
     from fldp.plan.client import PrivacyPlan
@@ -118,41 +119,25 @@ def exposures(
     return found
 
 
-def content_of(plan: PrivacyPlan) -> str:
-    """The adjacency that hides what updates contain, where who took part is known.
-
-    Parameters
-    ----------
-    plan
-        The plan.
-
-    Returns
-    -------
-    str
-        "replace-one" under a replace-one plan, else "zero-out".
-    """
-    return "replace-one" if plan.adjacency == "replace-one" else "zero-out"
-
-
 def _seeded(
     plan: PrivacyPlan, events: Sequence[AnyEvent], k: int, adjacency: str
 ) -> list[AnyEvent]:
     """The same, where a seed gives no client more than k of the plan's rounds."""
-    noise = plan.noise_multiplier
-    # Under a cap a client that leaves lets another one in: twice the sensitivity, half the z.
-    if plan.cap is not None and adjacency == "add-or-remove":
-        noise /= 2
     others = [event for event in events if not plan.owns(event)]
     if k == 0:
         return others
-    return [Event(noise, rounds=k), *others]
+    own = certain(plan, k)
+    # Under a cap a client that leaves lets another one in: twice the sensitivity, half the z.
+    if plan.cap is not None and adjacency == "add-or-remove":
+        own = dataclasses.replace(own, noise_multiplier=own.noise_multiplier / 2)
+    return [own, *others]
 
 
 def _known(events: Sequence[AnyEvent]) -> list[AnyEvent]:
     """The same, where it is known who took part in each round."""
     seen: list[AnyEvent] = []
     for event in events:
-        if isinstance(event, Event) and event.sampling != "none" and not event.known:
+        if isinstance(event, RoundEvent) and event.sampling != "none" and not event.known:
             seen.append(dataclasses.replace(event, known=True))
         else:
             seen.append(event)
@@ -162,7 +147,7 @@ def _known(events: Sequence[AnyEvent]) -> list[AnyEvent]:
 def _exposure(
     name: str, plan: PrivacyPlan, events: Sequence[AnyEvent], adjacency: str, group: int = 1
 ) -> Exposure:
-    gaussian = all(isinstance(event, Event) for event in events)
+    gaussian = all(isinstance(event, RoundEvent) for event in events)
     # Other kinds hold in the adjacency in which they were recorded, and for one client.
     if not gaussian and (adjacency != plan.adjacency or group > 1):
         return Exposure(name, math.inf, 1.0, math.inf, 0.0)

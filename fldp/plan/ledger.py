@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 from fldp import accounting
 from fldp._checks import between, shown, whole
 from fldp._text import Rows
-from fldp.accounting.events import AnyEvent, Event, checked
+from fldp.accounting.events import AnyEvent, Event, RoundEvent, checked
 from fldp.plan import chain
 from fldp.plan.chain import Entry
 from fldp.plan.client import PrivacyPlan, grouped
@@ -394,9 +394,9 @@ class Ledger:
                 f"adjacency is 'add-or-remove' and the plan's trust {plan.trust!r}: who took part "
                 "is known there; ask for 'zero-out' or 'replace-one'"
             )
-        # Only an Event knows its sensitivity in every adjacency.
+        # Only Gaussian noise knows its sensitivity in every adjacency.
         for event in self.events:
-            if not isinstance(event, Event):
+            if not isinstance(event, RoundEvent):
                 raise ValueError(
                     f"adjacency is {adjacency!r}: {event!r} was recorded as it holds under the "
                     f"plan's {plan.adjacency!r}, and its account in another is not known"

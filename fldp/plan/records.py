@@ -16,7 +16,7 @@ from fldp._checks import choice, real, sizes_of_clients, whole
 from fldp._text import down, up
 from fldp.accounting import ACCOUNTANTS, Event
 from fldp.accounting.calibration import noise_for
-from fldp.plan.client import participations as bound_participations
+from fldp.plan.attendance import participations as bound_participations
 
 # So many numbers of steps per epoch are accounted one by one; more are put into groups. Opacus'
 # accountants take a hundred times as long.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from fldp import __version__, accounting
 from fldp._checks import real, shown, whole
 from fldp._text import down, is_printed, plain, up
-from fldp.accounting.events import AnyEvent
+from fldp.accounting.events import AnyEvent, Filtered
 from fldp.plan import statement as words
 from fldp.plan.exposure import Exposure, exposures
 from fldp.plan.label import Label
@@ -376,8 +377,25 @@ def _clauses(
 
 def _counted(plan: PrivacyPlan, events: Sequence[AnyEvent]) -> tuple[int, int]:
     """How many of the events' rounds are the plan's, and how many other releases there are."""
-    own = sum(event.rounds for event in events if plan.owns(event))
-    return own, sum(event.rounds for event in events) - own
+    others = sum(event.rounds for event in _others(plan, events))
+    return sum(event.rounds for event in events) - others, others
+
+
+def _others(plan: PrivacyPlan, events: Sequence[AnyEvent]) -> list[AnyEvent]:
+    """What is no round of the plan's run. Where runs count by their names it has one, the longest.
+
+    In another run of it clients may take part as often again.
+    """
+    rounds: Counter[str] = Counter()
+    for event in events:
+        if isinstance(event, Filtered) and plan.owns(event):
+            rounds[event.run] += event.rounds
+    named = [name for name, _ in rounds.most_common(1)]
+    return [
+        event
+        for event in events
+        if not plan.owns(event) or (isinstance(event, Filtered) and event.run not in named)
+    ]
 
 
 def _checked_facts(facts: Mapping[str, str]) -> dict[str, str]:
@@ -412,7 +430,7 @@ def _ran(plan: PrivacyPlan, run: Any) -> tuple[list[AnyEvent], list[str]]:
     if own > plan.rounds:
         notes.append("That is more than were planned: the plan's own ε does not hold.")
     if count:
-        others = [event for event in events if not plan.owns(event)]
+        others = _others(plan, events)
         spent = up(accounting.epsilon_of(others, plan.delta, plan.adjacency))
         notes.append(f"{count} other releases are counted in; alone: ε = {spent}.")
     # Who came is public under distributed trust, and nowhere else.

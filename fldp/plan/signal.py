@@ -8,6 +8,8 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from fldp._checks import real, whole
+from fldp.accounting import Event
+from fldp.plan.attendance import period
 
 if TYPE_CHECKING:
     from fldp.plan.client import PrivacyPlan
@@ -59,26 +61,29 @@ def needed(plan: PrivacyPlan, target: float, dimension: int) -> dict[str, int | 
     else:
         # Without amplification z does not depend on the cohort.
         enough = math.ceil(plan.cohort * ratio)
-        cohort = enough if enough <= plan.clients else None
+        cohort = enough if enough <= plan.clients / period(plan) else None
     return {"cohort": cohort, "clients": clients}
 
 
 def _smallest_cohort(plan: PrivacyPlan, target: float, dimension: int) -> int | None:
     """The smallest m whose z for this signal-to-noise ratio, m/(snr·√d), fits the target ε."""
     noise_on_mean = 1 / (target * math.sqrt(dimension))
+    one = plan.event
+    if isinstance(one, Event):
+        one = dataclasses.replace(one, cap=None)
+    turns = period(plan)
 
     def fits(m: int) -> bool:
         event = dataclasses.replace(
-            plan.event,
+            one,
             noise_multiplier=m * noise_on_mean,
-            sampling_rate=m / plan.clients,
+            sampling_rate=min(1.0, m * turns / plan.clients),
             rounds=plan.rounds,
-            cap=None,
         )
         return plan.spent([event]) <= plan.target_epsilon
 
     # A larger cohort is amplified less and noised more, and gains more by the second.
-    cohorts = range(1, plan.clients + 1)
+    cohorts = range(1, plan.clients // turns + 1)
     if not fits(cohorts[-1]):
         return None
     return cohorts[bisect_left(cohorts[:-1], True, key=fits)]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from fldp._settings import ACCOUNTANT, ADJACENCY
 from fldp._text import down, fill, folded, up
+from fldp.plan.attendance import most_participations
 
 if TYPE_CHECKING:
     from fldp.plan.client import PrivacyPlan
@@ -246,6 +247,8 @@ def _sampling(plan: PrivacyPlan, participations: int | None) -> str:
     known = mixed(plan) or participations is not None
     if plan.event.sampling == "none":
         words = _no_claim(plan, participations)
+    elif plan.separation is not None:
+        words = _turns(plan, known)
     else:
         draws = KNOWN_DRAWS if known else SECRET_DRAWS
         words = draws[plan.sampling].format(q=up(plan.sampling_rate), m=plan.cohort, N=plan.clients)
@@ -263,8 +266,33 @@ def _sampling(plan: PrivacyPlan, participations: int | None) -> str:
     return words
 
 
+def _turns(plan: PrivacyPlan, known: bool) -> str:
+    """Coins in the turns of groups."""
+    words = (
+        f"each client is in one of {plan.separation} groups, fixed by no data; they take turns, "
+        "and a client takes part in a round of its group by its own "
+        f"{'coin' if known else 'secret coin'}, of chance {up(plan.event.sampling_rate)}, whatever "
+        "the others do; the run enforces the turns"
+    )
+    return f"{words}; how the coins fell is known, so nothing is amplified" if known else words
+
+
+def _limited(plan: PrivacyPlan) -> str:
+    most = most_participations(plan)
+    apart = ""
+    if most > 1:
+        apart = f", at least {plan.separation} rounds apart"
+    times = "once" if most == 1 else f"{most} times"
+    return (
+        f", a client takes part at most {times}{apart} (a run of fldp.train enforces it; elsewhere "
+        f"whoever runs the rounds must), and pays for that, not for all {plan.rounds} rounds"
+    )
+
+
 def _no_claim(plan: PrivacyPlan, participations: int | None) -> str:
     pays = f", a client pays for all {plan.rounds} rounds" if participations is None else ""
+    if plan.separation is not None:
+        pays = _limited(plan)
     words = f"no amplification is claimed{pays}; who takes part must not depend on the data"
     everyone = plan.cohort == plan.clients
     if plan.adjacency == "add-or-remove" and not everyone:
@@ -284,7 +312,7 @@ def _others(plan: PrivacyPlan, participations: int | None) -> list[str]:
         f"with probability {down(known['confidence'], 6)} no client takes part in more than "
         f"{known['bound']} rounds, which is ε = {up(known['epsilon_bound'])}"
     )
-    every = f"ε = {up(known['epsilon_all'])}, that of all {plan.rounds} rounds"
+    every = f"ε = {up(known['epsilon_all'])}, that of all {known['rounds']:.0f} rounds"
     if mixed(plan):
         return [
             "Coins: this ε presumes that the server draws them as stated; the chance of being "
@@ -334,8 +362,18 @@ def _noise(plan: PrivacyPlan) -> str:
     where = "message" if plan.trust == "local" else "sum"
     # More than the fewest survivors add more shares than z counts on.
     size = "std at least z·C" if plan.trust == "distributed" else "std z·C"
+    kind = "Gaussian (DiscreteGaussian: its counterpart on a grid)"
+    if plan.correlation is not None:
+        kind = "Gaussian, fresh in each round"
+        if plan.correlation.order:
+            size = "std at least z·C"
+            kind = (
+                "Gaussian, correlated over the rounds by a filter of order "
+                f"{plan.correlation.order}, with the plan's coefficients and a round's noise made "
+                "once"
+            )
     return (
-        f"Noise: Gaussian (DiscreteGaussian: its counterpart on a grid), {size} on each {where}, z "
+        f"Noise: {kind}, {size} on each {where}, z "
         f"at least {down(plan.noise_multiplier, 5)}, C the clip norm of a whole update, times the "
         "cap of its weight if updates are weighted; the mean divides by a public number, without "
         f"weights {plan.cohort:.10g}, never by the number that came."
@@ -372,10 +410,13 @@ def _assumptions(plan: PrivacyPlan, participations: int | None) -> str:
         guess = "random numbers of the noise that nobody can guess"
     elif amplified(plan):
         guess += " (with a seed for the draws: plan.seeded_epsilon)"
+    limits = ""
+    if plan.separation is not None:
+        limits = " no client more often or sooner than stated, also in a run that was resumed,"
     drops = " who drops out does not depend on the data," if plan.trust == "distributed" else ""
     return (
-        f"Assumes: clips, weights, noise and draws as stated,{drops} at most {plan.rounds} rounds, "
-        f"and {guess}."
+        f"Assumes: clips, weights, noise and draws as stated,{limits}{drops} at most {plan.rounds} "
+        f"rounds, and {guess}."
     )
 
 

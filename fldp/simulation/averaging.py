@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fldp.accounting import Event
+from fldp.accounting.events import RoundEvent
 from fldp.mechanism.aggregation import PrivateAggregator
 from fldp.mechanism.clipping import Clip
 from fldp.mechanism.collection import fewest
@@ -32,7 +32,7 @@ class Averaged(NamedTuple):
 
     mean: Tensor | None
     clip_norm: float
-    event: Event | None
+    event: RoundEvent | None
     private: PrivateDiagnostics
 
 

@@ -6,14 +6,14 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from torch import nn
 
-from fldp.accounting import Event
 from fldp.plan import PrivacyPlan
+from fldp.plan.attendance import certain
 
 # An ε takes milliseconds: a long history computes so many of them, and carries each upwards.
 _EXACT_POINTS = 100
@@ -59,7 +59,8 @@ class History:
         What the server saw in the clear, a number for each round: NOT for release. "cohort", how
         many came; "malformed", how many contributions counted as zero; "zero", how many others were
         zero; "clipped_fraction", of those not malformed. Under distributed trust also "skipped", 1
-        for a round that released nothing because too few came, which is public there.
+        for a round that released nothing because too few came, which is public there. Where a plan
+        limits participations also "lost", 1 for a round that a crash cut off.
     seconds : float
         How long the rounds took, which tells who came and how much data they have: NOT for release.
 
@@ -186,10 +187,10 @@ class History:
             return max(plan.spent(others), plan.seeded_epsilon(k))
         # Under a cap a client that leaves lets another one in: twice the sensitivity, half the z.
         moves_up = plan.cap is not None and plan.adjacency == "add-or-remove"
-        noise = plan.noise_multiplier
+        own = certain(plan, k)
         if moves_up:
-            noise /= 2
-        return plan.spent([*others, Event(noise, rounds=k)])
+            own = replace(own, noise_multiplier=own.noise_multiplier / 2)
+        return plan.spent([*others, own])
 
     def to_dict(self) -> dict[str, Any]:
         """What may be published: accuracy, loss, ε, clip norms, the plan. Nothing private."""

@@ -83,6 +83,9 @@ def guarantee(run: Run, chosen: bool) -> str:
     skipped = sum(run.history.private.get("skipped", []))
     if skipped:
         lines.append(f"In {skipped} rounds too few clients came: they were skipped, and are spent.")
+    lost = sum(run.history.private.get("lost", []))
+    if lost:
+        lines.append(f"A crash cut off {lost} rounds: they are spent, and were not run again.")
     lines += [part for part in (*run.averaging.words(), run.local.limits(), own) if part]
     plan = run.plan.statement(run.reproducible, _most(run, run.plan))
     return "\n".join([plan, *map(fill, lines)])

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from fldp import accounting
-from fldp.mechanism.noise import as_noise
+from fldp.accounting import Filtered
+from fldp.mechanism.correlation import Correlated, check_clip, noise_of_run
 from fldp.mechanism.updates import Layout, flatten, load_
 from fldp.plan.ledger import Ledger
+from fldp.simulation.attendance import Attendance
 from fldp.simulation.averaging import Averaging
 from fldp.simulation.checkpoint import compare, crowd, described, fingerprint, outline
 from fldp.simulation.draws import Draws
@@ -83,7 +85,7 @@ class Run:
         self.exam = given.exam(self.objective)
         self.draws = Draws(given.seed)
         # Lives as long as the run: what a round's noise depends on is in every checkpoint.
-        self.noise = as_noise(given.noise, given.generator)
+        self.noise = noise_of_run(self.plan, given.noise, given.generator)
         self.reproducible = self.noise.reproducible
         self.averaging = self._averaging(given)
         self.done = 0
@@ -99,6 +101,10 @@ class Run:
         if self.draws.seeded and self.plan is not None and self.plan.event.sampling != "none":
             self.history.participations = []
         self.served = torch.zeros(self.clients, dtype=torch.int64)
+        # Where a plan limits participations the run holds to it, and a round is run once.
+        self.attendance = Attendance.of(self.plan, self.clients)
+        if self.attendance is not None:
+            self.history.private["lost"] = []
         # Rounds of this run that the ledger holds and no checkpoint does: a crash cut them off.
         self.lost = 0
         self.local.begin(self.population, self.total, self.cohort / self.clients)
@@ -113,6 +119,8 @@ class Run:
         layout = Layout.of_rows(self.model, self.flat, self.local.width(len(self.flat)))
         if self.clip is not None:
             self.clip.prepare(layout)
+            if self.plan is not None:
+                check_clip(self.plan, self.clip)
         weights = given.client_weights(self.local)
         denominator = weights.denominator(self.cohort, self.clients)
         return Averaging(self.plan, layout, self.clip, self.noise, weights, denominator)
@@ -158,6 +166,7 @@ class Run:
                 "with the ledger that it wrote, or without one if it wrote none"
             )
         self.history.head = book.head
+        self._skip_lost(book)
         self.history.note(book.events)
         if self.history.participations is not None and self.plan is not None:
             # Rounds of this plan are an earlier run's, whatever label they stand under.
@@ -167,6 +176,27 @@ class Run:
                 if entry.label == "training" or replace(entry.event, rounds=1) == self.plan.event
             ]
             self._drawn_before(sum(training) - len(self.history.events), resumed, book)
+
+    def _skip_lost(self, book: Ledger) -> None:
+        """Rounds that a crash cut off may have been released: those of limited runs are spent.
+
+        The ledger has them, and the checkpoint does not. Their cohorts took part, and their noise
+        is never made again: the run goes on with the round after them.
+        """
+        if self.attendance is None or not isinstance(self.noise, Correlated):
+            return
+        held = [e for e in book.events if isinstance(e, Filtered) and e.run == self.noise.run]
+        for event in held[len(self.history.events) :]:
+            ids = drawn(self.sampler, self.clients, self.draws, self.done)
+            self.attendance.admit(ids, self.done)
+            self.noise.skip(1)
+            self.history.events.append(event)
+            for name in _SEEN:
+                self.history.private[name].append(0)
+            norm = math.inf
+            if self.clip is not None:
+                norm = float(self.clip.norm)
+            self._close(ids, norm, lost=1)
 
     def _drawn_before(self, earlier: int, resumed: bool, book: Ledger) -> None:
         """With a seed, `earlier` rounds of the ledger may have had the cohorts that come next."""
@@ -207,6 +237,8 @@ class Run:
     def round(self, book: Ledger | None) -> None:
         """One round; the event is on disk before the release exists."""
         ids = drawn(self.sampler, self.clients, self.draws, self.done)
+        if self.attendance is not None:
+            self.attendance.admit(ids, self.done)
         real = ids[ids < len(self.population)]
         rows = self.local.updates(
             self.model, self.flat, self.population, real, self.draws, round=self.done
@@ -217,16 +249,22 @@ class Run:
             history.events.append(averaged.event)
         if averaged.mean is not None:
             self._move(averaged.mean)
-        self.done += 1
-        history.clip_norm.append(float(averaged.clip_norm))
-        history.private["cohort"].append(len(ids))
         for name in _SEEN:
             history.private[name].append(getattr(averaged.private, name))
         if "skipped" in history.private:
             history.private["skipped"].append(int(averaged.mean is None))
-        self._count(ids)
         if book is not None:
             history.head = book.head
+        self._close(ids, float(averaged.clip_norm))
+
+    def _close(self, ids: Tensor, norm: float, lost: int = 0) -> None:
+        """A round is over, or lost: note who came, and what the model is worth."""
+        self.done += 1
+        self.history.clip_norm.append(norm)
+        self.history.private["cohort"].append(len(ids))
+        if "lost" in self.history.private:
+            self.history.private["lost"].append(lost)
+        self._count(ids)
         self._validate()
 
     def _validate(self) -> None:
@@ -265,12 +303,14 @@ class Run:
             yield made_up, self.canaries.rows(made_up, self.done).to(self.flat)
 
     def _pieces(self) -> dict[str, Any]:
-        pieces = {
+        pieces: dict[str, Any] = {
             "server": self.server,
             "local": self.local,
             "sampler": self.sampler,
             "noise": self.noise,
         }
+        if self.attendance is not None:
+            pieces["attendance"] = self.attendance
         return pieces if self.clip is None else pieces | {"clip": self.clip}
 
     def state(self) -> dict[str, Any]:
@@ -312,9 +352,11 @@ class Run:
         self.history.events = [accounting.event_from_dict(event) for event in state["events"]]
         # A round that a crash cut off may have been released. Where its noise repeats, so do its
         # draws: the same release again tells nobody more. Otherwise its cohort is drawn anew.
-        if self.noise.reproducible and state["noise"]:
+        # Under a plan that limits participations it is skipped, and no coin is tossed twice.
+        again = self.attendance is None
+        if again and self.noise.reproducible and state["noise"]:
             self._repeats = True
-        elif not self.draws.seeded:
+        elif again and not self.draws.seeded:
             self.draws.renew()
         self.reproducible = self.reproducible or state["reproducible"]
 

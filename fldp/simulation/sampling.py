@@ -7,6 +7,7 @@ data. A seed is for simulations and for teaching.
 from __future__ import annotations
 
 import inspect
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ import torch
 from torch import Generator, Tensor
 
 from fldp._checks import whole
+from fldp.plan.attendance import most_participations, period, turn_rate
 from fldp.simulation.checkpoint import State
 from fldp.simulation.draws import Draws
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 # How many values a random word takes.
 _WORD = 2**64
+# N/b of a division is what it is up to this.
+_ROUNDING = 1e-9
 # A cohort of so many clients is shown whole in a message.
 _SHOWN = 20
 
@@ -134,8 +138,7 @@ class Poisson(Sampler):
     cap: int | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.rate <= 1:
-            raise ValueError(f"rate is {self.rate!r}: give a probability in (0, 1]")
+        _check_rate(self.rate)
         self.cap = None if self.cap is None else whole("cap", self.cap)
 
     def sample(
@@ -145,8 +148,7 @@ class Poisson(Sampler):
         words = Draws.of(draws).words("cohort", round, np.arange(clients))
         ids = np.arange(clients)
         if self.rate < 1:
-            # Scaling by a power of two is exact, and so is the comparison of whole numbers.
-            ids = np.flatnonzero(words[:, 0] < np.uint64(int(self.rate * _WORD)))
+            ids = np.flatnonzero(_falls(words[:, 0], self.rate))
         if self.cap is not None and len(ids) > self.cap:
             # The second word has decided nothing yet.
             ids = np.sort(ids[_smallest(words[ids, 1], words[ids, 0], self.cap)])
@@ -200,8 +202,8 @@ class MinSeparation(Sampler):
     """A client takes part every `separation` rounds: round t has those whose slot is t mod b.
 
     A slot is a fixed random function of the client's number and the key, so who joins or leaves
-    moves nobody else. No amplification is claimed; mechanisms with correlated noise build on the
-    bound `participations`.
+    moves nobody else. No amplification is claimed but for the coins of a plan with
+    `sampling="poisson"`; mechanisms with correlated noise build on the bound `participations`.
 
     Parameters
     ----------
@@ -210,11 +212,14 @@ class MinSeparation(Sampler):
     seed : int, optional
         Fixes the slots. None: they come from the run's draws, or from the operating system where
         the sampler is used alone; then they stay as they are for the life of the sampler.
+    rate : float
+        The chance, by a coin of its own, with which a client takes part in a round of its slot; 1:
+        for certain.
 
     Raises
     ------
     ValueError
-        For a separation that is not a whole number of at least 1.
+        For a separation that is not a whole number of at least 1, and for a rate outside (0, 1].
 
     Examples
     --------
@@ -224,10 +229,12 @@ class MinSeparation(Sampler):
 
     separation: int
     seed: int | None = None
+    rate: float = 1.0
     _own: Draws = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self.separation = whole("separation", self.separation)
+        _check_rate(self.rate)
         self._own = Draws(self.seed)
 
     def participations(self, rounds: int) -> int:
@@ -253,11 +260,25 @@ class MinSeparation(Sampler):
         source = draws if shared else self._own
         words = Draws.of(source).words("slots", 0, np.arange(clients), 1)[:, 0]
         slots = words % np.uint64(self.separation)
-        return torch.from_numpy(np.flatnonzero(slots == round % self.separation))
+        ids = np.flatnonzero(slots == round % self.separation)
+        if self.rate < 1:
+            coins = Draws.of(source).words("cohort", round, ids)[:, 0]
+            ids = ids[_falls(coins, self.rate)]
+        return torch.from_numpy(ids)
 
     def matches(self, plan: PrivacyPlan) -> bool:
-        """Whether the plan claims no amplification, and its cohort is N/b."""
-        return plan.sampling == "none" and plan.cohort == plan.clients / self.separation
+        """Whether turns are as far apart and as few as the plan says, and its cohort comes."""
+        if plan.separation is None:
+            alone = plan.cohort == plan.clients / self.separation and self.rate == 1
+            return plan.sampling == "none" and alone
+        wanted = for_plan(plan)
+        same_rate = math.isclose(self.rate, getattr(wanted, "rate", 0.0), rel_tol=_ROUNDING)
+        if plan.sampling != "none":
+            return self.separation == plan.separation and same_rate
+        come = plan.clients * self.rate / self.separation
+        few = self.participations(plan.rounds) <= most_participations(plan)
+        apart = self.separation >= plan.separation and few
+        return apart and math.isclose(come, plan.cohort, rel_tol=_ROUNDING)
 
     def state_dict(self) -> State:
         """The key of the slots; as private as the data."""
@@ -288,6 +309,8 @@ def for_plan(plan: PrivacyPlan) -> Sampler:
     >>> for_plan(plan)
     Poisson(rate=0.25, cap=None)
     """
+    if plan.separation is not None:
+        return MinSeparation(period(plan), rate=turn_rate(plan))
     if plan.sampling == "fixed":
         return FixedSize(int(plan.cohort))
     if plan.sampling == "none" and plan.cohort == plan.clients:
@@ -358,6 +381,17 @@ def drawn(sampler: Sampler, clients: int, draws: Draws, round: int) -> Tensor:
             f"tensor of different client numbers from 0 to {clients - 1}; a client counts once"
         )
     return ids
+
+
+def _check_rate(rate: float) -> None:
+    if not 0 < rate <= 1:
+        raise ValueError(f"rate is {rate!r}: give a probability in (0, 1]")
+
+
+def _falls(words: np.ndarray, rate: float) -> np.ndarray:
+    """Whether the coins of these words fall so; `rate` is below 1."""
+    # Scaling by a power of two is exact, and so is the comparison of whole numbers.
+    return words < np.uint64(int(rate * _WORD))
 
 
 def _smallest(first: np.ndarray, second: np.ndarray, count: int) -> np.ndarray:

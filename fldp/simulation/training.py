@@ -106,7 +106,8 @@ def train(
         and `history.epsilon` and the statement's first line are then the ε of the most rounds that
         it gives any client. `history.accounted` holds while the draws are secret.
     noise : Gaussian, optional
-        The run's noise, `Gaussian()` or `DiscreteGaussian()`; it lives as long as the run.
+        The run's noise, `Gaussian()` or `DiscreteGaussian()`; it lives as long as the run. None:
+        fresh Gaussian noise, or the correlated noise that the plan accounts for.
     generator : torch.Generator, optional
         The same as `noise=Gaussian(generator)`: reproducible noise, which whoever knows its seed
         can subtract. The statement says so, also after a resume. Not beside `noise`.
@@ -128,7 +129,8 @@ def train(
         Makes the account survive a crash. With a seed it must hold no earlier run.
     checkpoint : path, optional
         Makes the run survive a crash, with `resume=True`. The file is private and readable by its
-        owner alone. An existing one is never overwritten by a new run.
+        owner alone. An existing one is never overwritten by a new run. A plan that limits
+        participations needs a ledger beside it: rounds that a crash cut off are skipped.
     resume : bool
         Go on from the checkpoint, which must exist; model, population, clip, server, local
         algorithm, sampler and validation must be those that it was made with.
@@ -199,6 +201,11 @@ def train(
         if checkpoint is not None:
             keeper = Checkpoint(checkpoint, resume)
             run.identify()
+            if run.attendance is not None and ledger is None:
+                raise ValueError(
+                    "the plan limits participations, and only a ledger knows of rounds that a "
+                    "crash cut off: give ledger beside checkpoint"
+                )
         if keeper is not None and resume:
             run.resume(keeper.load(run.flat.device), keeper.path, seed)
             if run.history.head is not None and ledger is None:
