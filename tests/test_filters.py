@@ -70,6 +70,22 @@ def test_the_sensitivity_is_that_of_the_worst_of_all_patterns(
     assert found == pytest.approx(brute_force(column, k, b), rel=1e-12)
 
 
+@pytest.mark.parametrize("times", [1, 2, 3, 50])
+@pytest.mark.parametrize("separation", [1, 3, 7, 20, 10**12])
+def test_copies_are_added_where_they_begin(times: int, separation: int) -> None:
+    column = fractional(20).coefficients(20)
+    expected = np.zeros(20)
+    for copy in range(min(times, 20)):
+        start = copy * separation
+        if start < 20:
+            expected[start:] += column[: 20 - start]
+    assert np.allclose(filters.stacked(column, times, separation), expected, atol=1e-13)
+
+
+def test_a_million_rounds_of_everybody_are_no_wait() -> None:
+    assert independent().sensitivity(10**6, 10**6, 1) == pytest.approx(1e3, rel=1e-12)
+
+
 @pytest.mark.slow
 @given(
     st.lists(st.floats(0, 1), min_size=1, max_size=7),

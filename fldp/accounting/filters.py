@@ -37,7 +37,7 @@ _LARGEST = 1e9
 # Up to this order a series by powers of a matrix beats the import of a library for it.
 _SMALL_ORDER = 64
 # Rounds at most: beyond, nobody waits for a series.
-MOST_ROUNDS = 10**7
+MOST_ROUNDS = 10**6
 
 
 @dataclass(frozen=True)
@@ -378,11 +378,16 @@ def stacked(coefficients: Array, times: int, separation: int) -> Array:
     >>> stacked(np.array([1.0, 0.5, 0.25]), 2, 1).tolist()
     [1.0, 1.5, 0.75]
     """
-    total = coefficients.copy()
-    count = len(total)
-    for start in range(separation, min(times * separation, count), separation):
-        total[start:] += coefficients[: count - start]
-    return total
+    count = len(coefficients)
+    width = min(separation, count)
+    # In rows of `separation` rounds copies stand below each other: sums down a column, less those
+    # of the copies that ended.
+    rows = np.zeros(-(-count // width) * width)
+    rows[:count] = coefficients
+    sums = np.cumsum(rows.reshape(-1, width), axis=0)
+    if times < len(sums):
+        sums[times:] -= sums[:-times].copy()
+    return sums.reshape(-1)[:count]
 
 
 @functools.lru_cache(maxsize=256)

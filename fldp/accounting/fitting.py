@@ -16,7 +16,14 @@ from typing import Any
 import numpy as np
 
 from fldp._checks import whole
-from fldp.accounting.filters import Array, Filter, below_one, fractional, stacked
+from fldp.accounting.filters import (
+    MOST_COEFFICIENTS,
+    Array,
+    Filter,
+    below_one,
+    fractional,
+    stacked,
+)
 
 # Poles and zeros are 1 - e^-s with s the sum of e^v over the parameters v so far: v at -12 sets two
 # next to each other, so that they cancel; at 4 one is 1 up to rounding.
@@ -109,7 +116,7 @@ def banded(
     rounds, participations, separation
         T, k and b.
     bands
-        Coefficients of C, 1 to b; None: b, at most T.
+        Coefficients of C, 1 to b; None: b, at most T and 4,096.
     momentum
         β of the server, 0 to below 1.
 
@@ -131,7 +138,7 @@ def banded(
     """
     run = _Run.of(rounds, participations, separation, momentum)
     most = min(run.separation, run.rounds)
-    count = most if bands is None else whole("bands", bands)
+    count = min(most, MOST_COEFFICIENTS) if bands is None else whole("bands", bands)
     if count > most:
         raise ValueError(f"bands is {count}: give at most {most}, the separation and the rounds")
     if count == 1:

@@ -98,6 +98,7 @@ class Collection:
             raise ValueError(f"one sum holds at most {MOST} clients: m = {plan.cohort:g} is more")
         self.plan = plan
         self.noise = as_noise(noise, None)
+        self.noise.check(plan)
         self._owner = as_clip(clip)
         # Its copy of the clip is the round's: the C that clips is the C that noises.
         self.half = Contribution(like, self._owner, weight_cap=weight_cap)
