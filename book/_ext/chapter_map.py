@@ -41,15 +41,16 @@ PLACES = {
     "it-does-not-learn": (2, 7),
     "from-a-laptop-to-a-population": (0, 8),
     "on-a-real-federation": (1, 8),
+    "privacy-without-a-lottery": (2, 9),
     # What is being written of a part, under its number.
-    "V": (2, 8),
+    "V": (1, 9),
 }
 PARTS = {"V": "Beyond one machine"}
 PARTS_NEED = {"V": ("on-a-real-federation",)}
 # Where private data becomes a release.
 HEART = "clip-noise-average"
 WIDE, HIGH, ACROSS, DOWN = 156, 60, 182, 94
-WIDTH, HEIGHT = 2 * ACROSS + WIDE + 4, 8 * DOWN + HIGH + 4
+WIDTH, HEIGHT = 2 * ACROSS + WIDE + 4, 9 * DOWN + HIGH + 4
 BLUE, ORANGE = "var(--fldp-blue)", "var(--fldp-orange)"
 # Arrows from the left and from the right arrive so far beside one from above.
 APART = 40

@@ -48,6 +48,11 @@ CHAPTERS = {
         "fldp.PrivateAggregator fldp.flower.Private fldp.flower.from_environment "
         "fldp.flower.local_dp"
     ),
+    "privacy-without-a-lottery": (
+        "fldp.accounting.filters.Filter fldp.accounting.filters.fractional "
+        "fldp.accounting.filters.independent fldp.accounting.fitting.blt "
+        "fldp.mechanism.correlation.Correlated"
+    ),
 }
 # Name -> chapter.
 EXPLAINED = {name: chapter for chapter, names in CHAPTERS.items() for name in names.split()}
