@@ -89,6 +89,8 @@ class Correlated(Gaussian):
         self._std: float | None = None
         # True while a round's noise is being made: who finds it so comes after a break.
         self._open = False
+        # False after a state was loaded, until `skip` is told what was noised since.
+        self._current = True
         self._lock = threading.Lock()
         self._process = os.getpid()
 
@@ -127,10 +129,13 @@ class Correlated(Gaussian):
     def skip(self, rounds: int) -> None:
         """Spend rounds that a crash cut off: they may have been released, and are not noised again.
 
+        After `load_state_dict` it has to be called, if only to say that there were none: a ledger
+        knows.
+
         Parameters
         ----------
         rounds : int
-            How many, right after those that this noise knows of.
+            How many, right after those that this noise knows of; 0 or more.
 
         Raises
         ------
@@ -139,6 +144,7 @@ class Correlated(Gaussian):
         """
         count = whole("rounds", rounds, 0)
         if count == 0:
+            self._current = True
             return
         if self.reproducible:
             raise ValueError(
@@ -146,6 +152,7 @@ class Correlated(Gaussian):
                 "for other rounds: resume without a generator"
             )
         self._rounds += count
+        self._current = True
         self._restart()
 
     def _restart(self) -> None:
@@ -168,6 +175,11 @@ class Correlated(Gaussian):
 
     def _begin(self, total: Sum, std: float) -> None:
         """Spend the round before any of its noise exists."""
+        if not self._current:
+            raise ValueError(
+                "this noise goes on from a state, and was not told which rounds were noised after "
+                "it: call skip(n) with their number, 0 if there were none; a ledger knows"
+            )
         if not std > 0:
             raise ValueError(f"std is {std}: correlated noise is in units of it; give more than 0")
         size = self._size or total.size
@@ -240,7 +252,8 @@ class Correlated(Gaussian):
         Parameters
         ----------
         state : mapping
-            What `state_dict` returned. Of rounds that were noised after it `skip` has to be told.
+            What `state_dict` returned. Of rounds that were noised after it `skip` has to be told
+            before the next one.
 
         Raises
         ------
@@ -253,6 +266,7 @@ class Correlated(Gaussian):
                 "noise a round again; load it into a new Correlated(plan.correlation)"
             )
         super().load_state_dict(state)
+        self._current = False
         self._run = state["run"]
         self._rounds = state["rounds"]
         self._since = state["since"]

@@ -186,10 +186,11 @@ class Run:
         if self.attendance is None or not isinstance(self.noise, Correlated):
             return
         held = [e for e in book.events if isinstance(e, Filtered) and e.run == self.noise.run]
-        for event in held[len(self.history.events) :]:
+        lost = held[len(self.history.events) :]
+        self.noise.skip(len(lost))
+        for event in lost:
             ids = drawn(self.sampler, self.clients, self.draws, self.done)
             self.attendance.admit(ids, self.done)
-            self.noise.skip(1)
             self.history.events.append(event)
             for name in _SEEN:
                 self.history.private[name].append(0)
