@@ -499,6 +499,53 @@ def pairwise_masks() -> str:
     return document(262, title, parts)
 
 
+# Of the noise tree: rounds, the first one's place, the next one's, levels from the leaves up.
+ROUNDS, FIRST_LEAF, NEXT_LEAF = 8, 42, 45
+TREE_Y = (236, 172, 108, 44)
+# The nodes, as level and place, of the sum up to round 7 and of a client of round 3.
+SUMMED = ((2, 0), (1, 2), (0, 6))
+VISITED = ((0, 2), (1, 1), (2, 0), (3, 0))
+NODE, RING = 12, 17
+
+
+def leaf_or_node(level: int, place: int) -> tuple[float, float]:
+    """Where a node stands: above the middle of its rounds."""
+    wide = 2**level
+    return FIRST_LEAF + NEXT_LEAF * (place * wide + (wide - 1) / 2), TREE_Y[level]
+
+
+def noise_tree() -> str:
+    """A binary tree over rounds: the nodes of one prefix sum, and those that hold one client."""
+    parts = []
+    for level in range(1, len(TREE_Y)):
+        for place in range(ROUNDS >> level):
+            x, y = leaf_or_node(level, place)
+            for child in (2 * place, 2 * place + 1):
+                u, v = leaf_or_node(level - 1, child)
+                # From rim to rim: no line is seen inside a ring or a node.
+                share = RING / math.hypot(u - x, v - y)
+                across, downwards = share * (u - x), share * (v - y)
+                parts.append(
+                    line(x + across, y + downwards, u - across, v - downwards, INK, width=1.3)
+                )
+    for level in range(len(TREE_Y)):
+        for place in range(ROUNDS >> level):
+            x, y = leaf_or_node(level, place)
+            is_summed = (level, place) in SUMMED
+            colour, fill = (GREEN, 0.9) if is_summed else (INK, 0.15)
+            parts.append(circle(x, y, NODE, colour, fill=fill))
+            if (level, place) in VISITED:
+                parts.append(circle(x, y, RING, ORANGE, width=2.4))
+    for number in range(ROUNDS):
+        x, y = leaf_or_node(0, number)
+        parts.append(text(x, y + 36, str(number + 1), size=SMALL))
+    parts += [
+        text(20, 306, "filled: the sum up to round 7, three noises", anchor="start", fill=GREEN),
+        text(20, 328, "ringed: a client of round 3, four nodes", anchor="start", fill=ORANGE),
+    ]
+    return document(342, "A tree over eight rounds, each node with noise of its own", parts)
+
+
 def drawings() -> dict[str, str]:
     """Name of each file -> its text."""
     found = {f"{name}.svg": federated_round(observer) for name, observer in OBSERVERS.items()}
@@ -510,6 +557,7 @@ def drawings() -> dict[str, str]:
         "checklist.svg": checklist(),
         "federation.svg": federation(),
         "masks.svg": pairwise_masks(),
+        "noise-tree.svg": noise_tree(),
     }
 
 

@@ -1,8 +1,8 @@
 """``{chapter-map}``: the chapters as boxes, an arrow where one builds on another.
 
-A chapter that the table of contents names is a filled box with a link; the others are dashed. The
-drawing is part of the page, so that its text takes the page's colour in light and in dark. On paper
-the same boxes and arrows are drawn by TikZ.
+Every chapter of the table of contents is a box with a link. The drawing is part of the page, so
+that its text takes the page's colour in light and in dark. On paper the same boxes and arrows are
+drawn by TikZ.
 """
 
 from __future__ import annotations
@@ -42,11 +42,8 @@ PLACES = {
     "from-a-laptop-to-a-population": (0, 8),
     "on-a-real-federation": (1, 8),
     "a-server-that-sees-only-the-sum": (2, 8),
-    # What is being written of a part, under its number.
-    "V": (1, 9),
+    "privacy-without-a-lottery": (2, 9),
 }
-PARTS = {"V": "Beyond one machine"}
-PARTS_NEED = {"V": ("on-a-real-federation",)}
 # Where private data becomes a release.
 HEART = "clip-noise-average"
 WIDE, HIGH, ACROSS, DOWN = 156, 60, 182, 94
@@ -87,35 +84,38 @@ def arrow(start: str, end: str) -> str:
 
 
 def edges(written: list[Chapter]) -> list[tuple[str, str]]:
-    """(earlier, later) for every arrow: what the chapters' cards say, and the unwritten parts."""
-    return direct({chapter.slug: chapter.needs() for chapter in written} | PARTS_NEED)
+    """(earlier, later) for every arrow: what the chapters' cards say."""
+    return direct({chapter.slug: chapter.needs() for chapter in written})
 
 
-def box(name: str, chapter: Chapter | None) -> str:
-    x, y = corner(name)
-    colour = ORANGE if name == HEART else BLUE
-    look = 'fill-opacity="0.14"' if chapter else 'fill-opacity="0" stroke-dasharray="5 4"'
+def box(chapter: Chapter) -> str:
+    x, y = corner(chapter.slug)
+    colour = ORANGE if chapter.slug == HEART else BLUE
+    look = 'stroke-width="1.6" fill-opacity="0.14"'
     style = f'style="fill: {colour}; stroke: {colour}"'
     shape = f'<rect x="{x}" y="{y}" width="{WIDE}" height="{HIGH}" rx="5" {style} {look}/>'
-    lines = textwrap.wrap(label(name, chapter), LETTERS)
+    lines = textwrap.wrap(label(chapter), LETTERS)
     for k, line in enumerate(lines):
         base = y + HIGH / 2 + 5 + 18 * (k - (len(lines) - 1) / 2)
         shape += f'<text x="{x + WIDE / 2}" y="{base}">{html.escape(line)}</text>'
-    return f'<a href="{chapter.slug}.html">{shape}</a>' if chapter else shape
+    return f'<a href="{chapter.slug}.html">{shape}</a>'
 
 
-def label(name: str, chapter: Chapter | None) -> str:
-    if chapter is None:
-        return f"{name} · {PARTS.get(name, name)}"
+def label(chapter: Chapter) -> str:
     return f"{chapter.number} · {chapter.title()}"
 
 
-def drawing(written: list[Chapter]) -> str:
+def placed(written: list[Chapter]) -> list[Chapter]:
+    """The chapters in the order of their places."""
     known = {chapter.slug: chapter for chapter in written}
-    shown = [name for name in PLACES if name in known or name in PARTS]
-    said = "; ".join(label(name, known.get(name)).replace(" ·", ",") for name in shown)
-    short = {name: label(name, known.get(name)).split(" ·")[0] for name in shown}
-    builds = "; ".join(f"{short[later]} on {short[one]}" for one, later in edges(written))
+    return [known[slug] for slug in PLACES if slug in known]
+
+
+def drawing(written: list[Chapter]) -> str:
+    shown = placed(written)
+    said = "; ".join(label(chapter).replace(" ·", ",") for chapter in shown)
+    number = {chapter.slug: chapter.number for chapter in shown}
+    builds = "; ".join(f"{number[later]} on {number[one]}" for one, later in edges(written))
     tip = '<path d="M0 0 L8 4 L0 8 z" fill="currentColor"/>'
     lines = [
         f'<svg class="fldp-map" viewBox="0 0 {WIDTH} {HEIGHT}" role="group" font-size="14.5"',
@@ -126,25 +126,22 @@ def drawing(written: list[Chapter]) -> str:
     ]
     lines += [f'<path d="{arrow(*pair)}" marker-end="url(#tip)"/>' for pair in edges(written)]
     lines.append('</g><g fill="currentColor" text-anchor="middle" stroke-width="0">')
-    for name in shown:
-        lines.append(box(name, known.get(name)).replace("<rect", '<rect stroke-width="1.6"'))
+    lines += [box(chapter) for chapter in shown]
     lines.append("</g></svg>")
     return "\n".join(lines)
 
 
-def tikz_box(name: str, chapter: Chapter | None, folder: str) -> str:
-    x, y = corner(name)
-    colour = "fldporange" if name == HEART else "fldpblue"
-    look = f"draw={colour}, fill={colour}!14" if chapter else f"draw={colour}, dashed"
-    words = escape(label(name, chapter), "xelatex")
-    if chapter:
-        words = f"\\hyperref[\\detokenize{{{folder}/{chapter.slug}::doc}}]{{{words}}}"
+def tikz_box(chapter: Chapter, folder: str) -> str:
+    x, y = corner(chapter.slug)
+    colour = "fldporange" if chapter.slug == HEART else "fldpblue"
+    look = f"draw={colour}, fill={colour}!14"
+    words = escape(label(chapter), "xelatex")
+    words = f"\\hyperref[\\detokenize{{{folder}/{chapter.slug}::doc}}]{{{words}}}"
     return f"\\node[chapter, {look}] at ({x + WIDE / 2:g}, {y + HIGH / 2:g}) {{{words}}};"
 
 
 def tikz(written: list[Chapter], folder: str) -> str:
     """The same drawing for LaTeX; its colours and libraries come from fldp.sty."""
-    known = {chapter.slug: chapter for chapter in written}
     size = f"minimum width={WIDE * POINTS:g}pt, minimum height={HIGH * POINTS:g}pt"
     inside = f"text width={(WIDE - 8) * POINTS:g}pt, align=center, inner sep=0pt"
     lines = [
@@ -154,9 +151,7 @@ def tikz(written: list[Chapter], folder: str) -> str:
     ]
     for pair in edges(written):
         lines.append(f"\\draw[-{{Stealth[length=4pt]}}] {tikz_path(arrow(*pair))};")
-    lines += [
-        tikz_box(one, known.get(one), folder) for one in PLACES if one in known or one in PARTS
-    ]
+    lines += [tikz_box(chapter, folder) for chapter in placed(written)]
     return "\n".join([*lines, "\\end{tikzpicture}", "\\end{center}"])
 
 

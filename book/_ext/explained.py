@@ -54,6 +54,11 @@ CHAPTERS = {
         "fldp.mechanism.secagg.Rules fldp.mechanism.secagg.Server "
         "fldp.mechanism.skellam.NoisyContribution"
     ),
+    "privacy-without-a-lottery": (
+        "fldp.accounting.filters.Filter fldp.accounting.filters.fractional "
+        "fldp.accounting.filters.independent fldp.accounting.fitting.blt "
+        "fldp.mechanism.correlation.Correlated"
+    ),
 }
 # Name -> chapter.
 EXPLAINED = {name: chapter for chapter, names in CHAPTERS.items() for name in names.split()}
