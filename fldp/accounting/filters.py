@@ -6,8 +6,8 @@ adversary can at best undo: whoever changes the inputs of the rounds by u change
 C·u. So a client costs its sensitivity under C, and the release pays with the error of A·C⁻¹, A the
 workload: what is made of the rounds, such as their sums so far. Independent noise is 1/1.
 
-Every Toeplitz mechanism of the literature is one: fractional powers (1-x)^γ cut off (Kalinin &
-Lampert 2024), buffered linear Toeplitz noise (Dvijotham et al. 2024), banded C (Choquette-Choo et
+Every Toeplitz mechanism of the literature is one: fractional powers (1-x)^γ of the noise cut off
+(Kalinin et al. 2026, arXiv 2505.12128, at γ = 1/2), buffered linear Toeplitz noise (Dvijotham et al. 2024), banded C (Choquette-Choo et
 al. 2023). Coefficients that are fitted to a run come from :mod:`fldp.accounting.fitting`.
 """
 
@@ -266,7 +266,7 @@ def fractional(count: int, gamma: float = 0.5) -> Filter:
     Noise goes into sums, which is 1/(1-x); with γ = 1 all but the last round's noise would cancel,
     and a client would move everything after it. At γ = 1/2 sum and noise share the burden equally,
     the best that is known in closed form without a limit on `count` (Fichtenberger et al. 2023);
-    cut off, another γ may be better (Kalinin & Lampert 2024).
+    cut off, another γ may be better: `fitting.fitted_fractional` looks for it.
 
     Parameters
     ----------
