@@ -66,7 +66,8 @@ def test_a_key_that_is_folded_as_base64_leaves_28_bits() -> None:
 
 @pytest.mark.parametrize("variance", [0.3, 1.0, 7.0, 100.0, 400.0])
 def test_the_readers_parameter_is_the_packages(variance: float) -> None:
-    assert taught("m1")(variance) == pytest.approx(skellam_gdp(variance), rel=1e-9)
+    # The package adds a billionth for what its sums may lose in rounding.
+    assert taught("m1")(variance) == pytest.approx(skellam_gdp(variance), rel=2e-9)
 
 
 def test_the_normal_law_is_above_what_the_proof_takes() -> None:
