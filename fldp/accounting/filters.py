@@ -7,8 +7,9 @@ C·u. So a client costs its sensitivity under C, and the release pays with the e
 workload: what is made of the rounds, such as their sums so far. Independent noise is 1/1.
 
 Every Toeplitz mechanism of the literature is one: fractional powers (1-x)^γ of the noise cut off
-(Kalinin et al. 2026, arXiv 2505.12128, at γ = 1/2), buffered linear Toeplitz noise (Dvijotham et al. 2024), banded C (Choquette-Choo et
-al. 2023). Coefficients that are fitted to a run come from :mod:`fldp.accounting.fitting`.
+(Kalinin et al. 2026, arXiv 2505.12128, at γ = 1/2), buffered linear Toeplitz noise (Dvijotham et
+al. 2024), banded C (Choquette-Choo et al. 2023). Coefficients that are fitted to a run come from
+:mod:`fldp.accounting.fitting`.
 """
 
 from __future__ import annotations
