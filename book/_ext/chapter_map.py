@@ -42,7 +42,7 @@ PLACES = {
     "from-a-laptop-to-a-population": (0, 8),
     "on-a-real-federation": (1, 8),
     "a-server-that-sees-only-the-sum": (2, 8),
-    "privacy-without-a-lottery": (2, 9),
+    "privacy-without-a-lottery": (1, 9),
 }
 # Where private data becomes a release.
 HEART = "clip-noise-average"
