@@ -17,6 +17,7 @@ from fldp.accounting import Event, Filtered, delta_of, epsilon_of, gaussian_mu
 from fldp.accounting.filters import Filter, fractional, independent
 from fldp.accounting.fitting import banded, blt
 from fldp.plan import PrivacyPlan, attendance
+from fldp.plan.ledger import Ledger, grouped
 from fldp.plan.report import report
 from fldp.simulation.attendance import Attendance
 
@@ -276,6 +277,43 @@ def test_events_without_a_name_are_not_added_up_by_guessing() -> None:
     with pytest.raises(ValueError, match="name no run"):
         delta_of([event(run=""), event(3, run="")], 1.0)
     assert epsilon_of([event(5, run="")], 1e-5) > 0
+
+
+def test_two_runs_without_a_name_are_not_one_long_run(tmp_path: Path) -> None:
+    plan = limited()
+    whole = plan.events()
+    assert len(grouped(whole * 2)) == 2
+    with pytest.raises(ValueError, match="name no run"):
+        plan.spent(whole * 2)
+    with pytest.raises(ValueError, match="name no run"):
+        plan.affords(whole * 2)
+    with Ledger(tmp_path / "spent", plan) as ledger:
+        for event in whole * 2:
+            ledger.record(event, label="by hand")
+        with pytest.raises(ValueError, match="name no run"):
+            ledger.epsilon()
+
+
+@pytest.mark.parametrize("changes", [
+    {"noise_multiplier": 9.0}, {"participations": 1}, {"filter": NOISE},
+])  # fmt: skip
+def test_one_run_has_one_noise(changes: dict[str, Any]) -> None:
+    first = replace(limited().events(10)[0], run="a")
+    with pytest.raises(ValueError, match="name the run 'a' and differ"):
+        epsilon_of([first, replace(first, **changes)], 1e-5, "add-or-remove")
+    assert epsilon_of([first, replace(first, run="b", **changes)], 1e-5, "add-or-remove") > 0
+
+
+def test_coins_of_turns_are_not_recorded_where_they_are_seen(tmp_path: Path) -> None:
+    coins = Filtered(2.0, independent(), 4, 5, rounds=20, run="a", sampling_rate=0.1)
+    shared = fldp.calibrate(
+        epsilon=4.0, delta=1e-5, rounds=20, clients=1000, cohort=100, sampling="none",
+        trust="distributed", min_survivors=80,
+    )  # fmt: skip
+    with Ledger(tmp_path / "spent", shared) as ledger:
+        with pytest.raises(ValueError, match="draws that nobody sees"):
+            ledger.record(coins)
+        ledger.record(replace(coins, known=True))
 
 
 def test_a_run_composes_with_what_else_was_released() -> None:

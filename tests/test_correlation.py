@@ -452,6 +452,14 @@ def test_a_second_run_on_one_ledger_is_counted_again(people: Any, tmp_path: Path
         assert "refused before sampling" in history.stopped
 
 
+def test_a_seed_draws_no_coins_again_whatever_the_label(people: Any, tmp_path: Path) -> None:
+    coins = plan(sampling="poisson", cohort=6, correlation=fractional(1))
+    with fldp.Ledger(tmp_path / "ledger", coins) as book:
+        book.record(replace(coins.events(2)[0], run="before"), label="by hand")
+        with pytest.raises(ValueError, match="2 rounds of an earlier run"):
+            train(people, coins, ledger=book, seed=1)
+
+
 def test_a_clip_that_moves_is_refused_before_anybody_is_drawn(people: Any) -> None:
     with pytest.raises(ValueError, match="adaptive clipping moves C"):
         train(people, plan(), clip=fldp.AdaptiveClip(1.0))

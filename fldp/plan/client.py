@@ -54,7 +54,8 @@ def grouped(events: Sequence[AnyEvent]) -> list[AnyEvent]:
     Returns
     -------
     list
-        Each kind once, in the order of its first appearance, with all its rounds.
+        Each kind once, in the order of its first appearance, with all its rounds. Correlated noise
+        without the name of a run stays as often as it came: each may be a run of its own.
 
     Raises
     ------
@@ -67,11 +68,15 @@ def grouped(events: Sequence[AnyEvent]) -> list[AnyEvent]:
     [3, 1]
     """
     counts: dict[AnyEvent, int] = {}
+    unnamed: list[AnyEvent] = []
     # Thousands of rounds are of few kinds, and `replace` checks each event that it makes.
     for event, times in Counter(checked(events)).items():
+        if isinstance(event, Filtered) and not event.run:
+            unnamed += [event] * times
+            continue
         one = dataclasses.replace(event, rounds=1)
         counts[one] = counts.get(one, 0) + event.rounds * times
-    return [dataclasses.replace(one, rounds=count) for one, count in counts.items()]
+    return [*(dataclasses.replace(one, rounds=count) for one, count in counts.items()), *unnamed]
 
 
 @dataclasses.dataclass(frozen=True)

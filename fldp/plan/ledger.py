@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 from fldp import accounting
 from fldp._checks import between, shown, whole
 from fldp._text import Rows
-from fldp.accounting.events import AnyEvent, Event, RoundEvent, checked
+from fldp.accounting.events import AnyEvent, RoundEvent, checked
 from fldp.plan import chain
 from fldp.plan.chain import Entry
 from fldp.plan.client import PrivacyPlan, grouped
@@ -521,7 +521,7 @@ def no_amplification(event: AnyEvent, plan: PrivacyPlan | None) -> None:
     ValueError
         For amplification by draws that are seen.
     """
-    secret = isinstance(event, Event) and event.sampling != "none" and not event.known
+    secret = isinstance(event, RoundEvent) and event.sampling != "none" and not event.known
     if secret and plan is not None and plan.trust != "central":
         raise ValueError(
             f"{event!r} is amplified by draws that nobody sees, and the plan's trust is "
