@@ -651,6 +651,9 @@ class PrivacyPlan:
     def snr(self, dimension: int) -> float:
         """Best-case signal to noise of a released sum: all m updates alike, of norm C.
 
+        Noise that is correlated over rounds counts as what the sums of the releases, which models
+        are, keep of it: on average over the plan's rounds as much as fresh noise of that size.
+
         Parameters
         ----------
         dimension
@@ -659,7 +662,8 @@ class PrivacyPlan:
         Returns
         -------
         float
-            C·m/(z·C·√d); under local trust, where m messages bring their noise, that over √m.
+            C·m/(z·C·√d), with such a z; under local trust, where m messages bring their noise, that
+            over √m.
 
         Raises
         ------
