@@ -472,6 +472,27 @@ def test_a_noise_object_is_one_run(people: Any) -> None:
         train(people, plan(), noise=mine)
 
 
+def test_nobody_else_takes_rounds_from_the_noise_of_a_run(people: Any) -> None:
+    limited = plan()
+    for last in (2, 12):
+        mine = Correlated(NOISE)
+
+        def release(done: int, history: fldp.History, at: int = last, of: Any = mine) -> None:
+            if done == at:
+                fldp.aggregate(torch.ones(12, 650), limited, noise=of)
+
+        with pytest.raises(ValueError, match=f"has {last + 1} rounds behind it and the run {last}"):
+            train(people, limited, noise=mine, callbacks=[release])
+
+
+def test_two_runs_at_once_do_not_share_a_noise(people: Any) -> None:
+    """Planted: without a claim both would begin, since neither has noised a round."""
+    mine = Correlated(NOISE)
+    noise_of_run(plan(), mine, None)
+    with pytest.raises(ValueError, match="of another run"):
+        train(people, plan(), noise=mine)
+
+
 @pytest.mark.slow
 def test_groups_that_take_turns_run_as_they_are_accounted(people: Any) -> None:
     amplified = plan(sampling="poisson", cohort=6, correlation=banded(12, 3, 4))

@@ -211,6 +211,8 @@ class Run:
 
     def finished(self, patience: int | None, book: Ledger | None = None) -> bool:
         history = self.history
+        if isinstance(self.noise, Correlated):
+            self.noise.check_rounds(self.done)
         if book is not None:
             # A callback may have released something else meanwhile.
             history.note(book.events)
