@@ -304,6 +304,20 @@ def test_one_run_has_one_noise(changes: dict[str, Any]) -> None:
     assert epsilon_of([first, replace(first, run="b", **changes)], 1e-5, "add-or-remove") > 0
 
 
+def test_a_report_with_a_seed_counts_every_run(tmp_path: Path) -> None:
+    plan = limited(sampling="poisson", cohort=30, correlation=independent())
+    one, two = (replace(plan.events()[0], run=name) for name in "ab")
+    found = []
+    for runs in ([one], [one, two]):
+        with Ledger(tmp_path / str(len(runs)), plan) as ledger:
+            for event in runs:
+                ledger.record(event)
+            found.append(report(plan, ledger, participations=3).found[0].epsilon)
+    assert found[0] == pytest.approx(plan.seeded_epsilon(3))
+    moved = Event(plan.noise_multiplier, rounds=2 * 3)
+    assert found[1] == pytest.approx(epsilon_of([moved], 1e-3, "zero-out"))
+
+
 def test_coins_of_turns_are_not_recorded_where_they_are_seen(tmp_path: Path) -> None:
     coins = Filtered(2.0, independent(), 4, 5, rounds=20, run="a", sampling_rate=0.1)
     shared = fldp.calibrate(

@@ -485,6 +485,21 @@ def test_nobody_else_takes_rounds_from_the_noise_of_a_run(people: Any) -> None:
             train(people, limited, noise=mine, callbacks=[release])
 
 
+def test_another_run_in_the_ledger_is_counted_beside_a_seed(people: Any, tmp_path: Path) -> None:
+    coins = plan(sampling="poisson", cohort=6, correlation=fractional(1), rounds=8)
+    with fldp.Ledger(tmp_path / "ledger", coins) as book:
+
+        def other(done: int, history: fldp.History) -> bool:
+            if done == 2:
+                book.record(replace(coins.events(8)[0], run="other"), label="by hand")
+            return done == 3
+
+        history = train(people, coins, ledger=book, seed=1, callbacks=[other])
+    assert history.participations is not None
+    alone = coins.seeded_epsilon(history.participations[-1])
+    assert history.now > 1.05 * alone
+
+
 def test_two_runs_at_once_do_not_share_a_noise(people: Any) -> None:
     """Planted: without a claim both would begin, since neither has noised a round."""
     mine = Correlated(NOISE)
