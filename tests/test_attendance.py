@@ -279,7 +279,7 @@ def test_events_without_a_name_are_not_added_up_by_guessing() -> None:
     assert epsilon_of([event(5, run="")], 1e-5) > 0
 
 
-def test_two_runs_without_a_name_are_not_one_long_run(tmp_path: Path) -> None:
+def test_two_runs_without_a_name_are_not_one_long_run() -> None:
     plan = limited()
     whole = plan.events()
     assert len(grouped(whole * 2)) == 2
@@ -287,11 +287,23 @@ def test_two_runs_without_a_name_are_not_one_long_run(tmp_path: Path) -> None:
         plan.spent(whole * 2)
     with pytest.raises(ValueError, match="name no run"):
         plan.affords(whole * 2)
-    with Ledger(tmp_path / "spent", plan) as ledger:
-        for event in whole * 2:
-            ledger.record(event, label="by hand")
-        with pytest.raises(ValueError, match="name no run"):
-            ledger.epsilon()
+
+
+def test_a_ledger_takes_nothing_that_leaves_it_without_an_account(tmp_path: Path) -> None:
+    (unnamed,) = limited().events(10)
+    first = replace(unnamed, run="a")
+    path = tmp_path / "spent"
+    with Ledger(path, limited()) as ledger:
+        for event in (first, unnamed, replace(first, rounds=2), replace(first, run="b")):
+            ledger.record(event)
+    with Ledger(path) as ledger:
+        for event in (unnamed, replace(first, noise_multiplier=9.0)):
+            with pytest.raises(ValueError, match=r"name no run|name the run 'a' and differ"):
+                ledger.record(event)
+        assert len(ledger.events) == 4
+        # Two participations in each of three runs.
+        six = Event(limited().noise_multiplier, rounds=6)
+        assert ledger.epsilon() == pytest.approx(epsilon_of([six], 1e-3, "zero-out"))
 
 
 @pytest.mark.parametrize("changes", [

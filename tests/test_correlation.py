@@ -108,6 +108,15 @@ def test_without_a_crash_nothing_is_skipped() -> None:
     assert noise.rounds == 0
 
 
+def test_the_state_of_another_noise_is_refused() -> None:
+    for state in (
+        Correlated(Filter((1.0, -0.7), (1.0, -0.2))).state_dict(),
+        Gaussian().state_dict(),
+    ):
+        with pytest.raises(ValueError, match="that of another noise"):
+            Correlated(NOISE).load_state_dict(state)
+
+
 def test_a_lost_round_is_spent_and_the_filter_starts_anew() -> None:
     noise = Correlated(NOISE)
     noises(noise, 3)

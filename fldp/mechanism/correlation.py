@@ -290,6 +290,7 @@ class Correlated(Gaussian):
     def state_dict(self) -> dict[str, Any]:
         """What the next round's noise depends on; as private as the data."""
         return super().state_dict() | {
+            "filter": self.filter.to_dict(),
             "run": self._run,
             "rounds": self._rounds,
             "since": 0 if self._open else self._since,
@@ -310,12 +311,18 @@ class Correlated(Gaussian):
         Raises
         ------
         ValueError
-            Where this object has noised a round: it would noise one again.
+            Where this object has noised a round: it would noise one again. For the state of another
+            noise.
         """
         if self._rounds:
             raise ValueError(
                 f"this noise has {self._rounds} rounds behind it: a state that is set back would "
                 "noise a round again; load it into a new Correlated(plan.correlation)"
+            )
+        if state.get("filter") != self.filter.to_dict():
+            raise ValueError(
+                "the state is that of another noise: load it into the noise of the plan that it "
+                "was made with"
             )
         super().load_state_dict(state)
         self._current = False
