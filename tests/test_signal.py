@@ -12,7 +12,7 @@ import pytest
 from fldp.accounting.filters import fractional
 from fldp.accounting.fitting import banded
 from fldp.plan import PrivacyPlan, calibrate
-from fldp.plan.signal import kept
+from fldp.plan.signal import lasting
 
 BASE = {"epsilon": 8.0, "delta": 1e-3, "rounds": 60, "clients": 480, "cohort": 120}
 
@@ -54,12 +54,12 @@ def limited(**changes: Any) -> PrivacyPlan:
 
 def test_noise_that_cancels_counts_as_what_the_sums_keep() -> None:
     plan = limited(correlation=fractional(6))
-    assert kept(limited()) == kept(calibrate(**BASE)) == 1
+    assert lasting(limited()) == lasting(calibrate(**BASE)) == 1
     # By hand: rows of the prefix sums of C⁻¹, beside those of independent noise.
     sums = np.cumsum(fractional(6).inverse(64))
     rows = [np.linalg.norm(sums[:t]) for t in range(1, 65)]
     ratio = np.linalg.norm(rows) / np.linalg.norm(np.sqrt(np.arange(1, 65)))
-    assert kept(plan) == pytest.approx(ratio)
+    assert lasting(plan) == pytest.approx(ratio)
     assert plan.snr(650) == pytest.approx(60 / (plan.noise_multiplier * ratio * math.sqrt(650)))
     # At the same ε: more noise in a round, and less in the model.
     assert plan.noise_multiplier > limited().noise_multiplier

@@ -7,7 +7,6 @@ import json
 import math
 import os
 import warnings
-from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,10 +20,11 @@ from fldp._moved import renamed, warn_of_name
 from fldp._settings import CHOICES, SAMPLING, TRUST, refuse_what_conflicts, usual_adjacency
 from fldp._text import down, up
 from fldp.accounting import Event, Filtered
-from fldp.accounting.events import AnyEvent, RoundEvent, checked
+from fldp.accounting.events import AnyEvent, RoundEvent
 from fldp.accounting.filters import Filter
 from fldp.plan import attendance, signal
 from fldp.plan import statement as words
+from fldp.plan.attendance import grouped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,42 +41,6 @@ _WHOLE = 1e-9
 # Fields that plans did not always have: where they are None they are left out, so that what was
 # written without them stays readable, and the same.
 _LATER = ("separation", "participations", "correlation")
-
-
-def grouped(events: Sequence[AnyEvent]) -> list[AnyEvent]:
-    """Equal events counted together: the composition does not depend on their order.
-
-    Parameters
-    ----------
-    events
-        What ran, in any order and of any kind.
-
-    Returns
-    -------
-    list
-        Each kind once, in the order of its first appearance, with all its rounds. Correlated noise
-        without the name of a run stays as often as it came: each may be a run of its own.
-
-    Raises
-    ------
-    ValueError
-        For what is no event.
-
-    Examples
-    --------
-    >>> [event.rounds for event in grouped([Event(1.0), Event(2.0), Event(1.0, rounds=2)])]
-    [3, 1]
-    """
-    counts: dict[AnyEvent, int] = {}
-    unnamed: list[AnyEvent] = []
-    # Thousands of rounds are of few kinds, and `replace` checks each event that it makes.
-    for event, times in Counter(checked(events)).items():
-        if isinstance(event, Filtered) and not event.run:
-            unnamed += [event] * times
-            continue
-        one = dataclasses.replace(event, rounds=1)
-        counts[one] = counts.get(one, 0) + event.rounds * times
-    return [*(dataclasses.replace(one, rounds=count) for one, count in counts.items()), *unnamed]
 
 
 @dataclasses.dataclass(frozen=True)

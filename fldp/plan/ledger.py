@@ -23,8 +23,9 @@ from fldp._checks import between, shown, whole
 from fldp._text import Rows
 from fldp.accounting.events import AnyEvent, Filtered, RoundEvent, by_run, checked
 from fldp.plan import chain
+from fldp.plan.attendance import grouped
 from fldp.plan.chain import Entry
-from fldp.plan.client import PrivacyPlan, grouped
+from fldp.plan.client import PrivacyPlan
 from fldp.plan.files import atomic, lock, sync_folder
 from fldp.plan.statement import TOLERANCE
 

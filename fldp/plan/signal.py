@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fldp.plan.client import PrivacyPlan
 
 
-def kept(plan: PrivacyPlan) -> float:
+def lasting(plan: PrivacyPlan) -> float:
     """How much of a round's noise the sums of rounds keep, 1 where it is fresh in every round.
 
     A model is a sum of releases, in which correlated noise cancels in part.
@@ -36,7 +36,7 @@ def kept(plan: PrivacyPlan) -> float:
     >>> from fldp.plan import calibrate
     >>> plan = calibrate(epsilon=8.0, delta=1e-5, rounds=64, clients=480, sampling="none",
     ...                  separation=8, correlation="blt")
-    >>> round(kept(plan), 2)
+    >>> round(lasting(plan), 2)
     0.31
     """
     if plan.correlation is None:
@@ -59,7 +59,7 @@ def snr(plan: PrivacyPlan, dimension: int) -> float:
     float
         Signal over noise, both as Euclidean norms.
     """
-    noise = plan.noise_multiplier * math.sqrt(whole("dimension", dimension)) * kept(plan)
+    noise = plan.noise_multiplier * math.sqrt(whole("dimension", dimension)) * lasting(plan)
     if plan.trust == "local":
         # Every message of the cohort brings its own noise, and variances add up.
         noise *= math.sqrt(plan.cohort)
@@ -99,7 +99,7 @@ def _smallest_cohort(plan: PrivacyPlan, target: float, dimension: int) -> int | 
 
     z is m/(snr·√d) where noise is fresh, and more where the sums of rounds keep less of it.
     """
-    noise_on_mean = 1 / (target * math.sqrt(dimension) * kept(plan))
+    noise_on_mean = 1 / (target * math.sqrt(dimension) * lasting(plan))
     one = plan.event
     if isinstance(one, Event):
         one = dataclasses.replace(one, cap=None)
