@@ -17,6 +17,7 @@ from fldp.accounting import Event, Filtered, delta_of, epsilon_of, gaussian_mu
 from fldp.accounting.filters import Filter, fractional, independent
 from fldp.accounting.fitting import banded, blt
 from fldp.plan import PrivacyPlan, attendance
+from fldp.plan.ledger import Ledger, grouped
 from fldp.plan.report import report
 from fldp.simulation.attendance import Attendance
 
@@ -276,6 +277,69 @@ def test_events_without_a_name_are_not_added_up_by_guessing() -> None:
     with pytest.raises(ValueError, match="name no run"):
         delta_of([event(run=""), event(3, run="")], 1.0)
     assert epsilon_of([event(5, run="")], 1e-5) > 0
+
+
+def test_two_runs_without_a_name_are_not_one_long_run() -> None:
+    plan = limited()
+    whole = plan.events()
+    assert len(grouped(whole * 2)) == 2
+    with pytest.raises(ValueError, match="name no run"):
+        plan.spent(whole * 2)
+    with pytest.raises(ValueError, match="name no run"):
+        plan.affords(whole * 2)
+
+
+def test_a_ledger_takes_nothing_that_leaves_it_without_an_account(tmp_path: Path) -> None:
+    (unnamed,) = limited().events(10)
+    first = replace(unnamed, run="a")
+    path = tmp_path / "spent"
+    with Ledger(path, limited()) as ledger:
+        for event in (first, unnamed, replace(first, rounds=2), replace(first, run="b")):
+            ledger.record(event)
+    with Ledger(path) as ledger:
+        for event in (unnamed, replace(first, noise_multiplier=9.0)):
+            with pytest.raises(ValueError, match=r"name no run|name the run 'a' and differ"):
+                ledger.record(event)
+        assert len(ledger.events) == 4
+        # Two participations in each of three runs.
+        six = Event(limited().noise_multiplier, rounds=6)
+        assert ledger.epsilon() == pytest.approx(epsilon_of([six], 1e-3, "zero-out"))
+
+
+@pytest.mark.parametrize("changes", [
+    {"noise_multiplier": 9.0}, {"participations": 1}, {"filter": NOISE},
+])  # fmt: skip
+def test_one_run_has_one_noise(changes: dict[str, Any]) -> None:
+    first = replace(limited().events(10)[0], run="a")
+    with pytest.raises(ValueError, match="name the run 'a' and differ"):
+        epsilon_of([first, replace(first, **changes)], 1e-5, "add-or-remove")
+    assert epsilon_of([first, replace(first, run="b", **changes)], 1e-5, "add-or-remove") > 0
+
+
+def test_a_report_with_a_seed_counts_every_run(tmp_path: Path) -> None:
+    plan = limited(sampling="poisson", cohort=30, correlation=independent())
+    one, two = (replace(plan.events()[0], run=name) for name in "ab")
+    found = []
+    for runs in ([one], [one, two]):
+        with Ledger(tmp_path / str(len(runs)), plan) as ledger:
+            for event in runs:
+                ledger.record(event)
+            found.append(report(plan, ledger, participations=3).found[0].epsilon)
+    assert found[0] == pytest.approx(plan.seeded_epsilon(3))
+    moved = Event(plan.noise_multiplier, rounds=2 * 3)
+    assert found[1] == pytest.approx(epsilon_of([moved], 1e-3, "zero-out"))
+
+
+def test_coins_of_turns_are_not_recorded_where_they_are_seen(tmp_path: Path) -> None:
+    coins = Filtered(2.0, independent(), 4, 5, rounds=20, run="a", sampling_rate=0.1)
+    shared = fldp.calibrate(
+        epsilon=4.0, delta=1e-5, rounds=20, clients=1000, cohort=100, sampling="none",
+        trust="distributed", min_survivors=80,
+    )  # fmt: skip
+    with Ledger(tmp_path / "spent", shared) as ledger:
+        with pytest.raises(ValueError, match="draws that nobody sees"):
+            ledger.record(coins)
+        ledger.record(replace(coins, known=True))
 
 
 def test_a_run_composes_with_what_else_was_released() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_symptoms import PLAN, history
@@ -109,6 +110,24 @@ def test_more_rounds_are_called_useless_where_they_are() -> None:
             plan = fldp.calibrate(epsilon=1.0, delta=1e-3, rounds=12, clients=20)
         (found,) = causes.faint_signal(given, plan)
         assert ("more rounds" in found.change) == (cohort == 20)
+
+
+def test_noise_that_cancels_is_judged_by_what_stays() -> None:
+    given = run([1.0] * 64)
+    given.d = 5000
+    facts: dict[str, Any] = {
+        "epsilon": 2.0, "delta": 1e-3, "rounds": 64, "clients": 200, "sampling": "none",
+        "separation": 8,
+    }  # fmt: skip
+    plain = fldp.calibrate(**facts)
+    (alone,) = causes.faint_signal(given, plain)
+    (less,) = causes.faint_signal(given, fldp.calibrate(**facts, correlation="blt"))
+    assert less.value > 1.3 * alone.value
+    assert "stays in sums of the rounds" in less.seen
+    assert "stays in sums of the rounds" not in alone.seen
+    # Of correlated noise more cancels over more rounds.
+    assert "more rounds or" in alone.change
+    assert "more rounds or" not in less.change
 
 
 def test_a_remedy_by_model_size_reaches_the_ratio_it_names() -> None:

@@ -108,6 +108,15 @@ def test_without_a_crash_nothing_is_skipped() -> None:
     assert noise.rounds == 0
 
 
+def test_the_state_of_another_noise_is_refused() -> None:
+    for state in (
+        Correlated(Filter((1.0, -0.7), (1.0, -0.2))).state_dict(),
+        Gaussian().state_dict(),
+    ):
+        with pytest.raises(ValueError, match="that of another noise"):
+            Correlated(NOISE).load_state_dict(state)
+
+
 def test_a_lost_round_is_spent_and_the_filter_starts_anew() -> None:
     noise = Correlated(NOISE)
     noises(noise, 3)
@@ -452,6 +461,14 @@ def test_a_second_run_on_one_ledger_is_counted_again(people: Any, tmp_path: Path
         assert "refused before sampling" in history.stopped
 
 
+def test_a_seed_draws_no_coins_again_whatever_the_label(people: Any, tmp_path: Path) -> None:
+    coins = plan(sampling="poisson", cohort=6, correlation=fractional(1))
+    with fldp.Ledger(tmp_path / "ledger", coins) as book:
+        book.record(replace(coins.events(2)[0], run="before"), label="by hand")
+        with pytest.raises(ValueError, match="2 rounds of an earlier run"):
+            train(people, coins, ledger=book, seed=1)
+
+
 def test_a_clip_that_moves_is_refused_before_anybody_is_drawn(people: Any) -> None:
     with pytest.raises(ValueError, match="adaptive clipping moves C"):
         train(people, plan(), clip=fldp.AdaptiveClip(1.0))
@@ -461,6 +478,42 @@ def test_a_noise_object_is_one_run(people: Any) -> None:
     mine = Correlated(NOISE)
     train(people, plan(), noise=mine)
     with pytest.raises(ValueError, match="12 rounds of another run"):
+        train(people, plan(), noise=mine)
+
+
+def test_nobody_else_takes_rounds_from_the_noise_of_a_run(people: Any) -> None:
+    limited = plan()
+    for last in (2, 12):
+        mine = Correlated(NOISE)
+
+        def release(done: int, history: fldp.History, at: int = last, of: Any = mine) -> None:
+            if done == at:
+                fldp.aggregate(torch.ones(12, 650), limited, noise=of)
+
+        with pytest.raises(ValueError, match=f"has {last + 1} rounds behind it and the run {last}"):
+            train(people, limited, noise=mine, callbacks=[release])
+
+
+def test_another_run_in_the_ledger_is_counted_beside_a_seed(people: Any, tmp_path: Path) -> None:
+    coins = plan(sampling="poisson", cohort=6, correlation=fractional(1), rounds=8)
+    with fldp.Ledger(tmp_path / "ledger", coins) as book:
+
+        def other(done: int, history: fldp.History) -> bool:
+            if done == 2:
+                book.record(replace(coins.events(8)[0], run="other"), label="by hand")
+            return done == 3
+
+        history = train(people, coins, ledger=book, seed=1, callbacks=[other])
+    assert history.participations is not None
+    alone = coins.seeded_epsilon(history.participations[-1])
+    assert history.now > 1.05 * alone
+
+
+def test_two_runs_at_once_do_not_share_a_noise(people: Any) -> None:
+    """Planted: without a claim both would begin, since neither has noised a round."""
+    mine = Correlated(NOISE)
+    noise_of_run(plan(), mine, None)
+    with pytest.raises(ValueError, match="of another run"):
         train(people, plan(), noise=mine)
 
 

@@ -251,3 +251,19 @@ def test_coefficients_that_explode_are_refused() -> None:
 def test_numbers_out_of_range_are_refused(ask: object) -> None:
     with pytest.raises(ValueError, match=r"give|takes at most"):
         ask()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("filter", [
+    Filter((1.0,), (1.0, -2.0)), Filter((1.0,), (1.0, 0.0, 1.5)),
+    Filter((1.0, -2.0), (1.0, -2.0)),  # cancels on paper, and not in what a run keeps
+])  # fmt: skip
+def test_noise_that_outgrows_its_fresh_part_is_refused(filter: Filter) -> None:
+    assert filter.sensitivity(8, participations=1, separation=8) >= 1
+    with pytest.raises(ValueError, match="lost in rounding"):
+        filter.sensitivity(60, participations=12, separation=5)
+
+
+def test_what_is_fitted_stays_quiet() -> None:
+    blt(10_000, 1, 10_000, buffers=3).sensitivity(10_000, 1, 10_000)
+    banded(64, 8, 8).sensitivity(64, 8, 8)
+    Filter((1.0,), (1.0, -1.0)).sensitivity(1000, 10, 100)

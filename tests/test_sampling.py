@@ -168,6 +168,17 @@ def test_a_plan_that_limits_participations_refuses_other_samplers(sampler: Sampl
     assert not sampler.matches(limited())
 
 
+def test_the_seed_of_slots_tosses_no_coins() -> None:
+    sampler, whole = MinSeparation(4, seed=3, rate=0.5), MinSeparation(4, seed=3)
+    come = [set(sampler.sample(200, Draws(key), 1).tolist()) for key in range(2)]
+    alone = [set(sampler.sample(200, None, 1).tolist()) for _ in range(2)]
+    turn = set(whole.sample(200, Draws(9), 1).tolist())
+    # About 50 coins each: two rounds agree on all with a chance of 2^-50.
+    assert come[0] != come[1]
+    assert alone[0] != alone[1]
+    assert set.union(*come, *alone) <= turn
+
+
 def test_turns_that_are_too_many_are_refused_and_fewer_are_not() -> None:
     assert not MinSeparation(8).matches(limited(participations=4, cohort=30))
     assert MinSeparation(16).matches(limited(participations=4, cohort=30))

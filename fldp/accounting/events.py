@@ -8,7 +8,7 @@ they are accounted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -461,7 +461,8 @@ def by_run(events: Events, group: int = 1) -> list[Independent]:
     Raises
     ------
     ValueError
-        Where two events have no name of a run: nobody knows whether their rounds share noise.
+        Where two events have no name of a run: nobody knows whether their rounds share noise; and
+        where two of one name differ, since one run has one noise.
 
     Examples
     --------
@@ -483,8 +484,22 @@ def by_run(events: Events, group: int = 1) -> list[Independent]:
                 "and two runs count twice; take the events of the noise object, which names its run"
             )
         rounds[one] = rounds.get(one, 0) + event.rounds
+    _refuse_two_noises(rounds)
     runs = [replace(one, rounds=count) for one, count in rounds.items()]
     return [*rest, *(run.equivalent(group) for run in runs)]
+
+
+def _refuse_two_noises(runs: Iterable[Filtered]) -> None:
+    """ValueError where runs of one name differ: counted as two they would share no noise."""
+    named: dict[str, Filtered] = {}
+    for one in runs:
+        other = named.setdefault(one.run, one)
+        if one.run and one != other:
+            raise ValueError(
+                f"two events name the run {shown(one.run)} and differ, z = "
+                f"{other.noise_multiplier:g} and {one.noise_multiplier:g}: one run has one noise "
+                "and one limit; take the events of the noise object as they are"
+            )
 
 
 def _put(event: object, name: str, value: object) -> None:

@@ -35,6 +35,10 @@ _ROUNDING = 1e-10
 # No coefficient of a filter whose C falls is near to this: with all poles at 1 and order 30 there
 # are binomials of 1e8.
 _LARGEST = 1e9
+# How large the noise, or what a run keeps for it, may become beside the fresh noise of a round. In
+# single precision 7 digits are kept: of noise 1e8 times larger than the fresh one nothing of the
+# fresh one is left, and the release less what it took over from the last rounds is the data.
+_LOUDEST = 1e3
 # Up to this order a series by powers of a matrix beats the import of a library for it.
 _SMALL_ORDER = 64
 # Rounds at most: beyond, nobody waits for a series.
@@ -140,6 +144,7 @@ class Filter:
         ------
         ValueError
             For coefficients that rise, or are negative, and overlap: no formula is known for them.
+            For noise that grows over the rounds until a round's fresh noise is lost in rounding.
 
         Examples
         --------
@@ -400,11 +405,27 @@ def _sensitivity(filter: Filter, rounds: int, participations: int, separation: i
             f"{_named(filter)} has coefficients of C that outgrow all numbers within {rounds} "
             "rounds: no noise would be enough"
         )
+    _refuse_loud(filter, rounds)
     last = int(np.flatnonzero(moved)[-1])
     if last >= separation:
         moved = _falling(filter, moved)
     total = stacked(moved, participations, separation)
     return float(np.linalg.norm(total))
+
+
+def _refuse_loud(filter: Filter, rounds: int) -> None:
+    """ValueError where fresh noise is lost beside what is added to it: C hides nothing then."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        # What is kept goes as 1/den, also where num cancels it.
+        parts = (filter.inverse(rounds), _series((1.0,), filter.den, rounds))
+    largest = max(float(np.abs(part).max()) for part in parts)
+    # NaN is below nothing.
+    if not largest <= _LOUDEST:
+        raise ValueError(
+            f"{_named(filter)} makes noise that grows to {largest:.3g} times the fresh noise of a "
+            f"round within {rounds} rounds, which is then lost in rounding, and hides nothing; "
+            "take one of fldp.accounting.filters, or a den without a root below 1"
+        )
 
 
 def _falling(filter: Filter, moved: Array) -> Array:

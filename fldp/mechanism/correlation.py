@@ -89,6 +89,8 @@ class Correlated(Gaussian):
         self._std: float | None = None
         # True while a round's noise is being made: who finds it so comes after a break.
         self._open = False
+        # True once a run of training has it to itself.
+        self._claimed = False
         # False after a state was loaded, until `skip` is told what was noised since.
         self._current = True
         self._lock = threading.Lock()
@@ -159,6 +161,44 @@ class Correlated(Gaussian):
         self._rounds += count
         self._current = True
         self._restart()
+
+    def claim(self) -> None:
+        """Make this the noise of one run of training, which alone may take rounds from it.
+
+        Raises
+        ------
+        ValueError
+            Where a run has it, or has had it: its rounds would be between the others, and a client
+            could take part in both.
+        """
+        with self._lock:
+            if self._rounds or self._claimed:
+                raise ValueError(
+                    f"this noise has {self._rounds} rounds of another run behind it, in which "
+                    "clients took part as well: give a new Correlated(plan.correlation), or leave "
+                    "noise out"
+                )
+            self._claimed = True
+
+    def check_rounds(self, rounds: int) -> None:
+        """That nobody but the run took rounds from its noise.
+
+        Parameters
+        ----------
+        rounds : int
+            How many the run has had.
+
+        Raises
+        ------
+        ValueError
+            For any other number: the guarantee of the run does not count those.
+        """
+        if self._rounds != rounds:
+            raise ValueError(
+                f"the noise of this run has {self._rounds} rounds behind it and the run {rounds}: "
+                "something else was released with it, whose clients the run does not count; "
+                "give that a noise and a plan of its own"
+            )
 
     def _restart(self) -> None:
         self._state = None
@@ -250,6 +290,7 @@ class Correlated(Gaussian):
     def state_dict(self) -> dict[str, Any]:
         """What the next round's noise depends on; as private as the data."""
         return super().state_dict() | {
+            "filter": self.filter.to_dict(),
             "run": self._run,
             "rounds": self._rounds,
             "since": 0 if self._open else self._since,
@@ -270,12 +311,18 @@ class Correlated(Gaussian):
         Raises
         ------
         ValueError
-            Where this object has noised a round: it would noise one again.
+            Where this object has noised a round: it would noise one again. For the state of another
+            noise.
         """
         if self._rounds:
             raise ValueError(
                 f"this noise has {self._rounds} rounds behind it: a state that is set back would "
                 "noise a round again; load it into a new Correlated(plan.correlation)"
+            )
+        if state.get("filter") != self.filter.to_dict():
+            raise ValueError(
+                "the state is that of another noise: load it into the noise of the plan that it "
+                "was made with"
             )
         super().load_state_dict(state)
         self._current = False
@@ -306,7 +353,7 @@ def noise_of_run(
     Returns
     -------
     Gaussian
-        New, or the caller's, which has noised no round.
+        New, or the caller's, which has noised no round and from now on is of no other run.
 
     Raises
     ------
@@ -323,11 +370,8 @@ def noise_of_run(
     found = as_noise(noise, generator)
     if plan is not None:
         found.check(plan)
-    if isinstance(found, Correlated) and found.rounds:
-        raise ValueError(
-            f"this noise has {found.rounds} rounds of another run behind it, in which clients took "
-            "part as well: give a new Correlated(plan.correlation), or leave noise out"
-        )
+    if isinstance(found, Correlated):
+        found.claim()
     return found
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,7 +19,7 @@ from fldp._checks import real, shown, whole
 from fldp._settings import CORRELATION, LIMITS
 from fldp.accounting import Event, Filtered, filters
 from fldp.accounting.binomial import binomial_tail
-from fldp.accounting.events import RoundEvent
+from fldp.accounting.events import AnyEvent, RoundEvent, checked
 from fldp.accounting.filters import Filter
 
 if TYPE_CHECKING:
@@ -67,6 +69,42 @@ class Limits(NamedTuple):
             )
         separation = whole("separation", self.separation)
         return Limits(separation, whole("participations", self.participations), self.correlation)
+
+
+def grouped(events: Sequence[AnyEvent]) -> list[AnyEvent]:
+    """Equal events counted together: the composition does not depend on their order.
+
+    Parameters
+    ----------
+    events
+        What ran, in any order and of any kind.
+
+    Returns
+    -------
+    list
+        Each kind once, in the order of its first appearance, with all its rounds. Correlated noise
+        without the name of a run stays as often as it came: each may be a run of its own.
+
+    Raises
+    ------
+    ValueError
+        For what is no event.
+
+    Examples
+    --------
+    >>> [event.rounds for event in grouped([Event(1.0), Event(2.0), Event(1.0, rounds=2)])]
+    [3, 1]
+    """
+    counts: dict[AnyEvent, int] = {}
+    unnamed: list[AnyEvent] = []
+    # Thousands of rounds are of few kinds, and `replace` checks each event that it makes.
+    for event, times in Counter(checked(events)).items():
+        if isinstance(event, Filtered) and not event.run:
+            unnamed += [event] * times
+            continue
+        one = replace(event, rounds=1)
+        counts[one] = counts.get(one, 0) + event.rounds * times
+    return [*(replace(one, rounds=count) for one, count in counts.items()), *unnamed]
 
 
 def asked_limits(

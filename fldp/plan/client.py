@@ -7,7 +7,6 @@ import json
 import math
 import os
 import warnings
-from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,10 +20,11 @@ from fldp._moved import renamed, warn_of_name
 from fldp._settings import CHOICES, SAMPLING, TRUST, refuse_what_conflicts, usual_adjacency
 from fldp._text import down, up
 from fldp.accounting import Event, Filtered
-from fldp.accounting.events import AnyEvent, RoundEvent, checked
+from fldp.accounting.events import AnyEvent, RoundEvent
 from fldp.accounting.filters import Filter
 from fldp.plan import attendance, signal
 from fldp.plan import statement as words
+from fldp.plan.attendance import grouped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,37 +41,6 @@ _WHOLE = 1e-9
 # Fields that plans did not always have: where they are None they are left out, so that what was
 # written without them stays readable, and the same.
 _LATER = ("separation", "participations", "correlation")
-
-
-def grouped(events: Sequence[AnyEvent]) -> list[AnyEvent]:
-    """Equal events counted together: the composition does not depend on their order.
-
-    Parameters
-    ----------
-    events
-        What ran, in any order and of any kind.
-
-    Returns
-    -------
-    list
-        Each kind once, in the order of its first appearance, with all its rounds.
-
-    Raises
-    ------
-    ValueError
-        For what is no event.
-
-    Examples
-    --------
-    >>> [event.rounds for event in grouped([Event(1.0), Event(2.0), Event(1.0, rounds=2)])]
-    [3, 1]
-    """
-    counts: dict[AnyEvent, int] = {}
-    # Thousands of rounds are of few kinds, and `replace` checks each event that it makes.
-    for event, times in Counter(checked(events)).items():
-        one = dataclasses.replace(event, rounds=1)
-        counts[one] = counts.get(one, 0) + event.rounds * times
-    return [dataclasses.replace(one, rounds=count) for one, count in counts.items()]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -646,6 +615,9 @@ class PrivacyPlan:
     def snr(self, dimension: int) -> float:
         """Best-case signal to noise of a released sum: all m updates alike, of norm C.
 
+        Noise that is correlated over rounds counts as what the sums of the releases, which models
+        are, keep of it: on average over the plan's rounds as much as fresh noise of that size.
+
         Parameters
         ----------
         dimension
@@ -654,7 +626,8 @@ class PrivacyPlan:
         Returns
         -------
         float
-            C·m/(z·C·√d); under local trust, where m messages bring their noise, that over √m.
+            C·m/(z·C·√d), with such a z; under local trust, where m messages bring their noise, that
+            over √m.
 
         Raises
         ------

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from fldp import accounting
 from fldp._checks import whole
-from fldp.accounting.events import AnyEvent, RoundEvent
+from fldp.accounting.events import AnyEvent, Filtered, RoundEvent
 from fldp.plan.attendance import certain, content_of
 from fldp.plan.drawn import amplified
 
@@ -130,7 +130,11 @@ def _seeded(
     # Under a cap a client that leaves lets another one in: twice the sensitivity, half the z.
     if plan.cap is not None and adjacency == "add-or-remove":
         own = dataclasses.replace(own, noise_multiplier=own.noise_multiplier / 2)
-    return [own, *others]
+    if not isinstance(own, Filtered):
+        return [own, *others]
+    # Of two runs the seed may give a client so many rounds in each.
+    runs = {e.run for e in events if isinstance(e, Filtered) and plan.owns(e)} or {own.run}
+    return [*(dataclasses.replace(own, run=name) for name in sorted(runs)), *others]
 
 
 def _known(events: Sequence[AnyEvent]) -> list[AnyEvent]:

@@ -14,16 +14,18 @@ import stat
 import threading
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from fldp import accounting
 from fldp._checks import between, shown, whole
 from fldp._text import Rows
-from fldp.accounting.events import AnyEvent, Event, RoundEvent, checked
+from fldp.accounting.events import AnyEvent, Filtered, RoundEvent, by_run, checked
 from fldp.plan import chain
+from fldp.plan.attendance import grouped
 from fldp.plan.chain import Entry
-from fldp.plan.client import PrivacyPlan, grouped
+from fldp.plan.client import PrivacyPlan
 from fldp.plan.files import atomic, lock, sync_folder
 from fldp.plan.statement import TOLERANCE
 
@@ -88,6 +90,8 @@ class Ledger:
             raise ValueError(f"plan is {shown(plan)}: give a PrivacyPlan, or None")
         self.plan = plan
         self._entries: list[Entry] = []
+        # The first event of each run of correlated noise: others of its name are as it is.
+        self._runs: dict[str | Filtered, Filtered] = {}
         self._hashes: list[str] = []
         self._size = 0
         # Why nothing can be written any more; empty while all is well.
@@ -134,6 +138,8 @@ class Ledger:
             self.plan = found.plan
         for event in self.events:
             no_amplification(event, self.plan)
+            if isinstance(event, Filtered):
+                self._runs.setdefault(_name(event), event)
         if not self._hashes:
             self._write(chain.header(plan))
             sync_folder(self.path.parent)
@@ -177,7 +183,8 @@ class Ledger:
         Raises
         ------
         ValueError
-            The event could not be put on disk: nothing may be released.
+            The event could not be put on disk, or has no account beside the others: nothing may be
+            released.
 
         Examples
         --------
@@ -196,8 +203,16 @@ class Ledger:
         entry = Entry(event, label, round)
         # Two threads must not chain their lines to the same one.
         with self.one_at_a_time:
+            self._check_run(event)
             self._write(chain.line(entry, self._hashes[-1]))
             self._entries.append(entry)
+
+    def _check_run(self, event: AnyEvent) -> None:
+        """Refuse what would leave the ledger without an account, which nobody could take back."""
+        if isinstance(event, Filtered):
+            first = self._runs.setdefault(_name(event), event)
+            if first is not event:
+                by_run([first, event])
 
     @property
     def entries(self) -> list[Entry]:
@@ -521,12 +536,17 @@ def no_amplification(event: AnyEvent, plan: PrivacyPlan | None) -> None:
     ValueError
         For amplification by draws that are seen.
     """
-    secret = isinstance(event, Event) and event.sampling != "none" and not event.known
+    secret = isinstance(event, RoundEvent) and event.sampling != "none" and not event.known
     if secret and plan is not None and plan.trust != "central":
         raise ValueError(
             f"{event!r} is amplified by draws that nobody sees, and the plan's trust is "
             f"{plan.trust!r}, where they are seen: record plan.event, or another with known=True"
         )
+
+
+def _name(event: Filtered) -> str | Filtered:
+    """By what rounds of one run are known: its name, or, without one, all that they share."""
+    return event.run or replace(event, rounds=1)
 
 
 def _opened(path: Path) -> BinaryIO:

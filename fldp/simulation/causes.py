@@ -141,6 +141,9 @@ def faint_signal(run: Symptoms, plan: PrivacyPlan) -> Iterator[Reason]:
         f"signal over noise is at most {total:.2g} in {rounds} rounds ({each:.2g} in one), with "
         f"d = {run.d:,} and noise of {noise:.2g} C on each coordinate of the mean"
     )
+    cancels = plan.correlation is not None and plan.correlation.order > 0
+    if cancels:
+        seen += ", as far as it stays in sums of the rounds"
     means = "the noise is longer than the updates, even if all of them agreed"
     if total >= limits.DROWNED:
         means = "the noise is about as long as the updates, if all of them agreed"
@@ -151,8 +154,10 @@ def faint_signal(run: Symptoms, plan: PrivacyPlan) -> Iterator[Reason]:
         cause = "too few clients for this noise"
         # So many clients by any accountant: at their q the noise stays.
         exact = replace(plan, accountant="pld")
-        # Where cohorts are drawn, more rounds bring it nearer to what everybody would give.
-        useless = "other rates" if plan.event.sampling != "none" else "more rounds or other rates"
+        # Where cohorts are drawn, more rounds bring it nearer to what everybody would give; and of
+        # correlated noise more cancels in more of them.
+        helps = cancels or plan.event.sampling != "none"
+        useless = "other rates" if helps else "more rounds or other rates"
         needed = exact.needed(limits.FAINT / math.sqrt(rounds), run.d)
         change = (
             f"about {needed['clients']:,} clients in place of {plan.clients:,}, or a larger ε; "

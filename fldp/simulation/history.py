@@ -182,7 +182,9 @@ class History:
             The most rounds that the seed has given any client.
         """
         # Rounds of this run that a crash cut off are in k; what else the ledger holds composes.
-        others = [event for event in self.before if not plan.owns(event)]
+        # Of limited participations it is known which rounds are this run's; they are in `events`.
+        named = plan.correlation is not None
+        others = [event for event in self.before if named or not plan.owns(event)]
         if not others or k == 0:
             return max(plan.spent(others), plan.seeded_epsilon(k))
         # Under a cap a client that leaves lets another one in: twice the sensitivity, half the z.

@@ -6,7 +6,6 @@ import copy
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +171,7 @@ class Run:
             training = [
                 entry.event.rounds
                 for entry in book.entries
-                if entry.label == "training" or replace(entry.event, rounds=1) == self.plan.event
+                if entry.label == "training" or self.plan.owns(entry.event)
             ]
             self._drawn_before(sum(training) - len(self.history.events), resumed, book)
 
@@ -212,6 +211,8 @@ class Run:
 
     def finished(self, patience: int | None, book: Ledger | None = None) -> bool:
         history = self.history
+        if isinstance(self.noise, Correlated):
+            self.noise.check_rounds(self.done)
         if book is not None:
             # A callback may have released something else meanwhile.
             history.note(book.events)

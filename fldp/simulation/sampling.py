@@ -210,8 +210,8 @@ class MinSeparation(Sampler):
     separation : int
         b, the rounds from one participation of a client to its next.
     seed : int, optional
-        Fixes the slots. None: they come from the run's draws, or from the operating system where
-        the sampler is used alone; then they stay as they are for the life of the sampler.
+        Fixes the slots, and no coins. None: slots come from the run's draws, or from the operating
+        system where the sampler is used alone; then they stay as they are for its life.
     rate : float
         The chance, by a coin of its own, with which a client takes part in a round of its slot; 1:
         for certain.
@@ -262,7 +262,8 @@ class MinSeparation(Sampler):
         slots = words % np.uint64(self.separation)
         ids = np.flatnonzero(slots == round % self.separation)
         if self.rate < 1:
-            coins = Draws.of(source).words("cohort", round, ids)[:, 0]
+            # Slots may be known to all, coins to nobody: never from the seed of the slots.
+            coins = Draws.of(draws).words("cohort", round, ids)[:, 0]
             ids = ids[_falls(coins, self.rate)]
         return torch.from_numpy(ids)
 
