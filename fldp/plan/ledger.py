@@ -190,7 +190,7 @@ class Ledger:
         --------
         >>> import tempfile
         >>> with Ledger(Path(tempfile.mkdtemp()) / "ledger.jsonl") as ledger:
-        ...     ledger.record(Event(noise_multiplier=4.0), round=1)
+        ...     ledger.record(accounting.Event(noise_multiplier=4.0), round=1)
         ...     ledger.head["count"]
         1
         """
@@ -289,7 +289,7 @@ class Ledger:
         --------
         >>> import tempfile
         >>> with Ledger(Path(tempfile.mkdtemp()) / "ledger.jsonl") as ledger:
-        ...     ledger.record(Event(noise_multiplier=4.0))
+        ...     ledger.record(accounting.Event(noise_multiplier=4.0))
         ...     round(ledger.epsilon(delta=1e-5, adjacency="zero-out"), 2)
         0.93
         """
@@ -328,7 +328,7 @@ class Ledger:
         --------
         >>> import tempfile
         >>> with Ledger(Path(tempfile.mkdtemp()) / "ledger.jsonl") as ledger:
-        ...     ledger.would_exceed(Event(0.1), epsilon=1.0, delta=1e-5,
+        ...     ledger.would_exceed(accounting.Event(0.1), epsilon=1.0, delta=1e-5,
         ...                         adjacency="zero-out")
         True
         """
@@ -365,7 +365,7 @@ class Ledger:
         --------
         >>> import tempfile
         >>> with Ledger(Path(tempfile.mkdtemp()) / "ledger.jsonl") as ledger:
-        ...     ledger.record(Event(noise_multiplier=4.0))
+        ...     ledger.record(accounting.Event(noise_multiplier=4.0))
         ...     rows = ledger.summary(delta=1e-5, adjacency="zero-out")
         >>> [(row["label"], row["rounds"]) for row in rows]
         [('training', 1), ('all together', 1)]
@@ -447,7 +447,7 @@ class Ledger:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "ledger.jsonl"
         >>> with Ledger(path) as ledger:
-        ...     ledger.record(Event(noise_multiplier=4.0))
+        ...     ledger.record(accounting.Event(noise_multiplier=4.0))
         >>> [event.noise_multiplier for event in Ledger.read(path)]
         [4.0]
         """
