@@ -15,9 +15,11 @@ from test_zoo import HEAVY, SIZES, TRAINED, double, refusals, rows_of
 import fldp
 from benchmarks.zoo import Specimen
 from fldp.mechanism.adaptive import AdaptiveClip
-from fldp.mechanism.aggregation import aggregate
+from fldp.mechanism.aggregation import PrivateAggregator, aggregate
+from fldp.mechanism.correlation import Correlated
 from fldp.mechanism.discrete import DiscreteGaussian
 from fldp.mechanism.noise import Gaussian
+from fldp.mechanism.skellam import Skellam
 from fldp.mechanism.updates import flatten
 from fldp.simulation.engines import ENGINES
 from fldp.simulation.objective import Objective
@@ -171,3 +173,41 @@ def test_a_resumed_run_ends_as_one_that_was_not_interrupted(tmp_path: Path) -> N
     resumed = run("cuda", generator=noise(), checkpoint=path, resume=True)
     assert resumed.rounds == whole.rounds
     assert torch.equal(flatten(resumed.model), flatten(whole.model))
+
+
+def test_integer_noise_has_its_deviation() -> None:
+    # Without sampling every client is paid for in each of the rounds, so that z is plain.
+    plan = fldp.calibrate(
+        epsilon=8.0, delta=1e-5, rounds=1, clients=8, trust="distributed", min_survivors=6
+    )
+    aggregator = PrivateAggregator(torch.zeros(MANY, device="cuda"), plan, 1.0, noise=Skellam())
+    for _ in range(8):
+        aggregator.add(torch.zeros(MANY, device="cuda"))
+    release = aggregator.release()
+    assert release.mean.is_cuda
+    found = stats.kstest(release.mean.double().cpu().numpy() / release.noise_std, "norm")
+    assert found.pvalue > FALSE_ALARM
+
+
+def test_correlated_noise_is_what_its_filter_says() -> None:
+    plan = fldp.calibrate(
+        epsilon=8.0,
+        delta=1e-3,
+        rounds=8,
+        clients=40,
+        sampling="none",
+        separation=4,
+        participations=2,
+        correlation="blt",
+    )
+    noise = Correlated(plan.correlation)
+    fresh = []
+    for _ in range(plan.rounds):
+        rows = torch.zeros(10, MANY, device="cuda")
+        fresh.append(aggregate(rows, plan, noise=noise).mean.double().cpu() * plan.denominator)
+    whitened = plan.correlation.coefficients(plan.rounds)
+    for t in range(plan.rounds):
+        # What undoes the filter leaves noise that is fresh in every round.
+        undone = sum(whitened[i] * fresh[t - i] for i in range(t + 1))
+        found = stats.kstest(undone.numpy() / plan.noise_multiplier, "norm")
+        assert found.pvalue > FALSE_ALARM
