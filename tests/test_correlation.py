@@ -345,7 +345,7 @@ def test_a_sampler_that_lies_is_stopped_by_the_run(people: Any) -> None:
             ids = super().sample(clients, draws, round)
             return torch.unique(torch.cat([ids, torch.tensor([5])]))
 
-    with pytest.raises(ValueError, match="client 5, which took part 1 rounds ago"):
+    with pytest.raises(ValueError, match="client 5, which took part in round "):
         train(people, plan(), sampler=Lies(4))
     with pytest.raises(ValueError, match="not what the plan accounts for"):
         train(people, plan(), sampler=Sampler())
