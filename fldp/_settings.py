@@ -155,6 +155,10 @@ def usual_adjacency(trust: str) -> str:
     return "add-or-remove" if trust == "central" else "zero-out"
 
 
+# Whether settings do not go together, and why; the first that applies is told.
+Refusals = tuple[tuple[bool, str], ...]
+
+
 def refuse_what_conflicts(
     clients: int,
     cohort: float,
@@ -182,7 +186,7 @@ def refuse_what_conflicts(
     Raises
     ------
     ValueError
-        The first line of the table of refusals that applies: what is wrong, and what to give.
+        The first refusal that applies: what is wrong, and what to give.
 
     Examples
     --------
@@ -190,12 +194,22 @@ def refuse_what_conflicts(
     Traceback (most recent call last):
     ValueError: min_survivors is 2 with trust='local': it belongs to 'distributed'
     """
-    m = f"{cohort:.10g}"
-    shared = trust == "distributed"
-    survivors = f"min_survivors is {min_survivors}"
-    example = _survivors(clients, cohort, sampling)
-    limited = separation is not None
     refusals = (
+        *_of_draws(clients, cohort, sampling, cap),
+        *_of_limits(sampling, trust, cap, separation),
+        *_of_trust(sampling, trust, adjacency, accountant),
+        *_of_survivors(
+            trust, cohort, min_survivors, colluders, _survivors(clients, cohort, sampling)
+        ),
+    )
+    for applies, reason in refusals:
+        if applies:
+            raise ValueError(reason)
+
+
+def _of_draws(clients: int, cohort: float, sampling: str, cap: int | None) -> Refusals:
+    m = f"{cohort:.10g}"
+    return (
         (
             cohort > clients,
             f"cohort is {m} but there are {clients} clients: give at most that many",
@@ -212,14 +226,36 @@ def refuse_what_conflicts(
             cap is not None and cap < cohort,
             f"cap is {cap}, below the cohort {m}: m + 5√m costs next to nothing",
         ),
+    )
+
+
+def _of_limits(sampling: str, trust: str, cap: int | None, separation: int | None) -> Refusals:
+    if separation is None:
+        return ()
+    return (
         # A share of the noise of an earlier round is gone with the client that drew it, and noise
         # that is fresh in every round is of the same plans.
         (
-            limited and trust != "central",
+            trust != "central",
             f"separation is {separation} with trust={trust!r}: limits on participations are "
             "accounted where one server counts them and keeps the noise of a run; use "
             "trust='central'",
         ),
+        (
+            sampling == "fixed",
+            f"separation is {separation} with sampling='fixed': who was drawn is not drawn again "
+            "for a while, so no draw is uniform; use sampling='none'",
+        ),
+        (
+            cap is not None,
+            f"cap is {cap} with separation={separation}: who is sent away would depend on others; "
+            "leave the cap out",
+        ),
+    )
+
+
+def _of_trust(sampling: str, trust: str, adjacency: str, accountant: str) -> Refusals:
+    return (
         # Who took part is seen, so the statement cannot hide it.
         (
             trust != "central" and adjacency == "add-or-remove",
@@ -235,10 +271,23 @@ def refuse_what_conflicts(
         ),
         # Opacus' accountants presume that the draws are secret.
         (
-            shared and sampling != "none" and accountant != "pld",
+            trust == "distributed" and sampling != "none" and accountant != "pld",
             f"accountant is {accountant!r} with trust='distributed': it has no adversary who "
             "knows who took part; use accountant='pld', or sampling='none'",
         ),
+    )
+
+
+def _of_survivors(
+    trust: str, cohort: float, min_survivors: int | None, colluders: int, example: int
+) -> Refusals:
+    m = f"{cohort:.10g}"
+    survivors = f"min_survivors is {min_survivors}"
+    shared = trust == "distributed"
+    fewest = min_survivors or 0
+    # So many uploads make sure that enough are honest: with fewer nothing is released.
+    least = fewest + colluders
+    return (
         # The shares of the noise are calibrated for so many.
         (
             shared and min_survivors is None,
@@ -246,46 +295,21 @@ def refuse_what_conflicts(
             f"arrives in a released round (with fewer, nothing is released), e.g. {example}",
         ),
         (
-            min_survivors is not None and not shared,
+            not shared and min_survivors is not None,
             f"{survivors} with trust={trust!r}: it belongs to 'distributed'",
         ),
+        (fewest > cohort, f"{survivors}, above the cohort {m}: give fewer"),
         (
-            min_survivors is not None and min_survivors > cohort,
-            f"{survivors}, above the cohort {m}: give fewer",
+            not shared and colluders > 0,
+            f"colluders is {colluders} without trust='distributed', which alone has a server to "
+            "collude with",
         ),
         (
-            limited and sampling == "fixed",
-            f"separation is {separation} with sampling='fixed': who was drawn is not drawn again "
-            "for a while, so no draw is uniform; use sampling='none'",
-        ),
-        (
-            limited and cap is not None,
-            f"cap is {cap} with separation={separation}: who is sent away would depend on others; "
-            "leave the cap out",
+            shared and least > cohort,
+            f"{survivors} with {colluders} colluders: {least} uploads are more than the cohort "
+            f"{m}: give fewer",
         ),
     )
-    for applies, reason in refusals:
-        if applies:
-            raise ValueError(reason)
-    _refuse_colluders(cohort, min_survivors, colluders)
-
-
-def _refuse_colluders(cohort: float, min_survivors: int | None, colluders: int) -> None:
-    """ValueError where nobody can collude, or where no round has uploads enough."""
-    if min_survivors is None:
-        if colluders:
-            raise ValueError(
-                f"colluders is {colluders} without trust='distributed', which alone has a server "
-                "to collude with"
-            )
-        return
-    # So many uploads make sure that enough are honest: with fewer nothing is released.
-    least = min_survivors + colluders
-    if least > cohort:
-        raise ValueError(
-            f"min_survivors is {min_survivors} with {colluders} colluders: {least} uploads are "
-            f"more than the cohort {cohort:.10g}: give fewer"
-        )
 
 
 def _survivors(clients: int, cohort: float, sampling: str) -> int:

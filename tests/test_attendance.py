@@ -342,6 +342,15 @@ def test_coins_of_turns_are_not_recorded_where_they_are_seen(tmp_path: Path) -> 
         ledger.record(replace(coins, known=True))
 
 
+@pytest.mark.parametrize(("rate", "group"), [(1.0, 1), (1.0, 2), (0.1, 2)])
+def test_correlated_noise_hides_no_participation_that_is_known(rate: float, group: int) -> None:
+    """Planted: a run without coins forgot that its participations are known."""
+    seen = Filtered(2.0, independent(), 4, 5, rounds=20, sampling_rate=rate, known=True)
+    assert epsilon_of([seen], 1e-5, "zero-out", group=group) > 0
+    with pytest.raises(ValueError, match="cannot hide that a client was there"):
+        epsilon_of([seen], 1e-5, "add-or-remove", group=group)
+
+
 def test_a_run_composes_with_what_else_was_released() -> None:
     moved = NOISE.sensitivity(20, 2, 4)
     both = epsilon_of([event(20), Event(3.0)], 1e-5)
@@ -468,7 +477,7 @@ def test_a_client_that_comes_too_early_is_not_let_in() -> None:
     there = Attendance(clients=5, participations=9, separation=4)
     there.admit(torch.tensor([0, 2]), round=0)
     there.admit(torch.tensor([1]), round=1)
-    with pytest.raises(ValueError, match="client 2, which took part 3 rounds ago"):
+    with pytest.raises(ValueError, match="client 2, which took part in round 1:"):
         there.admit(torch.tensor([2, 3]), round=3)
     # Nobody of that round was let in.
     there.admit(torch.tensor([3]), round=3)

@@ -67,3 +67,16 @@ def test_r05_a_statement_says_how_often_a_round_is_skipped_where_that_matters() 
         assert "Skipped rounds" not in other.statement()
     # A seed has drawn already.
     assert "Skipped rounds" not in made.statement(participations=SEEDED)
+
+
+def test_whatever_the_draws_a_limited_client_pays_for_its_limit() -> None:
+    limited = plan(sampling="none", cohort=8, participations=5)
+    said = one_line(limited.statement(participations=3))
+    assert (
+        f"Whatever the draws: ε = {fldp._text.up(limited.epsilon())}, that of all 5 rounds" in said
+    )
+
+
+def test_turns_are_enforced_by_a_run_of_ours_alone() -> None:
+    turns = plan(sampling="poisson", cohort=30, separation=8, correlation="banded")
+    assert "(a run of fldp.train enforces the turns; elsewhere" in sampling(turns, None)

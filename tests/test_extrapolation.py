@@ -69,3 +69,13 @@ def test_p12_the_printed_noise_gives_the_printed_epsilon(clients: int) -> None:
 def test_a06_everybody_stays_everybody(few: int, many: int) -> None:
     plan = fldp.calibrate(epsilon=8.0, delta=1e-3, rounds=1, clients=few)
     assert fldp.extrapolate(plan, clients=many).federation.cohort == many
+
+
+def test_of_everybody_no_more_collude_than_come() -> None:
+    """58/14 of 14 uploads are 58; a rounded factor made one colluder more, and was refused."""
+    plan = fldp.calibrate(
+        epsilon=8.0, delta=1e-3, rounds=1, clients=14, trust="distributed",
+        min_survivors=7, colluders=7,
+    )  # fmt: skip
+    larger = fldp.extrapolate(plan, clients=58).federation
+    assert (larger.min_survivors, larger.colluders) == (29, 29)

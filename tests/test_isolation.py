@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -520,3 +521,16 @@ def test_alone_gives_back_what_it_found_also_after_an_error() -> None:
         with pytest.raises(KeyError):
             broken()
         assert not torch.is_grad_enabled()
+
+
+def test_on_a_processor_the_filters_of_warnings_are_nobodys_business() -> None:
+    """They are the process's: of two threads each would put back what it found, not what is."""
+    first, second = alone(torch.device("cpu")), alone(torch.device("cpu"))
+    with warnings.catch_warnings():
+        first.__enter__()
+        second.__enter__()
+        warnings.filterwarnings("error", "of another thread")
+        left = list(warnings.filters)
+        first.__exit__(None, None, None)
+        second.__exit__(None, None, None)
+        assert warnings.filters == left

@@ -84,3 +84,10 @@ def test_so_does_the_smallest_cohort_of_turns_by_coins() -> None:
     assert isinstance(m, int)
     at = [limited(cohort=cohort, **coins).snr(650) for cohort in (m - 1, m)]
     assert at[0] < target <= at[1] * 1.001
+
+
+def test_no_cohort_is_enough_where_there_are_more_turns_than_clients() -> None:
+    """It was a raw IndexError: not one client comes to each round."""
+    few = {"epsilon": 8.0, "delta": 1e-3, "rounds": 20, "clients": 5, "cohort": 0.4}
+    plan = calibrate(**few, sampling="poisson", separation=10, correlation="banded")
+    assert plan.needed(1.0, 1000)["cohort"] is None

@@ -149,7 +149,7 @@ class Filtered:
         in its group's round takes part by its own secret coin of this chance (Choquette-Choo et al.
         2023, section 4); C has at most b coefficients, so that turns do not overlap.
     known
-        The adversary knows how these coins fell, as in :class:`Event`.
+        The adversary knows who took part and how these coins fell, as in :class:`Event`.
 
     Raises
     ------
@@ -251,7 +251,7 @@ class Filtered:
         1.0
         """
         if self.everyone or group > 1:
-            return Event(self.noise_multiplier / self.sensitivity())
+            return Event(self.noise_multiplier / self.sensitivity(), known=self.known)
         turns = -(-self.rounds // self.separation)
         # Turns do not overlap: each moves the fresh noise by the norm of the coefficients alone.
         alone = self.filter.sensitivity(self.rounds, 1, self.separation)

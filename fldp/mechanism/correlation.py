@@ -174,9 +174,9 @@ class Correlated(Gaussian):
         with self._lock:
             if self._rounds or self._claimed:
                 raise ValueError(
-                    f"this noise has {self._rounds} rounds of another run behind it, in which "
-                    "clients took part as well: give a new Correlated(plan.correlation), or leave "
-                    "noise out"
+                    f"this noise is another run's, past round {self._rounds}, and clients take "
+                    "part there as well: give a new Correlated(plan.correlation), or leave noise "
+                    "out"
                 )
             self._claimed = True
 
@@ -195,7 +195,7 @@ class Correlated(Gaussian):
         """
         if self._rounds != rounds:
             raise ValueError(
-                f"the noise of this run has {self._rounds} rounds behind it and the run {rounds}: "
+                f"the noise of this run is past round {self._rounds}, the run past round {rounds}: "
                 "something else was released with it, whose clients the run does not count; "
                 "give that a noise and a plan of its own"
             )
@@ -316,7 +316,7 @@ class Correlated(Gaussian):
         """
         if self._rounds:
             raise ValueError(
-                f"this noise has {self._rounds} rounds behind it: a state that is set back would "
+                f"this noise is past round {self._rounds}: a state that is set back would "
                 "noise a round again; load it into a new Correlated(plan.correlation)"
             )
         if state.get("filter") != self.filter.to_dict():

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fldp import accounting
 from fldp._checks import real, shown, whole
-from fldp._settings import CORRELATION, LIMITS
+from fldp._settings import CORRELATION
 from fldp.accounting import Event, Filtered, filters
 from fldp.accounting.binomial import binomial_tail
 from fldp.accounting.events import AnyEvent, RoundEvent, checked
@@ -55,7 +55,7 @@ class Limits(NamedTuple):
         8
         """
         missing = [name for name, value in self._asdict().items() if value is None]
-        if len(missing) == len(LIMITS):
+        if len(missing) == len(self):
             return self
         if missing:
             raise ValueError(

@@ -40,7 +40,7 @@ _SAME_NOISE = 1e-12
 _WHOLE = 1e-9
 # Fields that plans did not always have: where they are None they are left out, so that what was
 # written without them stays readable, and the same.
-_LATER = ("separation", "participations", "correlation")
+_LATER = attendance.Limits._fields
 
 
 @dataclasses.dataclass(frozen=True)
@@ -270,11 +270,12 @@ class PrivacyPlan:
         >>> plan.epsilon(30) < plan.spent([*plan.events(30), Event(4.0)])
         True
         """
-        kinds = grouped(events)
-        own = sum(event.rounds for event in kinds if self.owns(event))
-        composed = [*self.events(own), *(event for event in kinds if not self.owns(event))]
-        if self.correlation is not None:
-            composed = kinds  # each run for itself: in two, a client may take part twice as often
+        composed = grouped(events)
+        # Of limited runs each is for itself: in two, a client may take part twice as often.
+        if self.correlation is None:
+            own = sum(event.rounds for event in composed if self.owns(event))
+            others = [event for event in composed if not self.owns(event)]
+            composed = [*self.events(own), *others]
         if accountant is None:
             gaussian = all(isinstance(event, RoundEvent) for event in composed)
             # Of nothing there is no approximation, either, that could be warned of.

@@ -102,7 +102,8 @@ def _turns(plan: PrivacyPlan, known: bool) -> str:
         f"each client is in one of {plan.separation} groups, fixed by no data; they take turns, "
         "and a client takes part in a round of its group by its own "
         f"{'coin' if known else 'secret coin'}, of chance {up(plan.event.sampling_rate)}, whatever "
-        "the others do; the run enforces the turns"
+        "the others do (a run of fldp.train enforces the turns; elsewhere whoever runs the rounds "
+        "must)"
     )
     return f"{words}; how the coins fell is known, so nothing is amplified" if known else words
 
@@ -184,7 +185,7 @@ def _without_the_seed(plan: PrivacyPlan) -> str:
             "Against a server that draws otherwise than by that seed: ε = "
             f"{every}, that of all {plan.rounds} rounds."
         )
-    return f"Whatever the draws: ε = {epsilon}, that of all {plan.rounds} rounds."
+    return f"Whatever the draws: ε = {epsilon}, that of all {most_participations(plan)} rounds."
 
 
 def lost_rounds(plan: PrivacyPlan, participations: int | None) -> list[str]:

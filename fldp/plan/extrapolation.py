@@ -107,8 +107,9 @@ def extrapolate(plan: PrivacyPlan, *, clients: int, delta: float | None = None) 
         # Local noise adds up over the messages: √m times z on the sum, z/√m on the mean.
         louder = math.sqrt(factor)
     # Rounded to the side that asks for no less noise and sends no more clients away.
-    cap = plan.cap and math.ceil(plan.cap * factor)
-    fewest = plan.min_survivors and math.floor(plan.min_survivors * factor)
+    # In whole numbers: with a factor that was rounded up, all colluders would be one more.
+    cap = plan.cap and -(-plan.cap * clients // plan.clients)
+    fewest = plan.min_survivors and plan.min_survivors * clients // plan.clients
     larger = replace(
         plan,
         clients=clients,
@@ -118,6 +119,6 @@ def extrapolate(plan: PrivacyPlan, *, clients: int, delta: float | None = None) 
         delta=plan.delta / factor if delta is None else delta,
         cap=cap,
         min_survivors=fewest,
-        colluders=math.ceil(plan.colluders * factor),
+        colluders=-(-plan.colluders * clients // plan.clients),
     )
     return Extrapolation(plan, larger)

@@ -116,6 +116,7 @@ def _smallest_cohort(plan: PrivacyPlan, target: float, dimension: int) -> int | 
 
     # A larger cohort is amplified less and noised more, and gains more by the second.
     cohorts = range(1, plan.clients // turns + 1)
-    if not fits(cohorts[-1]):
+    # Of fewer clients than turns not one comes to each round.
+    if not cohorts or not fits(cohorts[-1]):
         return None
     return cohorts[bisect_left(cohorts[:-1], True, key=fits)]

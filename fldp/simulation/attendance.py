@@ -30,7 +30,7 @@ class Attendance:
     >>> attendance.admit(torch.tensor([0, 2]), round=0)
     >>> attendance.admit(torch.tensor([2]), round=3)
     Traceback (most recent call last):
-    ValueError: round 4 has client 2, which took part 3 rounds ago: ...the plan accounts for 4 ...
+    ValueError: round 4 has client 2, which took part in round 1: the plan accounts for 4 ...
     """
 
     def __init__(self, clients: int, participations: int, separation: int) -> None:
@@ -79,9 +79,9 @@ class Attendance:
         if len(early):
             first = int(early[0])
             raise ValueError(
-                f"round {round + 1} has client {first}, which took part "
-                f"{round - int(self._last[first])} rounds ago: the plan accounts for "
-                f"{self.separation} at least; give a sampler that keeps them apart, or leave "
+                f"round {round + 1} has client {first}, which took part in round "
+                f"{int(self._last[first]) + 1}: the plan accounts for {self.separation} rounds "
+                "from one to the next at least; give a sampler that keeps them apart, or leave "
                 "sampler out"
             )
         often = ids[self._times[ids] >= self.participations]

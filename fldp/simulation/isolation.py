@@ -100,9 +100,7 @@ def alone(device: torch.device) -> Iterator[Callable[[int], None]]:
 
     try:
         settle()
-        with warnings.catch_warnings():
-            # On a GPU: every client has weights of its own, which no user can lay side by side.
-            warnings.filterwarnings("ignore", "RNN module weights are not part of single")
+        with _without_advice(device):
             yield start
     finally:
         settle()
@@ -112,6 +110,18 @@ def alone(device: torch.device) -> Iterator[Callable[[int], None]]:
         np.random.set_state(numpy_state)  # noqa: NPY002
         if on_device is not None:
             torch.cuda.set_rng_state(on_device, device)
+
+
+@contextmanager
+def _without_advice(device: torch.device) -> Iterator[None]:
+    """On a GPU: every client has weights of its own, which no user can lay side by side."""
+    if device.type != "cuda":
+        # Filters are the process's: what another thread puts there would be lost at the end.
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "RNN module weights are not part of single")
+        yield
 
 
 def copied(model: nn.Module) -> nn.Module:

@@ -272,9 +272,8 @@ class MinSeparation(Sampler):
         if plan.separation is None:
             alone = plan.cohort == plan.clients / self.separation and self.rate == 1
             return plan.sampling == "none" and alone
-        wanted = for_plan(plan)
-        same_rate = math.isclose(self.rate, getattr(wanted, "rate", 0.0), rel_tol=_ROUNDING)
         if plan.sampling != "none":
+            same_rate = math.isclose(self.rate, turn_rate(plan), rel_tol=_ROUNDING)
             return self.separation == plan.separation and same_rate
         come = plan.clients * self.rate / self.separation
         few = self.participations(plan.rounds) <= most_participations(plan)
