@@ -7,7 +7,7 @@ another step, is refused before anything is read from it.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar, TypeVar
@@ -372,12 +372,21 @@ def collected(
     {}
     """
     found: dict[int, AnyMessage] = {}
-    for message in messages:
-        if not isinstance(message, kind):
-            raise ValueError(f"{shown(message)} is no message of the kind {kind.__name__}")
-        message.check(rules)
-        sender = rules.check_client(getattr(message, "sender", -1))
+    for sender, message in with_senders(messages, kind, rules):
         if sender in found:
             raise ValueError(f"two messages of client {sender}: there is one")
         found[sender] = message
     return found
+
+
+def with_senders(
+    messages: Iterable[AnyMessage], kind: type[AnyMessage], rules: Rules
+) -> Iterator[tuple[int, AnyMessage]]:
+    """As `collected`, each with its sender, which may have sent several."""
+    if not isinstance(messages, Iterable):
+        raise ValueError(f"{shown(messages)} are no messages: give those of kind {kind.__name__}")
+    for message in messages:
+        if not isinstance(message, kind):
+            raise ValueError(f"{shown(message)} is no message of the kind {kind.__name__}")
+        message.check(rules)
+        yield rules.check_client(getattr(message, "sender", -1)), message
