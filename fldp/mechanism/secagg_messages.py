@@ -221,6 +221,8 @@ class Request(RoundMessage):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not isinstance(self.survivors, Iterable):
+            raise ValueError(f"survivors are {shown(self.survivors)}: give a tuple of numbers")
         given = tuple(self.survivors)
         for client in given:
             _check_id(client)
@@ -282,11 +284,14 @@ class Answer(RoundMessage):
         super().__post_init__()
         _check_id(self.sender)
         for name in ("seeds", "keys"):
-            shares = dict(sorted(dict(getattr(self, name)).items()))
+            given = getattr(self, name)
+            if not isinstance(given, Mapping):
+                raise ValueError(f"{name} are {shown(given)}: give a mapping, client -> share")
+            shares = dict(given)
             for client, share in shares.items():
                 _check_id(client)
                 _check_bytes(f"the share of client {client}", share, SHARE_BYTES)
-            object.__setattr__(self, name, MappingProxyType(shares))
+            object.__setattr__(self, name, MappingProxyType(dict(sorted(shares.items()))))
         both = self.seeds.keys() & self.keys.keys()
         if both:
             raise ValueError(
