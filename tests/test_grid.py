@@ -76,7 +76,8 @@ def test_the_noise_is_enough_by_the_account(
 ) -> None:
     grid = finest(terms(z, d, m, max(1, int(share * m))), bits)
     assume(grid is not None)
-    sensitivity = math.sqrt(grid.limit)
+    assert grid.norm == math.sqrt(grid.limit)
+    sensitivity = grid.norm
     assert 1 / (sensitivity * skellam_gdp(float(grid.share * grid.shares))) >= z
     # A contribution of Δ steps is rounded within the limit at random.
     assert grid.limit == longest(grid.fineness, padded(d)) >= grid.fineness**2 - 1

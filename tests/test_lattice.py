@@ -207,6 +207,10 @@ def test_epsilon_at_16_bits_is_the_gaussians() -> None:
         ([math.nan, -0.3], "sums to"),
         (np.log([0.2, 0.1, 0.4]), "not log-concave"),
         (np.log([0.05, 0.4, 0.1]), "not log-concave"),
+        # Steps of two: one step is seen with certainty.
+        ([math.log(0.25), -math.inf, math.log(0.5)], "not log-concave"),
+        ([math.log(0.25), math.nan, math.log(0.5)], "sums to nan"),
+        ([-math.inf, *np.log([0.25, 0.5])], "begins with -1.386"),
     ],
 )
 def test_laws_that_the_theorem_is_not_about_are_refused(logpmf: Any, words: str) -> None:

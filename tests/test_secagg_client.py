@@ -150,6 +150,7 @@ def low_order(key: PublicKeys) -> PublicKeys:
         (lambda keys, own: [replace(keys[0], box=keys[1].box), *keys[1:]], "one of them is a copy"),
         (lambda keys, own: [replace(keys[0], mask=own.mask), *keys[1:]], "one of them is a copy"),
         (lambda keys, own: [b"keys"], "no message of the kind PublicKeys"),
+        (lambda keys, own: None, "None are no messages: give those of kind PublicKeys"),
     ],
 )
 def test_other_keys_are_refused(

@@ -110,8 +110,11 @@ def test_a_request_that_names_more_clients_than_there_can_be_is_refused() -> Non
         (lambda: Request(TAG, (1, 1)), "each once, in ascending order"),
         (lambda: Request(TAG, (2, 1)), "each once, in ascending order"),
         (lambda: Request(TAG, ("1",)), "number is '1'"),
+        (lambda: Request(TAG, None), "survivors are None"),
         (lambda: Answer(TAG, 1, {2: SHARE}, {2: SHARE}), "both kinds of share of client 2"),
         (lambda: Answer(TAG, 1, {2: b""}, {}), "the share of client 2 is b''"),
+        (lambda: Answer(TAG, 1, {2: SHARE, "3": SHARE}, {}), "number is '3'"),
+        (lambda: Answer(TAG, 1, {}, [2]), r"keys are \[2\]: give a mapping"),
     ],
 )
 def test_a_message_that_cannot_be_is_refused(make, says: str) -> None:  # type: ignore[no-untyped-def]

@@ -129,6 +129,25 @@ def test_rules_of_a_plan_are_its_numbers_and_its_grids() -> None:
         Rules.for_plan(plan, 41, grid)
     with pytest.raises(ValueError, match="trust is 'central'"):
         Rules.for_plan(plan_for(40), 40, grid)
+    with pytest.raises(ValueError, match=r"give NoisyContribution\.grid"):
+        Rules.for_plan(plan, 30, None)  # type: ignore[arg-type]
+
+
+def test_a_plan_that_no_protocol_can_keep_is_refused_whoever_comes() -> None:
+    plan = plan_for(40, trust="distributed", min_survivors=1)
+    grid = Skellam(bits=20).grid(plan, 600)
+    for clients in (0, 1, 40):
+        with pytest.raises(ValueError, match="the plan's min_survivors is 1") as refused:
+            Rules.for_plan(plan, clients, grid)
+        assert refused.type is ValueError
+
+
+def test_two_clients_are_too_few_and_end_no_training() -> None:
+    plan = plan_for(40, trust="distributed", min_survivors=2)
+    grid = Skellam(bits=20).grid(plan, 600)
+    with pytest.raises(SkippedRound, match="2 clients came, and the protocol needs 3"):
+        Rules.for_plan(plan, 2, grid)
+    assert Rules.for_plan(plan, 3, grid).min_uploads == 2
 
 
 @pytest.mark.parametrize("other", [Skellam(bits=24), Skellam(bits=16)])

@@ -87,6 +87,8 @@ def test_keys_are_taken_once_and_in_time() -> None:
             run.server.add_keys(copied)
     with pytest.raises(ValueError, match="no message of the kind PublicKeys"):
         run.server.add_keys(b"keys")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"client is \[1\]"):
+        run.server.keys_for([1])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="client 1 has sent no keys"):
         run.server.keys_for(1)
     with pytest.raises(ValueError, match="takes shares at this step, and no keys"):
@@ -113,6 +115,7 @@ def test_shares_are_those_of_one_client_for_all_its_neighbours() -> None:
         "client 1 must seal shares for each": [replace(box, sender=1) for box in first],
         "client 0 must seal shares for each": [replace(first[0], receiver=9), *first[1:]],
         "no message of the kind SealedShares": [first[0].to_bytes()],
+        "None are no messages: give those of kind SealedShares": None,
     }
     for says, boxes in wrong.items():
         with pytest.raises(ValueError, match=says):
@@ -233,3 +236,12 @@ def test_the_order_of_the_ring_is_drawn_anew() -> None:
 def test_rules_are_checked() -> None:
     with pytest.raises(ValueError, match=r"give secagg\.Rules"):
         Server(None)  # type: ignore[arg-type]
+
+
+def test_a_sum_that_fits_no_machine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(size: int, dtype: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(np, "zeros", full)
+    with pytest.raises(ValueError, match="size is 1099511627776: this machine has no room"):
+        Server(Rules(3, 2**40, 32, min_survivors=2, colluders=0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import pickle
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -246,6 +247,14 @@ def test_a_client_of_its_own_weights_stays_within_s() -> None:
         vector = client._half.encode(row, 5.0).vector
         steps = encoder.steps(vector[None], Words(KEY))
         assert int((steps**2).sum()) <= client.grid.limit
+
+
+@pytest.mark.parametrize("like", [torch.zeros(64), {"a": torch.zeros(60), "b": torch.zeros(4)}])
+def test_a_clients_half_crosses_to_its_process_and_no_noise_with_it(like: Any) -> None:
+    client = NoisyContribution(shared(20), like, noise=Skellam(rotation_seed=1))
+    data = pickle.dumps(client)
+    one, other = (pickle.loads(data).encode(torch.zeros(64)) for _ in range(2))
+    assert (one != other).any()
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,8 @@ _ROUND_OFF = 1e-9
 _CONCAVE = 1e-9
 # Its total, likewise.
 _NORMAL = 1e-6
+# Where a law may end: noise of bounded support has no m₁, and what is beyond e^-80 does not matter.
+_END = -80.0
 _HALF = math.log(0.5)
 
 
@@ -144,7 +146,7 @@ def lattice_gdp(logpmf: ArrayLike) -> float:
     ----------
     logpmf
         The log probabilities of -K, ..., 0; those of 1 to K are the same. K must be so large that
-        the mass beyond it does not matter; it is taken to go on geometrically.
+        that of -K is below -80: the law is taken to go on geometrically.
 
     Returns
     -------
@@ -155,7 +157,8 @@ def lattice_gdp(logpmf: ArrayLike) -> float:
     Raises
     ------
     ValueError
-        For what is no symmetric log-concave law: then the theorem does not hold.
+        For what is no symmetric log-concave law, and for one that ends too early: then the theorem
+        does not hold.
 
     Examples
     --------
@@ -185,8 +188,8 @@ def _checked(logpmf: ArrayLike) -> NDArray[np.float64]:
     found = np.asarray(logpmf, dtype=np.float64)
     if found.ndim != 1 or len(found) < 2:
         raise ValueError("logpmf is no vector: give the log probabilities of -K, ..., 0")
-    # Below every double there is nothing.
-    found = found[np.isfinite(found)].copy()
+    # Below every double there is nothing; within the law a gap is one.
+    found = found[np.argmax(found > -np.inf) :].copy()
     total = 2 * np.exp(found).sum() - np.exp(found[-1]) if len(found) > 1 else 0.0
     if not abs(total - 1) <= _NORMAL:
         raise ValueError(
@@ -200,6 +203,11 @@ def _checked(logpmf: ArrayLike) -> NDArray[np.float64]:
     if not (rising and concave):
         raise ValueError(
             "logpmf is not log-concave, with its peak at 0: the theorem is about such noise alone"
+        )
+    if found[0] > _END:
+        raise ValueError(
+            f"logpmf begins with {found[0]:.4g}: give a K whose log probability is below {_END:g}; "
+            "noise that ends there has no m₁"
         )
     return found
 

@@ -264,6 +264,10 @@ class Collection:
         that `secagg.Rules.for_plan` ruled the protocol. If that skipped the round, there is no sum
         to give: `release` skips it too, and records that it is spent.
 
+        The server has seen the sum by then. Where a crash before `release` must not leave it out of
+        the ledger, `ledger.record(collection.event, round)` before the protocol unmasks, and call
+        `release()` without a ledger.
+
         Parameters
         ----------
         total : array or Tensor

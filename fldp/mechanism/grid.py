@@ -134,6 +134,11 @@ class Grid:
     overhead: float
 
     @property
+    def norm(self) -> float:
+        """S, the largest norm of a client's rounded vector, in steps: the root of `limit`."""
+        return math.sqrt(self.limit)
+
+    @property
     def variance(self) -> float:
         """μ, that of the accounted noise, in steps²."""
         return float(self.share * self.shares)
@@ -141,7 +146,7 @@ class Grid:
     @property
     def noise_multiplier(self) -> float:
         """z of the Gaussian that hides at most as well: 1 / (S·m₁)."""
-        return 1 / (math.sqrt(self.limit) * skellam_gdp(self.variance))
+        return 1 / (self.norm * skellam_gdp(self.variance))
 
 
 def finest(terms: Terms, bits: int, deviations: float = DEVIATIONS) -> Grid | None:

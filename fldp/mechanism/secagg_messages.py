@@ -7,7 +7,7 @@ another step, is refused before anything is read from it.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar, TypeVar
@@ -221,6 +221,8 @@ class Request(RoundMessage):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not isinstance(self.survivors, Iterable):
+            raise ValueError(f"survivors are {shown(self.survivors)}: give a tuple of numbers")
         given = tuple(self.survivors)
         for client in given:
             _check_id(client)
@@ -282,11 +284,14 @@ class Answer(RoundMessage):
         super().__post_init__()
         _check_id(self.sender)
         for name in ("seeds", "keys"):
-            shares = dict(sorted(dict(getattr(self, name)).items()))
+            given = getattr(self, name)
+            if not isinstance(given, Mapping):
+                raise ValueError(f"{name} are {shown(given)}: give a mapping, client -> share")
+            shares = dict(given)
             for client, share in shares.items():
                 _check_id(client)
                 _check_bytes(f"the share of client {client}", share, SHARE_BYTES)
-            object.__setattr__(self, name, MappingProxyType(shares))
+            object.__setattr__(self, name, MappingProxyType(dict(sorted(shares.items()))))
         both = self.seeds.keys() & self.keys.keys()
         if both:
             raise ValueError(
@@ -372,12 +377,21 @@ def collected(
     {}
     """
     found: dict[int, AnyMessage] = {}
-    for message in messages:
-        if not isinstance(message, kind):
-            raise ValueError(f"{shown(message)} is no message of the kind {kind.__name__}")
-        message.check(rules)
-        sender = rules.check_client(getattr(message, "sender", -1))
+    for sender, message in with_senders(messages, kind, rules):
         if sender in found:
             raise ValueError(f"two messages of client {sender}: there is one")
         found[sender] = message
     return found
+
+
+def with_senders(
+    messages: Iterable[AnyMessage], kind: type[AnyMessage], rules: Rules
+) -> Iterator[tuple[int, AnyMessage]]:
+    """As `collected`, each with its sender, which may have sent several."""
+    if not isinstance(messages, Iterable):
+        raise ValueError(f"{shown(messages)} are no messages: give those of kind {kind.__name__}")
+    for message in messages:
+        if not isinstance(message, kind):
+            raise ValueError(f"{shown(message)} is no message of the kind {kind.__name__}")
+        message.check(rules)
+        yield rules.check_client(getattr(message, "sender", -1)), message

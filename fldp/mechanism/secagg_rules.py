@@ -38,6 +38,8 @@ MOST_CLIENTS = 1_000_000
 _MOST_SIZE = 1 << 40
 # Of δ, what the chances that `security` leaves may take over all rounds of a plan.
 _SMALL_SHARE = 1e-3
+# A ring has three at least; and a sum over one honest client is that client's vector.
+_LEAST_CLIENTS, _LEAST_SURVIVORS = 3, 2
 
 
 @dataclass(frozen=True)
@@ -96,8 +98,13 @@ class Rules:
     nonce: bytes = field(default_factory=lambda: os.urandom(NONCE_BYTES))
 
     def __post_init__(self) -> None:
-        # A sum over one honest client is that client's vector.
-        least = {"clients": 3, "size": 1, "min_survivors": 2, "colluders": 0, "security": 1}
+        least = {
+            "clients": _LEAST_CLIENTS,
+            "size": 1,
+            "min_survivors": _LEAST_SURVIVORS,
+            "colluders": 0,
+            "security": 1,
+        }
         for name, low in least.items():
             object.__setattr__(self, name, whole(name, getattr(self, name), low))
         object.__setattr__(self, "bits", check_bits(self.bits))
@@ -230,8 +237,8 @@ class Rules:
         The server makes them; a client makes them as well, of its own plan and grid and the
         server's number of clients and nonce, and leaves where the two differ. Other bits than the
         grid's would tell how many entries wrapped around, which no noise covers; fewer survivors
-        would be too little noise. `security` is 40 bits, or as many as keep the chance that is left
-        below a thousandth of the plan's δ over all its rounds.
+        would be too little noise. `security` is 40 bits, or as many, up to the keys' 256, as keep
+        the chance that is left below a thousandth of the plan's δ over all its rounds.
 
         Parameters
         ----------
@@ -251,10 +258,12 @@ class Rules:
         Raises
         ------
         SkippedRound
-            For fewer clients than the plan's `min_survivors` and `colluders`. The round is spent:
-            `Collection.release(ledger)` records it, of a collection that got no sum.
+            For fewer clients than the plan's `min_survivors` and `colluders`, or than three. The
+            round is spent: `Collection.release(ledger)` records it, of a collection that got no
+            sum.
         ValueError
-            For another trust, and more clients than the plan accounts for.
+            For another trust, for a plan with one honest survivor, whoever comes, and for more
+            clients than the plan accounts for.
 
         Examples
         --------
@@ -267,12 +276,22 @@ class Rules:
         (1024, 16, 160)
         """
         # Here, because these modules load torch, which nothing else in this protocol needs.
+        from fldp.mechanism.grid import Grid
+        from fldp.mechanism.intake import check_plan
         from fldp.mechanism.release import SkippedRound
         from fldp.mechanism.turnout import fewest, most, told
 
+        check_plan(plan)
+        if not isinstance(grid, Grid):
+            raise ValueError(f"grid is {shown(grid)}: give NoisyContribution.grid, or Skellam.grid")
         if plan.min_survivors is None:
             raise ValueError(
                 f"trust is {plan.trust!r}: secure aggregation is for a plan of 'distributed' trust"
+            )
+        if plan.min_survivors < _LEAST_SURVIVORS:
+            raise ValueError(
+                f"the plan's min_survivors is {plan.min_survivors}: a sum over one honest client "
+                f"is that client's vector; make a plan with {_LEAST_SURVIVORS} or more"
             )
         clients = whole("clients", clients, 0)
         if clients > most(plan):
@@ -281,6 +300,11 @@ class Rules:
             raise SkippedRound(
                 f"{clients} clients came, fewer than {told(plan)}, whose noise the plan counts on: "
                 "nothing is asked of them. The round is spent, go on with the next one"
+            )
+        if clients < _LEAST_CLIENTS:
+            raise SkippedRound(
+                f"{clients} clients came, and the protocol needs {_LEAST_CLIENTS}: nothing is "
+                "asked of them. The round is spent, go on with the next one"
             )
         if nonce is None:
             nonce = os.urandom(NONCE_BYTES)

@@ -20,6 +20,7 @@ from fldp.mechanism.secagg_messages import (
     SealedShares,
     Upload,
     collected,
+    with_senders,
 )
 from fldp.mechanism.secagg_rules import Rules
 from fldp.mechanism.shamir import combine
@@ -68,7 +69,12 @@ class Server:
         self._boxes: dict[int, dict[int, SealedShares]] = {}
         self._uploaded: set[int] = set()
         self._answers: dict[int, Answer] = {}
-        self._sum = np.zeros(rules.size, word_of(rules.bits))
+        try:
+            self._sum = np.zeros(rules.size, word_of(rules.bits))
+        except MemoryError:
+            raise ValueError(
+                f"size is {rules.size}: this machine has no room for a sum of so many integers"
+            ) from None
 
     def _open(self, step: str) -> None:
         """ValueError unless messages of a step are still taken."""
@@ -122,9 +128,10 @@ class Server:
         list of PublicKeys
             Of those neighbours that have sent theirs.
         """
+        client = self.rules.check_client(client)
         self._close("keys")
         if client not in self._keys:
-            raise ValueError(f"client {shown(client)} has sent no keys")
+            raise ValueError(f"client {client} has sent no keys")
         return [self._keys[v] for v in self.graph[client] if v in self._keys]
 
     def add_shares(self, messages: Iterable[SealedShares]) -> None:
@@ -144,12 +151,11 @@ class Server:
         self._open("shares")
         found: dict[int, SealedShares] = {}
         senders = set()
-        for message in messages:
-            collected([message], SealedShares, self.rules)
+        for sender, message in with_senders(messages, SealedShares, self.rules):
             if message.receiver in found:
                 raise ValueError(f"two boxes for client {message.receiver}: there is one")
             found[message.receiver] = message
-            senders.add(message.sender)
+            senders.add(sender)
         if len(senders) != 1:
             raise ValueError(f"shares of {len(senders)} clients: give those of one")
         (sender,) = senders
@@ -172,9 +178,10 @@ class Server:
         list of SealedShares
             Of those neighbours that have sent theirs.
         """
+        client = self.rules.check_client(client)
         self._close("shares")
         if client not in self._boxes:
-            raise ValueError(f"client {shown(client)} has sent no shares")
+            raise ValueError(f"client {client} has sent no shares")
         return [self._boxes[v][client] for v in self._sharing(client)]
 
     def _sharing(self, client: int) -> list[int]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from operator import itemgetter
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -259,11 +261,7 @@ def unpack(update: object) -> tuple[list[str], list[Any], Callable[[list[Tensor]
     """
     if isinstance(update, Mapping):
         keys = list(update)
-        return (
-            [str(k) for k in keys],
-            list(update.values()),
-            lambda t: dict(zip(keys, t, strict=True)),
-        )
+        return [str(k) for k in keys], list(update.values()), partial(_under, keys)
     if isinstance(update, (list, tuple)):
         if len(update) == 2 and all(isinstance(module, nn.Module) for module in update):
             before, after = update
@@ -273,7 +271,11 @@ def unpack(update: object) -> tuple[list[str], list[Any], Callable[[list[Tensor]
             new = dict(after.named_parameters())
             return unpack({n: new[n].detach() - old[n].detach() for n, _, _ in shapes(before)})
         return [f"[{i}]" for i in range(len(update))], list(update), list
-    return [""], [update], lambda t: t[0]
+    return [""], [update], itemgetter(0)
+
+
+def _under(names: list[Any], leaves: list[Tensor]) -> dict[Any, Tensor]:
+    return dict(zip(names, leaves, strict=True))
 
 
 class Layout:
