@@ -72,6 +72,16 @@ def test_a_cell_that_was_ended_is_run_once_more(monkeypatch):
     assert student.errors == []
 
 
+def test_a_submission_that_always_ends_elsewhere_is_given_up(monkeypatch):
+    """The number of a cell comes from the box, so each start may end at another one."""
+    most = proxy.MOST_ENDED + proxy.MOST_SKIPPED + 1
+    ends = [said for at in range(most) for said in (READY, {"cell": at}, Ended())]
+    student = student_with(monkeypatch, ends)
+    student.cells = ["x = 1"] * (2 * most)
+    with pytest.raises(Gone, match="the cells could not be run: the process ended"):
+        student.start()
+
+
 def test_what_came_too_late_is_not_tried_again(monkeypatch):
     student = student_with(monkeypatch, [*LOADED, Late()])
     with pytest.raises(Raised, match=r"f: it did not answer in time \(20 seconds\)"):
