@@ -28,8 +28,8 @@ CALL_SECONDS = 20.0
 TOTAL_SECONDS = 300.0
 # A cell that hangs or ends the process is left out, so many times.
 MOST_SKIPPED = 3
-# What ended the process is tried again, once each and so often in all: a start counts in no limit of
-# time, and a submission may end itself at another place after each.
+# What ended the process is tried again, once each and so often in all: a start counts in no limit,
+# and a submission may end itself at another place after each.
 MOST_ENDED = 3
 # torch and fldp take 0.4 GB.
 MEMORY_BYTES = 3 << 30
