@@ -290,9 +290,7 @@ class Student(Kept):
         message = self._link.receive(end)
         while "ask" in message:
             self._asked = True
-            with end.paused():
-                reply = _reply(functions, message)
-            self._link.send(reply, end)
+            self._link.send(_reply(functions, message, end), end)
             message = self._link.receive(end)
         return message
 
@@ -312,13 +310,19 @@ def _raised(name: str, said: str, text: str) -> Raised:
     return Raised(f"{name} raised an exception", f"{kind}: {text}"[:SHOWN])
 
 
-def _reply(functions: list[Callable[..., Any]], message: dict[str, Any]) -> dict[str, Any]:
+def _reply(
+    functions: list[Callable[..., Any]], message: dict[str, Any], end: Deadline
+) -> dict[str, Any]:
     """What a function of the check says to arguments that are the student's."""
     place, args = message["ask"], message.get("args")
     if type(place) is not int or not 0 <= place < len(functions) or not isinstance(args, list):
         raise Gone("it asked for no function")
     try:
-        return {"out": encode(functions[place](*[decode(item) for item in args]))}
+        # In the student's time: what is read may be long, and be sent without end.
+        read = [decode(item) for item in args]
+        with end.paused():
+            answer = functions[place](*read)
+        return {"out": encode(answer)}
     except Exception as error:
         # Its text is for the student where the check wrote it, and else says nothing.
         text = str(error) if isinstance(error, AssertionError | Malformed) else "not answered"

@@ -138,7 +138,7 @@ MAKES_ITSELF = '[ "$2" = venv ] && mkdir -p "$3/bin" && cp "$0" "$3/bin/python" 
 
 
 def flower(folder: Path, pins: str = "") -> str:
-    """What tools/flower.sh prints in a folder, with a stand-in for Python and `pins` beside ours."""
+    """What tools/flower.sh prints in a folder, with a stand-in for Python, `pins` added."""
     (folder / "tools").mkdir(parents=True, exist_ok=True)
     for name in ("tools/flower.sh", "pyproject.toml", "requirements.txt"):
         shutil.copy(HERE / name, folder / name)
