@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-# However long others run, a limit ends after so many times its seconds.
+# However long others run, a limit ends after so many times its seconds. A submission that starts
+# processes of its own to wait for gains no more than that.
 PATIENCE = 10.0
 NANOSECONDS = 1e-9
 

@@ -28,6 +28,9 @@ CALL_SECONDS = 20.0
 TOTAL_SECONDS = 300.0
 # A cell that hangs or ends the process is left out, so many times.
 MOST_SKIPPED = 3
+# What ended the process is tried again, once each and so often in all: a start counts in no limit,
+# and a submission may end itself at another place after each.
+MOST_ENDED = 3
 # torch and fldp take 0.4 GB.
 MEMORY_BYTES = 3 << 30
 LOOK_SECONDS = 0.25
@@ -114,7 +117,7 @@ class Student(Kept):
         self._skipped: dict[int, str] = {}
         self._lost: dict[str, str] = {}
         self._dead = ""
-        # Cells and functions in which the process ended, once each.
+        # Cells and functions that were tried again after the process had ended in them.
         self._ended: set[int | str] = set()
         self._starts = 0
         self._asked = False
@@ -201,9 +204,12 @@ class Student(Kept):
 
     def _once_more(self, gone: Gone, where: int | str) -> bool:
         """Whether to try again: a system that is short of memory ends a process, too."""
-        again = isinstance(gone, Ended) and not self._greedy.is_set() and where not in self._ended
+        if not isinstance(gone, Ended) or self._greedy.is_set():
+            return False
+        if where in self._ended or len(self._ended) >= MOST_ENDED:
+            return False
         self._ended.add(where)
-        return again
+        return True
 
     def _open(self) -> Link:
         self._greedy.clear()
@@ -284,9 +290,7 @@ class Student(Kept):
         message = self._link.receive(end)
         while "ask" in message:
             self._asked = True
-            with end.paused():
-                reply = _reply(functions, message)
-            self._link.send(reply, end)
+            self._link.send(_reply(functions, message, end), end)
             message = self._link.receive(end)
         return message
 
@@ -306,13 +310,19 @@ def _raised(name: str, said: str, text: str) -> Raised:
     return Raised(f"{name} raised an exception", f"{kind}: {text}"[:SHOWN])
 
 
-def _reply(functions: list[Callable[..., Any]], message: dict[str, Any]) -> dict[str, Any]:
+def _reply(
+    functions: list[Callable[..., Any]], message: dict[str, Any], end: Deadline
+) -> dict[str, Any]:
     """What a function of the check says to arguments that are the student's."""
     place, args = message["ask"], message.get("args")
     if type(place) is not int or not 0 <= place < len(functions) or not isinstance(args, list):
         raise Gone("it asked for no function")
     try:
-        return {"out": encode(functions[place](*[decode(item) for item in args]))}
+        # In the student's time: what is read may be long, and be sent without end.
+        read = [decode(item) for item in args]
+        with end.paused():
+            answer = functions[place](*read)
+        return {"out": encode(answer)}
     except Exception as error:
         # Its text is for the student where the check wrote it, and else says nothing.
         text = str(error) if isinstance(error, AssertionError | Malformed) else "not answered"

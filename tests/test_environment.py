@@ -137,11 +137,13 @@ def test_w01_the_choice_of_torch_is_cpu_or_nothing(tmp_path: Path) -> None:
 MAKES_ITSELF = '[ "$2" = venv ] && mkdir -p "$3/bin" && cp "$0" "$3/bin/python" && echo made "$3"'
 
 
-def flower(folder: Path) -> str:
-    """What tools/flower.sh prints in a folder, with a stand-in for Python."""
+def flower(folder: Path, pins: str = "") -> str:
+    """What tools/flower.sh prints in a folder, with a stand-in for Python, `pins` added."""
     (folder / "tools").mkdir(parents=True, exist_ok=True)
     for name in ("tools/flower.sh", "pyproject.toml", "requirements.txt"):
         shutil.copy(HERE / name, folder / name)
+    with (folder / "requirements.txt").open("a") as file:
+        file.write(pins)
     python = stand_in(folder, f"{MAKES_ITSELF}\nexit 0")
     done = subprocess.run(
         ["bash", "tools/flower.sh", ".cache/flower", python, "deploy"],
@@ -156,6 +158,12 @@ def test_flowers_environment_is_made_once_and_anew_in_a_moved_folder(tmp_path: P
     assert flower(tmp_path / "here") == ""
     (tmp_path / "here").rename(tmp_path / "there")
     assert "made .cache/flower" in flower(tmp_path / "there")
+
+
+def test_flowers_environment_follows_the_books_torch_there_and_back(tmp_path: Path) -> None:
+    for pins in ("", "torch==0\n", ""):
+        assert "Installing" in flower(tmp_path, pins)
+        assert flower(tmp_path, pins) == ""
 
 
 @pytest.mark.parametrize("name", ["a clone", "a,clone", "a%clone"])

@@ -16,8 +16,11 @@ fi
 python="$folder/bin/python"
 # An environment knows its own path: in a moved folder it is made anew.
 place="$folder/.place-$(pwd | cksum | cut -d " " -f 1)"
+# The book's torch: the numbers that both environments compute are compared.
+mapfile -t pins < <(grep -E "^(torch|torchvision|numpy)==" requirements.txt)
 # Changes with what is asked for.
-ready="$folder/.ready-$(cat pyproject.toml tools/flower.sh | cksum | cut -d " " -f 1)"
+asked=$(printf "%s\n" "${pins[@]}" | cat pyproject.toml tools/flower.sh - | cksum | cut -d " " -f 1)
+ready="$folder/.ready-$asked"
 
 if [ ! -e "$place" ] || [ ! -e "$ready" ]; then
   if [ ! -e "$place" ]; then
@@ -25,11 +28,11 @@ if [ ! -e "$place" ] || [ ! -e "$ready" ]; then
     "$made_with" -m venv "$folder"
     touch "$place"
   fi
+  # What was asked for before is no longer there.
+  rm -f "$folder"/.ready-*
   index=()
   [ "${TORCH:-}" != cpu ] || index=(--extra-index-url https://download.pytorch.org/whl/cpu)
   echo "Installing fldp[flower] into $folder (some minutes the first time)"
-  # The book's torch: the numbers that both environments compute are compared.
-  mapfile -t pins < <(grep -E "^(torch|torchvision|numpy)==" requirements.txt)
   "$python" -m pip --quiet --disable-pip-version-check install "${index[@]}" "${pins[@]}" \
     --editable ".[flower]" "pytest>=8" "hypothesis>=6.100"
   touch "$ready"

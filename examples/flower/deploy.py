@@ -154,20 +154,8 @@ class Deployment:
             raise Fault(f"flwr {' '.join(words)}: {answer['error-message'].strip()}")
         return answer
 
-    def look(self, *words: str) -> Any:
-        """What a command answers that changes nothing: a SuperLink too busy is asked again."""
-
-        def answer() -> Any:
-            try:
-                return self.flwr(*words)
-            except Fault as fault:
-                self.say(f"asked again, as there was no answer: {fault}")
-                return None
-
-        return until(f"an answer to flwr {' '.join(words)}", PATIENCE, answer)
-
     def online(self) -> list[str]:
-        nodes = self.look("supernode", "list")["nodes"]
+        nodes = self.flwr("supernode", "list")["nodes"]
         return sorted(node["node-id"] for node in nodes if node["status"] == "online")
 
     def submit(self) -> str:
@@ -177,7 +165,7 @@ class Deployment:
 
     def ended(self, run: str) -> str:
         """How a run ended; "" while it goes on."""
-        (found,) = self.look("list", f"--run-id={run}")["runs"]
+        (found,) = self.flwr("list", f"--run-id={run}")["runs"]
         status = str(found["status"])
         return f"{status}: {found['status-details']}" if status.startswith("finished") else ""
 

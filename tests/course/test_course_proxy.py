@@ -2,7 +2,7 @@
 
 import pytest
 
-from course import proxy
+from course import deadline, proxy
 from course.calls import Raised
 from course.link import Ended, Gone, Late
 from course.proxy import Student
@@ -72,6 +72,16 @@ def test_a_cell_that_was_ended_is_run_once_more(monkeypatch):
     assert student.errors == []
 
 
+def test_a_submission_that_always_ends_elsewhere_is_given_up(monkeypatch):
+    """The number of a cell comes from the box, so each start may end at another one."""
+    most = proxy.MOST_ENDED + proxy.MOST_SKIPPED + 1
+    ends = [said for at in range(most) for said in (READY, {"cell": at}, Ended())]
+    student = student_with(monkeypatch, ends)
+    student.cells = ["x = 1"] * (2 * most)
+    with pytest.raises(Gone, match="the cells could not be run: the process ended"):
+        student.start()
+
+
 def test_what_came_too_late_is_not_tried_again(monkeypatch):
     student = student_with(monkeypatch, [*LOADED, Late()])
     with pytest.raises(Raised, match=r"f: it did not answer in time \(20 seconds\)"):
@@ -83,3 +93,25 @@ def test_questions_to_the_grader_are_not_asked_twice(monkeypatch):
     student = student_with(monkeypatch, [*LOADED, asked, Ended()])
     with pytest.raises(Raised, match="the process ended"):
         student("f", lambda: 1)
+
+
+def test_what_it_asks_is_read_in_its_own_time(monkeypatch):
+    """Only the grader's function counts in nobody's time: reading may be made to last."""
+    clock = [0.0]
+    monkeypatch.setattr(deadline.time, "monotonic", lambda: clock[0])
+    read = proxy.decode
+
+    def slow(*given):
+        clock[0] += 3.0
+        return read(*given)
+
+    def oracle(value):
+        clock[0] += 50.0
+        return value
+
+    asked = {"ask": 0, "args": [encode(1)]}
+    student = student_with(monkeypatch, [*LOADED, asked, {"error": "f raised ValueError"}])
+    monkeypatch.setattr(proxy, "decode", slow)
+    with pytest.raises(Raised):
+        student("f", oracle)
+    assert student._left == proxy.TOTAL_SECONDS - 3.0
